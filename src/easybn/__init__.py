@@ -1,0 +1,49 @@
+"""Auxiliary batch normalisation for PyTorch, and robustness measured so that it can be trusted.
+
+The public names are imported when they are first used (PEP 562): ``import easybn`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .modes import evaluating, frozen_stats
+    from .norm.branched import BranchedNorm
+    from .norm.convert import branch_parameters, convert, strip
+    from .norm.route import route
+    from .perturb.ball import L2, Linf
+    from .perturb.goal import easy, random_target, targeted, untargeted
+    from .perturb.pgd import PGD
+
+_HOMES = {
+    "BranchedNorm": ".norm.branched",
+    "branch_parameters": ".norm.convert",
+    "convert": ".norm.convert",
+    "strip": ".norm.convert",
+    "route": ".norm.route",
+    "evaluating": ".modes",
+    "frozen_stats": ".modes",
+    "L2": ".perturb.ball",
+    "Linf": ".perturb.ball",
+    "easy": ".perturb.goal",
+    "random_target": ".perturb.goal",
+    "targeted": ".perturb.goal",
+    "untargeted": ".perturb.goal",
+    "PGD": ".perturb.pgd",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name], __name__), name)
+        globals()[name] = value  # looked up once
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

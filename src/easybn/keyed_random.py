@@ -1,0 +1,110 @@
+"""The one source of randomness: numbers that are a function of their name.
+
+A number is named by (seed, purpose, step, sample id, element) and computed from that name alone, so it
+is the same on every device, in every batch composition and after every restart. Each name but the
+element is folded into a 64-bit key; the elements of a key are the outputs of SplitMix64 (Steele, Lea &
+Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) started at that key.
+
+Integers and uniform numbers are bit-identical everywhere; normal numbers go through the device's
+logarithm and cosine and agree to rounding.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden ratio of 2^64, as a signed number
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _xor_shift(z: Tensor, bits: int) -> Tensor:
+    # torch shifts int64 arithmetically; the mask makes the shift logical
+    return z.bitwise_xor_((z >> bits).bitwise_and_((1 << (64 - bits)) - 1))
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser, in place (int64 products wrap around, as the algorithm wants)."""
+    _xor_shift(z, 30).mul_(_MIX_1)
+    _xor_shift(z, 27).mul_(_MIX_2)
+    return _xor_shift(z, 31)
+
+
+def _fold(key: Tensor, value: Tensor | int) -> Tensor:
+    """A key for (key, value); folding a then b differs from folding b then a."""
+    value = torch.as_tensor(value, dtype=torch.int64, device=key.device)
+    return _mix(key + _mix(value + _GAMMA))
+
+
+def _purpose_number(purpose: str) -> int:
+    return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One stream of random numbers a sample.
+
+    Asking twice gives the same numbers: take a :meth:`child` for each further use.
+
+    Args:
+        keys: int64 tensor of shape (N,), one key a sample.
+    """
+
+    keys: Tensor
+
+    @classmethod
+    def of(cls, seed: int, purpose: str, ids: Tensor, step: int = 0) -> "Noise":
+        """The streams named (seed, purpose, step, id) for each of ``ids`` (int64, shape (N,))."""
+        root = torch.zeros((), dtype=torch.int64, device=ids.device)
+        for value in (seed, _purpose_number(purpose), step):
+            root = _fold(root, value)
+        return cls(_fold(root, ids))
+
+    @classmethod
+    def fresh(cls, n: int, device: torch.device | str = "cpu") -> "Noise":
+        """Streams drawn from torch's global generator: what ``torch.manual_seed`` governs."""
+        return cls(torch.randint(-(2**63), 2**63 - 1, (n,)).to(device))
+
+    def child(self, purpose: str) -> "Noise":
+        """Independent streams for another use by the same samples."""
+        return Noise(_fold(self.keys, _purpose_number(purpose)))
+
+    def bits(self, n: int) -> Tensor:
+        """(N, n) int64: the first n outputs of SplitMix64 started at each key."""
+        count = torch.arange(1, n + 1, dtype=torch.int64, device=self.keys.device)
+        return _mix(self.keys[:, None] + count * _GAMMA)
+
+    def _units(self, n: int) -> Tensor:
+        """(N, n) float32 whole numbers in [0, 2^24), two from each 64-bit output."""
+        halves = self.bits((n + 1) // 2).view(torch.int32)
+        return halves[:, :n].bitwise_and(0xFFFFFF).to(torch.float32)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(N, \\*shape) float32, uniform in [0, 1)."""
+        return self._units(math.prod(shape)).mul_(2.0**-24).view(-1, *shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(N, \\*shape) float32, standard normal (Box & Muller, 1958), at most 5.8 in size."""
+        n = math.prod(shape)
+        pairs = (n + 1) // 2
+        units = self._units(2 * pairs)
+        radius = units[:, :pairs].add(1.0).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+        angle = units[:, pairs:].mul(2.0 * math.pi * 2.0**-24)
+        both = torch.cat((angle.cos().mul_(radius), angle.sin().mul_(radius)), dim=1)
+        return both[:, :n].reshape(-1, *shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """(N, \\*shape) int64, uniform in [0, high), high at most 2^31."""
+        if not 0 < high <= 2**31:
+            raise ValueError(f"high must be in 1 .. 2^31, got {high}")
+        bits = self.bits(math.prod(shape)).bitwise_and_(0xFFFFFFFF)
+        return (bits * high >> 32).view(-1, *shape)
+
+
+def permutation(n: int, seed: int, purpose: str, step: int = 0) -> Tensor:
+    """The permutation of 0 .. n-1 (int64, shape (n,)) named (seed, purpose, step)."""
+    name = Noise.of(seed, purpose, torch.zeros(1, dtype=torch.int64), step)
+    return torch.argsort(name.bits(n)[0], stable=True)

@@ -1,0 +1,1 @@
+"""Auxiliary normalisation: one norm layer for each kind of example, and the way between them."""

@@ -1,0 +1,45 @@
+"""The auxiliary batch norm: one norm layer for each kind of example, one of them in use at a time."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+
+class BranchedNorm(nn.Module):
+    """A norm layer with one copy a branch (AdvProp, Xie et al. 2020, section 3.2).
+
+    The layer given becomes the first branch, as it is; the others start as deep copies of it, with its
+    affine parameters, running statistics, mode, hooks and any activation it carries.
+    :func:`easybn.route` chooses the branch; outside of it the first one is used.
+
+    Args:
+        norm: the layer to branch, of any kind.
+        branches: names of the branches, the default one first.
+        copies: how a copy is made (:func:`easybn.convert` passes its own, to keep shared parameters shared).
+    """
+
+    def __init__(self, norm: nn.Module, branches: Sequence[str], copies: Sequence[nn.Module] | None = None):
+        super().__init__()
+        if copies is None:
+            copies = [copy.deepcopy(norm) for _ in branches[1:]]
+        self.norms = nn.ModuleDict(dict(zip(branches, [norm, *copies], strict=True)))
+        self.default = self.active = branches[0]
+        self.training = norm.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.norms[self.active](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # models read attributes of their norms (weight, eps, num_features): answer for the active branch
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get("_modules", {})
+            if "norms" not in modules or "active" not in self.__dict__:
+                raise
+            return getattr(modules["norms"][self.__dict__["active"]], name)
+
+    def extra_repr(self) -> str:
+        return f"active={self.active!r}"

@@ -1,0 +1,1 @@
+"""Gradient perturbations: a ball, a goal and the loop that connects them."""

@@ -1,0 +1,119 @@
+"""The balls that bound a perturbation, in pixels of [0, 1]: l-infinity and l2.
+
+A ball knows three things: the steepest direction for its norm, the way back into it, and a random point
+of it. Every point returned is also inside [0, 1]. Distances hold up to the rounding of a float32 pixel
+(6e-8).
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..keyed_random import Noise
+
+
+class Ball(Protocol):
+    """The points of [0, 1]^d within ``eps`` of an image in some norm."""
+
+    @property
+    def eps(self) -> float | Fraction: ...
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """(N, ...) the direction of norm 1 along which a linear function grows fastest."""
+        ...
+
+    def project(self, point: Tensor, centre: Tensor) -> Tensor:
+        """(N, ...) ``point`` moved into the ball around ``centre`` and into [0, 1]."""
+        ...
+
+    def random(self, centre: Tensor, noise: Noise) -> Tensor:
+        """(N, ...) a uniformly random point of the ball around ``centre``, moved into [0, 1]."""
+        ...
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """(N,) float64 distances between points, in this ball's norm."""
+        ...
+
+
+def _positive(eps: float | Fraction | str) -> float:
+    """``eps`` as a number; '8/255' is understood."""
+    value = float(Fraction(eps)) if isinstance(eps, str) else float(eps)
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"eps must be a positive number in [0, 1] pixel units, got {eps!r}")
+    return value
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) values shaped so that they broadcast over ``like`` (N, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """No pixel differs by more than eps.
+
+    Args:
+        eps: radius in [0, 1] pixel units; a number or a fraction such as 8/255.
+    """
+
+    eps: float | Fraction
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", _positive(self.eps))
+        if self.eps > 1:
+            raise ValueError(f"an l-infinity eps of {self.eps:g} exceeds all of [0, 1]: is it in units of /255?")
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def project(self, point: Tensor, centre: Tensor) -> Tensor:
+        eps = float(self.eps)
+        return torch.minimum(torch.maximum(point, (centre - eps).clamp_(min=0)), (centre + eps).clamp_(max=1))
+
+    def random(self, centre: Tensor, noise: Noise) -> Tensor:
+        offset = noise.uniform(*centre.shape[1:]).mul_(2 * float(self.eps)).sub_(float(self.eps))
+        return (centre + offset.to(centre.dtype)).clamp_(0, 1)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.double() - b.double()).flatten(1).abs().amax(1)
+
+
+@dataclass(frozen=True)
+class L2:
+    """The Euclidean distance of the images is at most eps.
+
+    Args:
+        eps: radius in [0, 1] pixel units; a number or a fraction.
+    """
+
+    eps: float | Fraction
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", _positive(self.eps))
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        # scaled by the largest entry first: the squares of a saturated model's gradient underflow
+        largest = gradient.flatten(1).abs().amax(1)
+        scaled = gradient / per_sample(largest.where(largest > 0, torch.ones_like(largest)), gradient)
+        norm = scaled.flatten(1).norm(dim=1)
+        return scaled / per_sample(norm.clamp(min=1.0), gradient)  # the largest entry is 1, so norm >= 1 or all is 0
+
+    def project(self, point: Tensor, centre: Tensor) -> Tensor:
+        offset = point - centre
+        norm = offset.flatten(1).norm(dim=1)
+        shrink = (float(self.eps) / norm.clamp(min=float(self.eps))).to(offset.dtype)
+        # clamping moves every pixel towards the centre, so the point stays within the ball
+        return (centre + offset * per_sample(shrink, offset)).clamp_(0, 1)
+
+    def random(self, centre: Tensor, noise: Noise) -> Tensor:
+        direction = noise.child("direction").normal(*centre.shape[1:])
+        dimension = max(1, direction[0].numel())
+        radius = float(self.eps) * noise.child("radius").uniform() ** (1 / dimension)
+        offset = direction * per_sample(radius / direction.flatten(1).norm(dim=1), direction)
+        return (centre + offset.to(centre.dtype)).clamp_(0, 1)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.double() - b.double()).flatten(1).norm(dim=1)

@@ -1,0 +1,81 @@
+"""What a perturbation wants: away from the true class, toward another one, or deeper into the true one.
+
+======================  ===============  ====  ===========================================
+goal                    label t          sign  meaning
+======================  ===============  ====  ===========================================
+``untargeted(y)``       y                \\+    away from the true class
+``targeted(t)``         some t other     \\-    toward another class (``random_target``)
+``easy(y)``             y                \\-    deeper into the true class: the easy example
+======================  ===============  ====  ===========================================
+
+The loop takes steps that increase ``sign * cross_entropy(logits, t)``. *Easy* is equation 1 of the Easy
+Batch Normalization paper with the true label, and nothing else sets it apart.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..keyed_random import Noise
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A label to climb away from (sign +1) or to descend to (sign -1).
+
+    Args:
+        labels: int64 tensor of shape (N,).
+        sign: +1 or -1.
+        draws: None, or (N,) numbers in [0, 1) that choose a target among the classes other than ``labels``.
+    """
+
+    labels: Tensor
+    sign: int
+    draws: Tensor | None = None
+
+    def target(self, classes: int) -> Tensor:
+        """(N,) the labels in the loss, given the number of classes.
+
+        Raises:
+            ValueError: a label outside 0 .. classes - 1, or no other class to choose.
+        """
+        low, high = (int(v) for v in self.labels.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels must be in 0 .. {classes - 1} for {classes} logits, got {low} .. {high}")
+        if self.draws is None:
+            return self.labels
+        if classes < 2:
+            raise ValueError("a random target needs at least two classes")
+        others = (self.draws.double() * (classes - 1)).long()  # 0 .. classes - 2, since draws < 1
+        return (self.labels + 1 + others) % classes
+
+    def objective(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N,) what the loop increases, in float32, or in float64 where the logits are."""
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return self.sign * F.cross_entropy(wide, target, reduction="none")
+
+
+def untargeted(y: Tensor) -> Goal:
+    """Away from the true class ``y`` (int64, shape (N,)): the usual adversarial example."""
+    return Goal(y, +1)
+
+
+def targeted(t: Tensor) -> Goal:
+    """Toward the classes ``t`` (int64, shape (N,))."""
+    return Goal(t, -1)
+
+
+def easy(y: Tensor) -> Goal:
+    """Deeper into the true class ``y`` (int64, shape (N,)): the perturbed easy example."""
+    return Goal(y, -1)
+
+
+def random_target(y: Tensor, noise: Noise | None = None) -> Goal:
+    """Toward a class chosen at random for each sample, never the true class ``y`` (int64, shape (N,)).
+
+    The number of classes is that of the logits. Without ``noise``, torch's global generator draws.
+    """
+    noise = Noise.fresh(len(y), y.device) if noise is None else noise
+    return Goal(y, -1, draws=noise.uniform())

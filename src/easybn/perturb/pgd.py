@@ -1,0 +1,131 @@
+"""Projected gradient descent (Madry et al., 2018), on any callable from images to logits."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from ..keyed_random import Noise
+from ..modes import frozen_stats
+from .ball import Ball, per_sample
+from .goal import Goal
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What :meth:`PGD.run` made.
+
+    Args:
+        x: the perturbed images, (N, ...), in the ball and in [0, 1], without a graph.
+        steps: number of gradient steps tried for each image.
+        non_finite: (N,) int64, how many of them were no step because the gradient was not finite.
+    """
+
+    x: Tensor
+    steps: int
+    non_finite: Tensor
+
+
+@dataclass(frozen=True)
+class PGD:
+    """x' = Proj[x' + step_size * steepest(grad of the goal)], repeated (equation 1 of the EBN paper).
+
+    Stateless: no parameter's ``.grad``, no mode and no running statistic of a module ``f`` changes. (The
+    statistics behind a plain function are its own: wrap the model in ``frozen_stats`` if it trains.)
+    Only the gradient of the images is computed, so a step costs two forward passes, not three.
+
+    Args:
+        ball: ``Linf(eps)`` or ``L2(eps)``.
+        steps: number of steps, at least 1.
+        step_size: length of a step in the ball's norm, in [0, 1] pixel units. Default: eps for one step,
+            2.5 * eps / steps for more.
+        random_start: probability, for each image, to start from a random point of the ball rather than
+            from the image: False or 0 is clean, True or 1 is noise, AdvProp's is 0.8.
+    """
+
+    ball: Ball
+    steps: int = 1
+    step_size: float | Fraction | None = None
+    random_start: bool | float = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 <= self.random_start <= 1:
+            raise ValueError(f"random_start must be a probability in [0, 1], got {self.random_start}")
+        if self.step_size is not None:
+            size = float(Fraction(self.step_size)) if isinstance(self.step_size, str) else float(self.step_size)
+            if not 0 < size < float("inf"):
+                raise ValueError(f"step_size must be a positive number in [0, 1] pixel units, got {self.step_size}")
+            object.__setattr__(self, "step_size", size)
+
+    def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, noise: Noise | None = None) -> Tensor:
+        """The perturbed images alone; arguments as for :meth:`run`."""
+        return self.run(f, x, goal, noise).x
+
+    def run(self, f: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, noise: Noise | None = None) -> Perturbed:
+        """Perturb a batch.
+
+        Args:
+            f: any callable from images (N, ...) to logits (N, K), such as a module.
+            x: images in [0, 1], floating point, N at least 1.
+            goal: ``untargeted(y)``, ``targeted(t)``, ``random_target(y)`` or ``easy(y)``.
+            noise: the streams for a random start; without them torch's global generator draws.
+
+        Raises:
+            TypeError: images that are not floating point.
+            ValueError: an empty batch, images outside [0, 1] or not finite, labels that do not fit.
+        """
+        check_images(x, goal.labels)
+        x = x.detach()
+        point = self._start(x, noise)
+        size = self.step_length
+        non_finite = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        target = None
+        with torch.enable_grad(), frozen_stats(f) if isinstance(f, nn.Module) else nullcontext():
+            for _ in range(self.steps):
+                point.requires_grad_()
+                logits = f(point)
+                if target is None:
+                    target = goal.target(logits.shape[1])
+                # a sum: an image's gradient does not depend on how many others are in the batch
+                (gradient,) = torch.autograd.grad(goal.objective(logits, target).sum(), point)
+                with torch.no_grad():
+                    finite = gradient.flatten(1).isfinite().all(1)
+                    non_finite += ~finite
+                    gradient = gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))
+                    point = self.ball.project(point + size * self.ball.steepest(gradient), x)
+        return Perturbed(point.detach(), self.steps, non_finite)
+
+    @property
+    def step_length(self) -> float:
+        """The length of a step in the ball's norm, the default resolved."""
+        if self.step_size is not None:
+            return float(self.step_size)
+        return float(self.ball.eps) * (1.0 if self.steps == 1 else 2.5 / self.steps)
+
+    def _start(self, x: Tensor, noise: Noise | None) -> Tensor:
+        if not self.random_start:
+            return x.clone()
+        noise = Noise.fresh(len(x), x.device) if noise is None else noise
+        point = self.ball.random(x, noise.child("start"))
+        from_noise = noise.child("coin").uniform() < self.random_start
+        return torch.where(per_sample(from_noise, x), point, x)
+
+
+def check_images(x: Tensor, labels: Tensor) -> None:
+    """A clear error for a batch that no perturbation could make sense of."""
+    if not x.is_floating_point():
+        raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}; uint8 images: x.float() / 255")
+    if x.dim() < 2 or not len(x):
+        raise ValueError(f"images must be a batch (N, ...) of at least one, got shape {tuple(x.shape)}")
+    if labels.shape != x.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels must be integers of shape ({len(x)},), got {labels.dtype} {tuple(labels.shape)}")
+    low, high = (float(v) for v in x.detach().aminmax())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(
+            f"images must be in [0, 1], got {low:g} .. {high:g}: let the model normalise (easybn.models.Normalise)"
+        )

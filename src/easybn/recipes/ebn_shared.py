@@ -1,0 +1,64 @@
+"""EBN with a shared gradient: the backward pass of the clean loss makes the easy examples too."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..norm.route import route
+from ..perturb.ball import Ball, Linf, per_sample
+from ..perturb.pgd import check_images
+from .recipe import Context, Term
+
+
+@dataclass(frozen=True)
+class EBNShared:
+    """EBN whose easy step descends the clean training loss itself (ours; exact, not an approximation).
+
+    For a one-step easy example that starts from the image and is made through the main branch in train
+    mode, the loss being descended *is* the clean training loss: its one backward pass gives the parameter
+    gradients and the images' gradient together. Cost: 2 passes (6 forwards) against EBN's 2.67. It is a
+    variant: EBN's default goes through the auxiliary branch in eval mode, another direction.
+
+    Args:
+        ball: of the perturbation.
+        step_size: in [0, 1] pixel units and the ball's norm; by default the ball's eps.
+        clean_weight, easy_weight: factors of the two losses; the first must not be 0.
+        label_smoothing: in [0, 1), of both losses and so of the perturbation.
+    """
+
+    ball: Ball = Linf(1 / 255)
+    step_size: float | Fraction | None = None
+    clean_weight: float = 0.5
+    easy_weight: float = 0.5
+    label_smoothing: float = 0.0
+    branches: ClassVar[tuple[str, ...]] = ("main", "easy")
+
+    def __post_init__(self) -> None:
+        if self.clean_weight == 0:
+            raise ValueError("clean_weight 0 leaves no gradient to share: use EBN(clean_weight=0) instead")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
+        check_images(x, y)
+        x = x.detach().requires_grad_()
+        with route(model, "main"):
+            logits = model(x)
+            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
+            yield Term("main", loss, self.clean_weight, logits, y)
+        if x.grad is None:
+            raise RuntimeError("EBNShared needs backward() on each term as it is yielded, before the next one")
+        size = float(self.ball.eps if self.step_size is None else self.step_size)
+        with torch.no_grad():
+            finite = x.grad.flatten(1).isfinite().all(1)
+            gradient = x.grad.where(per_sample(finite, x), torch.zeros_like(x))
+            sign = 1.0 if self.clean_weight > 0 else -1.0
+            x_easy = self.ball.project(x - sign * size * self.ball.steepest(gradient), x)
+        x = x.detach()  # the images' gradient is done with
+        with route(model, "easy"):
+            logits = model(x_easy)
+            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
+            yield Term("easy", loss, self.easy_weight, logits, y)

@@ -1,0 +1,83 @@
+"""What a recipe is: a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from ..keyed_random import Noise
+from ..modes import evaluating, frozen_stats
+from ..norm.route import route
+
+Mode = Literal["eval", "train"]
+"""The mode of the model while a perturbation is made; in train mode the running statistics stay as they are."""
+
+
+class Term(NamedTuple):
+    """One loss of a recipe.
+
+    Args:
+        name: what it is logged as; usually that of the branch.
+        loss: float32 scalar with a graph, a mean over the batch.
+        weight: its factor in the training loss.
+        logits: (N, K) of the forward pass, for accuracies.
+        labels: (N,) what the logits should say.
+    """
+
+    name: str
+    loss: Tensor
+    weight: float = 1.0
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a training step knows beside the batch.
+
+    The default one serves any loop: its noise comes from torch's global generator. With ``ids`` the noise
+    is a function of (seed, purpose, step, id) alone.
+
+    Args:
+        ids: (N,) int64, the samples' numbers in the data set.
+        step: number of optimiser steps before this one.
+        epoch: number of epochs before this one.
+        seed: of the run.
+    """
+
+    ids: Tensor | None = None
+    step: int = 0
+    epoch: int = 0
+    seed: int = 0
+
+    def noise(self, purpose: str) -> Noise | None:
+        """The batch's random streams for ``purpose``; None leaves the drawing to torch's global generator."""
+        return None if self.ids is None else Noise.of(self.seed, purpose, self.ids, self.step)
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A training method as a generator of losses.
+
+    ``branches`` names the model's branches, the deployed one first; a single one needs no conversion. The
+    caller calls ``backward()`` on each term's weighted loss *as it is yielded*, so that one graph is alive
+    at a time, and takes the optimiser's step when the generator has ended. After a yield the recipe may
+    read ``x.grad``. Terms are yielded inside ``route``, where an activation checkpoint computes its
+    forward pass again.
+    """
+
+    branches: ClassVar[tuple[str, ...]]
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = ...) -> Iterator[Term]: ...
+
+
+@contextmanager
+def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval") -> Iterator[None]:
+    """The model as a perturbation sees it: routed through ``branch``, in ``mode``, no statistic moving."""
+    with ExitStack() as stack:
+        if branch is not None:
+            stack.enter_context(route(model, branch))
+        stack.enter_context(evaluating(model) if mode == "eval" else frozen_stats(model))
+        yield
