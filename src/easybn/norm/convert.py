@@ -46,7 +46,7 @@ def convert(
     def branch(module: nn.Module) -> nn.Module | None:
         if not isinstance(module, wanted):
             return None
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError("a lazy norm layer has no parameters yet: run one batch through the model first")
         return BranchedNorm(module, branches, [copy.deepcopy(module, memo) for memo in memos])
 

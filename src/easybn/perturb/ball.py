@@ -5,9 +5,9 @@ of it. Every point returned is also inside [0, 1]. Distances hold up to the roun
 (6e-8).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,27 +15,26 @@ from torch import Tensor
 from ..keyed_random import Noise
 
 
-class Ball(Protocol):
+class Ball(ABC):
     """The points of [0, 1]^d within ``eps`` of an image in some norm."""
 
-    @property
-    def eps(self) -> float | Fraction: ...
+    eps: float | Fraction
 
+    @abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
         """(N, ...) the direction of norm 1 along which a linear function grows fastest."""
-        ...
 
+    @abstractmethod
     def project(self, point: Tensor, centre: Tensor) -> Tensor:
         """(N, ...) ``point`` moved into the ball around ``centre`` and into [0, 1]."""
-        ...
 
+    @abstractmethod
     def random(self, centre: Tensor, noise: Noise) -> Tensor:
         """(N, ...) a uniformly random point of the ball around ``centre``, moved into [0, 1]."""
-        ...
 
+    @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """(N,) float64 distances between points, in this ball's norm."""
-        ...
 
 
 def _positive(eps: float | Fraction | str) -> float:
@@ -52,7 +51,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Linf:
+class Linf(Ball):
     """No pixel differs by more than eps.
 
     Args:
@@ -82,7 +81,7 @@ class Linf:
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(Ball):
     """The Euclidean distance of the images is at most eps.
 
     Args:

@@ -88,7 +88,7 @@ class PGD:
         with torch.enable_grad(), frozen_stats(f) if isinstance(f, nn.Module) else nullcontext():
             for _ in range(self.steps):
                 point.requires_grad_()
-                logits = f(point)
+                logits = f(point.view_as(point))  # not the leaf itself: torch's FLOP counter refuses that
                 if target is None:
                     target = goal.target(logits.shape[1])
                 # a sum: an image's gradient does not depend on how many others are in the batch

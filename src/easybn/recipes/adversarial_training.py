@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..perturb.ball import Linf
 from ..perturb.goal import untargeted
 from ..perturb.pgd import PGD
-from .recipe import Context, Mode, Term, perturbing
+from .recipe import Context, Mode, Recipe, Term, perturbing
 
 
 @dataclass(frozen=True)
-class AdversarialTraining:
+class AdversarialTraining(Recipe):
     """PGD adversarial training (Madry et al. 2018, equation 2.1).
 
     The model learns from the perturbed images alone. It is what a truly robust model costs: clean accuracy
@@ -26,7 +25,7 @@ class AdversarialTraining:
         label_smoothing: in [0, 1).
     """
 
-    attack: PGD = PGD(Linf(8 / 255), steps=10, step_size=2 / 255, random_start=True)
+    attack: PGD = PGD(Linf(8 / 255), steps=10, random_start=True)
     mode: Mode = "eval"
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main",)
@@ -34,6 +33,4 @@ class AdversarialTraining:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         with perturbing(model, mode=self.mode):
             x_adv = self.attack(model, x, untargeted(y), ctx.noise("adv"))
-        logits = model(x_adv)
-        loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-        yield Term("main", loss, logits=logits, labels=y)
+        yield Term.cross_entropy("main", model(x_adv), y, 1.0, self.label_smoothing)

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..norm.route import route
 from ..perturb.ball import Linf
 from ..perturb.goal import random_target, untargeted
 from ..perturb.pgd import PGD
-from .recipe import Context, Mode, Term, perturbing
+from .recipe import Context, Mode, Recipe, Term, perturbing
 
 
 @dataclass(frozen=True)
-class AdvProp:
+class AdvProp(Recipe):
     """AdvProp (Xie et al. 2020, algorithm 1), with the attack of the code that the EBN paper built on.
 
     One random-target step within 1/255 through the auxiliary branch in eval mode; then the clean batch
@@ -33,7 +32,7 @@ class AdvProp:
         label_smoothing: in [0, 1), of both losses.
     """
 
-    attack: PGD = PGD(Linf(1 / 255), steps=1, step_size=1 / 255, random_start=0.8)
+    attack: PGD = PGD(Linf(1 / 255), steps=1, random_start=0.8)
     target: Literal["random", "untargeted"] = "random"
     through: Literal["main", "adv"] = "adv"
     mode: Mode = "eval"
@@ -47,10 +46,6 @@ class AdvProp:
         with perturbing(model, self.through, self.mode):
             x_adv = self.attack(model, x, goal, ctx.noise("adv"))
         with route(model, "main"):
-            logits = model(x)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("main", loss, self.clean_weight, logits, y)
+            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
         with route(model, "adv"):
-            logits = model(x_adv)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("adv", loss, self.adv_weight, logits, y)
+            yield Term.cross_entropy("adv", model(x_adv), y, self.adv_weight, self.label_smoothing)

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..norm.route import route
 from ..perturb.ball import Linf
 from ..perturb.goal import easy, random_target
 from ..perturb.pgd import PGD
-from .recipe import Context, Mode, Term, perturbing
+from .recipe import Context, Mode, Recipe, Term, perturbing
 
 
 @dataclass(frozen=True)
-class AdvPropEBN:
+class AdvPropEBN(Recipe):
     """Both kinds of perturbed examples, each through an auxiliary branch of its own (ours).
 
     Asks what the two papers leave open: whether adversarial and easy examples help with different things.
@@ -29,8 +28,8 @@ class AdvPropEBN:
         label_smoothing: in [0, 1), of all losses.
     """
 
-    attack: PGD = PGD(Linf(1 / 255), steps=1, step_size=1 / 255, random_start=0.8)
-    easy_attack: PGD = PGD(Linf(1 / 255), steps=1, step_size=1 / 255, random_start=0.8)
+    attack: PGD = PGD(Linf(1 / 255), steps=1, random_start=0.8)
+    easy_attack: PGD = PGD(Linf(1 / 255), steps=1, random_start=0.8)
     mode: Mode = "eval"
     clean_weight: float = 1 / 3
     adv_weight: float = 1 / 3
@@ -49,6 +48,4 @@ class AdvPropEBN:
             ("easy", x_easy, self.easy_weight),
         ):
             with route(model, branch):
-                logits = model(images)
-                loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-                yield Term(branch, loss, weight, logits, y)
+                yield Term.cross_entropy(branch, model(images), y, weight, self.label_smoothing)

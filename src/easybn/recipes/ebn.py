@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..norm.route import route
 from ..perturb.ball import Linf
 from ..perturb.goal import easy
 from ..perturb.pgd import PGD
-from .recipe import Context, Mode, Term, perturbing
+from .recipe import Context, Mode, Recipe, Term, perturbing
 
 
 @dataclass(frozen=True)
-class EBN:
+class EBN(Recipe):
     """Easy Batch Normalization (Asadulaev et al., equation 1 with the true label, and section 3).
 
     One step within 1/255 that makes an image easier for its true class, taken through the auxiliary
@@ -31,7 +30,7 @@ class EBN:
         label_smoothing: in [0, 1), of both losses.
     """
 
-    attack: PGD = PGD(Linf(1 / 255), steps=1, step_size=1 / 255, random_start=0.8)
+    attack: PGD = PGD(Linf(1 / 255), steps=1, random_start=0.8)
     through: Literal["main", "easy"] = "easy"
     mode: Mode = "eval"
     clean_weight: float = 0.5
@@ -43,10 +42,6 @@ class EBN:
         with perturbing(model, self.through, self.mode):
             x_easy = self.attack(model, x, easy(y), ctx.noise("easy"))
         with route(model, "main"):
-            logits = model(x)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("main", loss, self.clean_weight, logits, y)
+            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
         with route(model, "easy"):
-            logits = model(x_easy)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("easy", loss, self.easy_weight, logits, y)
+            yield Term.cross_entropy("easy", model(x_easy), y, self.easy_weight, self.label_smoothing)

@@ -7,16 +7,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..norm.route import route
 from ..perturb.ball import Ball, Linf, per_sample
 from ..perturb.pgd import check_images
-from .recipe import Context, Term
+from .recipe import Context, Recipe, Term
 
 
 @dataclass(frozen=True)
-class EBNShared:
+class EBNShared(Recipe):
     """EBN whose easy step descends the clean training loss itself (ours; exact, not an approximation).
 
     For a one-step easy example that starts from the image and is made through the main branch in train
@@ -46,9 +45,7 @@ class EBNShared:
         check_images(x, y)
         x = x.detach().requires_grad_()
         with route(model, "main"):
-            logits = model(x)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("main", loss, self.clean_weight, logits, y)
+            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
         if x.grad is None:
             raise RuntimeError("EBNShared needs backward() on each term as it is yielded, before the next one")
         size = float(self.ball.eps if self.step_size is None else self.step_size)
@@ -59,6 +56,4 @@ class EBNShared:
             x_easy = self.ball.project(x - sign * size * self.ball.steepest(gradient), x)
         x = x.detach()  # the images' gradient is done with
         with route(model, "easy"):
-            logits = model(x_easy)
-            loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-            yield Term("easy", loss, self.easy_weight, logits, y)
+            yield Term.cross_entropy("easy", model(x_easy), y, self.easy_weight, self.label_smoothing)

@@ -1,10 +1,12 @@
 """What a recipe is: a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keyed_random import Noise
@@ -32,6 +34,12 @@ class Term(NamedTuple):
     logits: Tensor | None = None
     labels: Tensor | None = None
 
+    @classmethod
+    def cross_entropy(cls, name: str, logits: Tensor, y: Tensor, weight: float, label_smoothing: float = 0.0) -> "Term":
+        """The mean cross-entropy of ``logits`` (N, K) for ``y`` (N,), in float32 also under autocast."""
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+        return cls(name, loss, weight, logits.detach(), y)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -57,8 +65,7 @@ class Context:
         return None if self.ids is None else Noise.of(self.seed, purpose, self.ids, self.step)
 
 
-@runtime_checkable
-class Recipe(Protocol):
+class Recipe(ABC):
     """A training method as a generator of losses.
 
     ``branches`` names the model's branches, the deployed one first; a single one needs no conversion. The
@@ -70,7 +77,8 @@ class Recipe(Protocol):
 
     branches: ClassVar[tuple[str, ...]]
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = ...) -> Iterator[Term]: ...
+    @abstractmethod
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]: ...
 
 
 @contextmanager

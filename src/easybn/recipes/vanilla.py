@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from .recipe import Context, Term
+from .recipe import Context, Recipe, Term
 
 
 @dataclass(frozen=True)
-class Vanilla:
+class Vanilla(Recipe):
     """Empirical risk minimisation: cross-entropy on the clean images.
 
     Cost: 1 pass (3 forwards' worth of arithmetic). The paper's tables leave this row out.
@@ -26,6 +25,4 @@ class Vanilla:
     branches: ClassVar[tuple[str, ...]] = ("main",)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
-        logits = model(x)
-        loss = cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-        yield Term("main", loss, self.weight, logits, y)
+        yield Term.cross_entropy("main", model(x), y, self.weight, self.label_smoothing)

@@ -1,0 +1,31 @@
+"""The exponential moving average of a model's weights and statistics."""
+
+from torch import Tensor, nn
+
+
+class Average:
+    """Every floating point entry of the state dict averaged, the others copied (timm's ModelEmaV3).
+
+    Args:
+        model: to be averaged; its present state is where the average starts.
+        decay: weight of the past at each update, such as 0.999.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        from timm.utils import ModelEmaV3  # imported where it is asked for: timm takes a second
+
+        self._ema = ModelEmaV3(model, decay=decay)
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model."""
+        return self._ema.module
+
+    def update(self, model: nn.Module) -> None:
+        self._ema.update(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)

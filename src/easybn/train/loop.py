@@ -1,0 +1,227 @@
+"""The training loop, top to bottom. Everything random in it follows from the seed and the step."""
+
+import copy
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.augment import crop_flip
+from ..data.source import Split
+from ..keyed_random import Noise, permutation
+from ..norm.branched import BranchedNorm
+from ..norm.convert import branches_of, convert, strip
+from ..recipes.recipe import Context, Recipe
+from .average import Average
+from .checkpoint import State, load, save
+from .interrupt import Interrupted, deferred_signals
+from .observer import Moment, Observer, averages
+from .step import take_step
+from .training import Training
+from .validate import validate
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight is not finite any more; the last checkpoint is from before."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training made.
+
+    Args:
+        model: the plain model to deploy: the recipe's first branch (averaged, if asked), in eval mode.
+        branched: the model as it was trained, with all branches.
+        history: a row an epoch of this sitting, as observers are shown.
+    """
+
+    model: nn.Module
+    branched: nn.Module
+    history: list[dict[str, Any]]
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    train: Split | tuple[Tensor, Tensor],
+    training: Training = Training(),
+    *,
+    val: Split | tuple[Tensor, Tensor] | None = None,
+    checkpoint: Path | str | None = None,
+    checkpoint_seconds: float = 60.0,
+    observers: Sequence[Observer] = (),
+    device: torch.device | str | None = None,
+) -> Fitted:
+    """Train a copy of ``model`` by ``recipe``; with a checkpoint, go on exactly where it stands.
+
+    Args:
+        model: from images in [0, 1] to logits; plain, or converted with the recipe's branches.
+        train: the training images, a Split or a pair (x uint8 (N, C, H, W), y int64 (N,)).
+        training: epochs, rates, batch size, seed and so on.
+        val: images on which every branch is scored after each epoch; never the test split.
+        checkpoint: a file that is written every ``checkpoint_seconds``, at the end and on Ctrl-C or SIGTERM.
+        observers: see :class:`easybn.train.observer.Observer`.
+        device: by default CUDA where there is one, else the CPU.
+
+    Raises:
+        Diverged: a loss or a weight is not finite; the checkpoint is from before.
+        Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
+        ValueError: too few images for one batch, a checkpoint of another model.
+    """
+    train, val = _split(train), None if val is None else _split(val)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = _with_branches(model, recipe).to(device).train()
+    layout = torch.channels_last if training.channels_last and train.images.dim() == 4 else torch.contiguous_format
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    stepped = torch.compile(model) if training.compile else model
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+    )
+    average = Average(model, training.ema) if training.ema else None
+    scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
+    autocast = _autocast(training.precision, device)
+
+    batch_size = min(training.batch_size, len(train))
+    per_epoch = len(train) // batch_size
+    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        _restore(load(path), path, moment, optimizer, average, scaler)
+    moment.first_step = moment.step
+    history: list[dict[str, Any]] = []
+    order, order_epoch = torch.empty(0), -1
+    saved_at = started = time.monotonic()
+    before = moment.seconds
+
+    def keep() -> None:
+        moment.seconds = before + time.monotonic() - started
+        _check_finite(moment)
+        if path is not None:
+            state = State(moment.step, model.state_dict(), optimizer.state_dict(), tally=moment.tally)
+            state.average = average.state_dict() if average else None
+            state.scaler = scaler.state_dict() if scaler else None
+            state.seconds = moment.seconds
+            save(state, path)
+
+    with ExitStack() as stack:
+        requests = stack.enter_context(deferred_signals()) if path is not None else None
+        for observer in observers:
+            observer.start(moment)
+            stack.callback(observer.end, moment)
+        while moment.step < moment.total_steps and not moment.stop:
+            epoch, position = divmod(moment.step, per_epoch)
+            if epoch != order_epoch:
+                order, order_epoch = permutation(len(train), training.seed, "order", epoch), epoch
+            ids = order[position * batch_size : (position + 1) * batch_size]
+            x, y = (part.to(device, non_blocking=True) for part in train.batch(ids))
+            if training.augment == "crop_flip":
+                x = crop_flip(x, Noise.of(training.seed, "augment", ids.to(device), moment.step))
+            x = x.contiguous(memory_format=layout)
+            moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = moment.lr
+            ctx = Context(ids.to(device), moment.step, epoch, training.seed)
+            tally = take_step(
+                stepped,
+                optimizer,
+                lambda x=x, y=y, ctx=ctx: recipe(stepped, x, y, ctx),
+                clip_norm=training.clip_norm,
+                autocast=autocast,
+                scaler=scaler,
+            )
+            if average:
+                average.update(model)
+            moment.step += 1
+            moment.tally = {name: row + moment.tally.get(name, 0.0) for name, row in tally.items()}
+            moment.seconds = before + time.monotonic() - started
+            for observer in observers:
+                observer.step(moment)
+            if moment.step % per_epoch == 0:
+                _check_finite(moment)
+                row = {"epoch": epoch + 1, "step": moment.step, "lr": moment.lr, "train": averages(moment.tally)}
+                if val is not None:
+                    judged = model if average is None else average.model
+                    row["val"] = validate(judged, recipe.branches, val, 4 * batch_size)
+                history.append(row)
+                moment.tally = {}
+                for observer in observers:
+                    observer.epoch(moment, row)
+            elif moment.step % 50 == 0:
+                _check_finite(moment)
+            signum = None if requests is None else requests.signum
+            if moment.step == moment.total_steps or signum or time.monotonic() - saved_at > checkpoint_seconds:
+                keep()
+                saved_at = time.monotonic()
+            if signum and moment.step < moment.total_steps:
+                done = f"stopped after step {moment.step} of {moment.total_steps}, saved to {path}"
+                raise Interrupted(signum, f"{done}: the same command goes on from there")
+    final = copy.deepcopy(model if average is None else average.model).eval()
+    return Fitted(strip(final, recipe.branches[0]) if len(recipe.branches) > 1 else final, model, history)
+
+
+def _split(data: Split | tuple[Tensor, Tensor]) -> Split:
+    split = data if isinstance(data, Split) else Split(*data)
+    if not len(split):
+        raise ValueError("no images to train on")
+    return split
+
+
+def _with_branches(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """A copy of ``model`` with the recipe's branches."""
+    if any(isinstance(module, BranchedNorm) for module in model.modules()):
+        if branches_of(model) != recipe.branches:
+            raise ValueError(
+                f"the model has branches {branches_of(model)}, {type(recipe).__name__} wants {recipe.branches}"
+            )
+        return copy.deepcopy(model)
+    return convert(model, recipe.branches) if len(recipe.branches) > 1 else copy.deepcopy(model)
+
+
+def _autocast(precision: str, device: torch.device) -> torch.autocast | None:
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[precision]) if precision in kinds else None
+
+
+def _restore(
+    state: State,
+    path: Path,
+    moment: Moment,
+    optimizer: torch.optim.Optimizer,
+    average: Average | None,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
+    try:
+        moment.model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+        if average is not None and state.average is not None:
+            average.load_state_dict(state.average)
+        if scaler is not None and state.scaler is not None:
+            scaler.load_state_dict(state.scaler)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is a checkpoint of another model or recipe: give another folder") from error
+    device = next(moment.model.parameters()).device
+    moment.tally = {name: row.to(device) for name, row in state.tally.items()}
+    moment.step, moment.seconds = state.step, state.seconds
+
+
+def _check_finite(moment: Moment) -> None:
+    for name, row in moment.tally.items():
+        if not row.isfinite().all():
+            raise Diverged(
+                f"the loss {name!r} is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
+                "try a lower lr, a warm-up or clip_norm"
+            )
+    if not all(parameter.isfinite().all() for parameter in moment.model.parameters()):
+        raise Diverged(
+            f"a weight is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
+            "try a lower lr, a warm-up or clip_norm"
+        )
