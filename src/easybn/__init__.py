@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .evaluation import evaluate
+    from .models.weights import load
     from .modes import evaluating, frozen_stats
     from .norm.branched import BranchedNorm
     from .norm.convert import branch_parameters, convert, strip
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from .perturb.ball import L2, Linf
     from .perturb.goal import easy, random_target, targeted, untargeted
     from .perturb.pgd import PGD
+    from .train.loop import fit
+    from .train.training import Training
 
 _HOMES = {
     "BranchedNorm": ".norm.branched",
@@ -32,6 +36,10 @@ _HOMES = {
     "targeted": ".perturb.goal",
     "untargeted": ".perturb.goal",
     "PGD": ".perturb.pgd",
+    "evaluate": ".evaluation",
+    "fit": ".train.loop",
+    "Training": ".train.training",
+    "load": ".models.weights",
 }
 
 __all__ = [*_HOMES, "__version__"]

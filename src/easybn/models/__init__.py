@@ -11,8 +11,20 @@ from .external import timm_model, torchvision_model
 from .pixels import Normalise
 from .resnet import ResNet, resnet18, resnet50
 from .small import resnet_small, resnet_tiny
+from .weights import load, save
 
-__all__ = ["BUILT_IN", "Normalise", "ResNet", "build", "resnet18", "resnet50", "resnet_small", "resnet_tiny"]
+__all__ = [
+    "BUILT_IN",
+    "Normalise",
+    "ResNet",
+    "build",
+    "load",
+    "resnet18",
+    "resnet50",
+    "resnet_small",
+    "resnet_tiny",
+    "save",
+]
 
 BUILT_IN = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small, "resnet_tiny": resnet_tiny}
 

@@ -12,7 +12,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        from timm.utils import ModelEmaV3  # imported where it is asked for: timm takes a second
+        from timm.utils.model_ema import ModelEmaV3  # imported where it is asked for: timm takes a second
 
         self._ema = ModelEmaV3(model, decay=decay)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,12 @@ from ..norm.convert import branches_of, convert, strip
 from ..recipes.recipe import Context, Recipe
 from .average import Average
 from .checkpoint import State, load, save
+from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
 from .step import take_step
 from .training import Training
 from .validate import validate
-
-
-class Diverged(ArithmeticError):
-    """A loss or a weight is not finite any more; the last checkpoint is from before."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ def fit(
     train, val = _split(train), None if val is None else _split(val)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _with_branches(model, recipe).to(device).train()
-    layout = torch.channels_last if training.channels_last and train.images.dim() == 4 else torch.contiguous_format
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    stepped = torch.compile(model) if training.compile else model
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    stepped: Any = torch.compile(model) if training.compile else model
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=training.lr,
@@ -104,7 +102,7 @@ def fit(
 
     def keep() -> None:
         moment.seconds = before + time.monotonic() - started
-        _check_finite(moment)
+        check_finite(moment)
         if path is not None:
             state = State(moment.step, model.state_dict(), optimizer.state_dict(), tally=moment.tally)
             state.average = average.state_dict() if average else None
@@ -133,7 +131,7 @@ def fit(
             tally = take_step(
                 stepped,
                 optimizer,
-                lambda x=x, y=y, ctx=ctx: recipe(stepped, x, y, ctx),
+                partial(recipe, stepped, x, y, ctx),
                 clip_norm=training.clip_norm,
                 autocast=autocast,
                 scaler=scaler,
@@ -146,7 +144,7 @@ def fit(
             for observer in observers:
                 observer.step(moment)
             if moment.step % per_epoch == 0:
-                _check_finite(moment)
+                check_finite(moment)
                 row = {"epoch": epoch + 1, "step": moment.step, "lr": moment.lr, "train": averages(moment.tally)}
                 if val is not None:
                     judged = model if average is None else average.model
@@ -156,7 +154,7 @@ def fit(
                 for observer in observers:
                     observer.epoch(moment, row)
             elif moment.step % 50 == 0:
-                _check_finite(moment)
+                check_finite(moment)
             signum = None if requests is None else requests.signum
             if moment.step == moment.total_steps or signum or time.monotonic() - saved_at > checkpoint_seconds:
                 keep()
@@ -211,17 +209,3 @@ def _restore(
     device = next(moment.model.parameters()).device
     moment.tally = {name: row.to(device) for name, row in state.tally.items()}
     moment.step, moment.seconds = state.step, state.seconds
-
-
-def _check_finite(moment: Moment) -> None:
-    for name, row in moment.tally.items():
-        if not row.isfinite().all():
-            raise Diverged(
-                f"the loss {name!r} is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
-                "try a lower lr, a warm-up or clip_norm"
-            )
-    if not all(parameter.isfinite().all() for parameter in moment.model.parameters()):
-        raise Diverged(
-            f"a weight is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
-            "try a lower lr, a warm-up or clip_norm"
-        )

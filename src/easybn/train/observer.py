@@ -54,7 +54,7 @@ class Observer:
         """After every optimiser step."""
 
     def epoch(self, moment: Moment, row: dict[str, Any]) -> None:
-        """After every epoch, with its row: epoch, step, lr, train and val (loss and accuracy of each term or branch)."""
+        """After every epoch, with its row: epoch, step, lr, and train and val scores of each term or branch."""
 
     def end(self, moment: Moment) -> None:
         """At the end of a sitting, also after an error or an interruption."""

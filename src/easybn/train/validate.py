@@ -29,7 +29,7 @@ def validate(model: nn.Module, branches: tuple[str, ...], split: Split, batch_si
 
 def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> dict[str, float]:
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    for index in torch.arange(len(split)).split(batch_size):
+    for index in torch.split(torch.arange(len(split)), batch_size):
         x, y = (part.to(device) for part in split.batch(index))
         logits = model(x).float()
         loss = F.cross_entropy(logits, y, reduction="sum").double()

@@ -1,0 +1,78 @@
+"""The command line: finds the command asked for and shows every mistake of a user in one line.
+
+Nothing here imports torch, so that ``easybn --help`` answers at once; each command is a module of
+``easybn.commands`` with ``configure(parser)`` and ``run(arguments)``.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from . import __version__
+
+COMMANDS = {
+    "demo": "train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table",
+    "train": "train one model by one recipe",
+    "evaluate": "clean and robust accuracy of trained models",
+    "table": "the scores of several runs side by side",
+}
+
+USAGE = f"""usage: easybn COMMAND [OPTIONS]
+
+Train image classifiers with auxiliary batch normalisation (AdvProp, Easy Batch Normalization and your own
+recipe), and measure their robustness.
+
+commands:
+{chr(10).join(f"  {name:10} {text}" for name, text in COMMANDS.items())}
+
+easybn COMMAND --help explains a command; easybn --version prints the version.
+Begin with: easybn demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for a mistake of the user, 128 + signal if stopped."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"easybn {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return _fail(f"no command {words[0]!r}{hint}; there are {', '.join(COMMANDS)}")
+    return _run(words[0], words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = import_module(f".commands.{name}", __package__)
+    from .commands.arguments import Parser
+    from .train.interrupt import Interrupted
+
+    parser = Parser(prog=f"easybn {name}", description=command.__doc__, allow_abbrev=False)
+    command.configure(parser)
+    try:
+        command.run(parser.read(words))
+    except Interrupted as stop:
+        print(f"easybn: {stop}", file=sys.stderr)
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        print("easybn: stopped; the same command goes on from what was saved", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except (ValueError, OSError, ArithmeticError) as error:  # what the library raises for a user's mistakes
+        if os.environ.get("EASYBN_TRACEBACK"):
+            raise
+        return _fail(str(error) or type(error).__name__)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"easybn: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

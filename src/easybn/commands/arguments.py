@@ -1,0 +1,73 @@
+"""Arguments and YAML files to objects, by jsonargparse: names, types and help come from the dataclasses."""
+
+import difflib
+import re
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
+
+from .own_recipe import with_own_recipe
+
+register_type(Fraction, str, Fraction, fail_already_registered=False)
+
+
+class Parser(ArgumentParser):
+    """A parser that suggests the nearest known name, and knows the configs that come with the package."""
+
+    def read(self, words: list[str]) -> Namespace:
+        """The arguments, with objects in the place of their descriptions."""
+        return self.instantiate(self.parse_args(with_own_recipe(_packaged_configs(words))))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {message}{self._hint(message)}\nsee {self.prog} --help\n")
+        raise AssertionError  # exit does not return
+
+    def _hint(self, message: str) -> str:
+        if unknown := re.search(
+            r"unrecognized arguments: --([\w.-]+)|[Kk]ey \"?'?([\w.-]+)\"?'? is not expected", message
+        ):
+            word = unknown[1] or unknown[2]
+            known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+        elif unknown := re.search(r"key \"recipe\": .*import path string: (\w+)", message):
+            from .. import recipes
+
+            word, known = unknown[1], [name for name in recipes.__all__ if name[0].isupper()]
+        else:
+            return ""
+        near = difflib.get_close_matches(word, known, n=1)
+        return f" (did you mean {near[0]}?)" if near else ""
+
+
+def packaged() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    folder = Path(str(resources.files("easybn"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def number(text: str) -> float:
+    """A number or a fraction such as 8/255."""
+    return float(Fraction(text))
+
+
+number.__name__ = "number or fraction"
+
+
+def _packaged_configs(words: list[str]) -> list[str]:
+    """``--config NAME`` as the path of the packaged config of that name."""
+    known = packaged()
+
+    def path(value: str) -> str:
+        return str(known[value]) if value in known and not Path(value).exists() else value
+
+    out: list[str] = []
+    for i, word in enumerate(words):
+        if word.startswith("--config="):
+            out.append(f"--config={path(word.partition('=')[2])}")
+        else:
+            out.append(path(word) if i and words[i - 1] == "--config" else word)
+    return out

@@ -1,0 +1,43 @@
+"""``--recipe ./my_recipe.py:MyRecipe``: a recipe from a file of the user's."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from ..recipes.recipe import Recipe
+
+
+def with_own_recipe(words: list[str]) -> list[str]:
+    """``words`` with FILE.py:CLASS after ``--recipe`` replaced by a class path, the file imported.
+
+    Raises:
+        ValueError: no such file, no such class in it, or one that is no Recipe.
+    """
+    out = list(words)
+    for i, word in enumerate(words):
+        if word.startswith("--recipe=") and ".py:" in word:
+            out[i] = f"--recipe={load(word.partition('=')[2])}"
+        elif i and words[i - 1] == "--recipe" and ".py:" in word:
+            out[i] = load(word)
+    return out
+
+
+def load(where: str) -> str:
+    """Import FILE.py:CLASS; returns the class's import path."""
+    file, _, name = where.rpartition(":")
+    path = Path(file).resolve()
+    if not path.exists():
+        raise ValueError(f"--recipe {where}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--recipe {where}: {file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Recipe)):
+        classes = [
+            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Recipe) and v is not Recipe
+        ]
+        raise ValueError(f"--recipe {where}: no recipe {name!r} in {file}; it has {', '.join(classes) or 'none'}")
+    return f"{path.stem}.{name}"

@@ -1,0 +1,200 @@
+"""A data set as the rest of the package sees it: a training and a test split of labelled 8-bit images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import DataError
+from .holdout import draw
+from .quantise import as_labels, as_pixels
+from .statistics import channel_statistics
+
+__all__ = ["DataError", "Source", "Split"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Labelled images, all of one shape. The images may be memory-mapped and larger than memory.
+
+    Args:
+        images: uint8 tensor of shape (N, C, H, W).
+        labels: int64 tensor of shape (N,), none negative.
+
+    Raises:
+        DataError: shapes or types other than these.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            found = f"{self.images.dtype} of shape {tuple(self.images.shape)}"
+            raise DataError(f"images must be uint8 of shape (N, C, H, W), got {found}: see Source.from_tensors")
+        if self.labels.dtype != torch.int64 or self.labels.dim() != 1:
+            found = f"{self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            raise DataError(f"labels must be int64 of shape (N,), got {found}: see Source.from_tensors")
+        if len(self.images) != len(self.labels):
+            raise DataError(f"every image needs one label, got {len(self.images)} images and {len(self.labels)} labels")
+        if len(self.labels) and int(self.labels.min()) < 0:
+            raise DataError(f"labels must not be negative, got {int(self.labels.min())}: number the classes from 0")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of shape {self.shape})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """(B, C, H, W) uint8: the images numbered ``index`` (int64, shape (B,)); no other row is read."""
+        return self.images.index_select(0, index.to(self.images.device))  # far faster than images[index]
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples numbered ``index`` (int64, shape (B,)), read from no other row.
+
+        Returns:
+            x: float32 of shape (B, C, H, W) in [0, 1].
+            y: int64 of shape (B,).
+        """
+        return self.pixels(index).float().div_(255), self.labels[index.to(self.labels.device)]
+
+    def subset(self, index: Tensor) -> "Split":
+        """The samples numbered ``index`` (int64, shape (B,)), in that order, as a view that copies no image."""
+        return _Rows(self, index)
+
+
+class _Rows(Split):
+    """Some samples of another split. ``images`` copies them, ``pixels`` and ``batch`` read what is asked."""
+
+    _of: Split
+    _rows: Tensor
+
+    def __init__(self, of: Split, rows: Tensor) -> None:
+        if rows.dtype != torch.int64 or rows.dim() != 1:
+            raise DataError(f"an index must be int64 of shape (N,), got {rows.dtype} of shape {tuple(rows.shape)}")
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(of)):
+            raise DataError(f"an index must be in 0 .. {len(of) - 1}, got {int(rows.min())} .. {int(rows.max())}")
+        # a frozen class sets its fields this way; a view of a view looks through to the images themselves
+        object.__setattr__(self, "_of", of._of if isinstance(of, _Rows) else of)
+        object.__setattr__(self, "_rows", of._rows[rows.to(of._rows.device)] if isinstance(of, _Rows) else rows)
+        object.__setattr__(self, "labels", of.labels[rows.to(of.labels.device)])
+
+    @property
+    def images(self) -> Tensor:
+        return self._of.pixels(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._of.shape
+
+    def pixels(self, index: Tensor) -> Tensor:
+        return self._of.pixels(self._rows[index.to(self._rows.device)])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set.
+
+    Args:
+        name: what results call it.
+        classes: the name of each label.
+        train: what may be learnt from, and what a validation split is held out of.
+        test: what is only ever measured on.
+        mean: mean of each channel of the training images, in [0, 1].
+        std: standard deviation of each channel of the training images, in [0, 1] units.
+
+    Raises:
+        DataError: splits of unequal image shapes, a label without a class, or statistics that do not fit.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.train.shape != self.test.shape:
+            shapes = f"{self.train.shape} for training and {self.test.shape} for test"
+            raise DataError(f"{self.name}: images must have one shape, got {shapes}")
+        for kind, split in (("training", self.train), ("test", self.test)):
+            if not len(split):
+                raise DataError(f"{self.name}: there are no {kind} images")
+            if int(split.labels.max()) >= len(self.classes):
+                found = f"a {kind} label is {int(split.labels.max())}"
+                raise DataError(f"{self.name}: {found}, but there are {len(self.classes)} classes, numbered from 0")
+        channels = self.train.shape[0]
+        if len(self.mean) != channels or len(self.std) != channels:
+            found = f"{len(self.mean)} and {len(self.std)}"
+            raise DataError(f"{self.name}: mean and std need a number for each of {channels} channels, got {found}")
+        if not all(0 < s <= 1 for s in self.std):
+            advice = "a channel that is the same everywhere cannot be normalised: leave it out"
+            raise DataError(f"{self.name}: every std must be in (0, 1], got {self.std}: {advice}")
+
+    @classmethod
+    def from_splits(cls, name: str, classes: Sequence[str], train: Split, test: Split) -> "Source":
+        """A source whose statistics are computed here, by reading all training images once."""
+        mean, std = channel_statistics(train.images)
+        return cls(name, tuple(classes), train, test, mean, std)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        train_images: Tensor,
+        train_labels: Tensor,
+        test_images: Tensor,
+        test_labels: Tensor,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "tensors",
+    ) -> "Source":
+        """A source of your own tensors.
+
+        Args:
+            train_images: (N, C, H, W), uint8, or floating point in [0, 1] in whole multiples of 1/255.
+            train_labels: (N,), whole numbers from 0.
+            test_images: like ``train_images``.
+            test_labels: like ``train_labels``.
+            classes: the name of each label; by default its number.
+            name: what results call it.
+
+        Raises:
+            DataError: tensors other than these; the message says what to do.
+        """
+        train = Split(as_pixels(train_images, "train_images"), as_labels(train_labels, "train_labels"))
+        test = Split(as_pixels(test_images, "test_images"), as_labels(test_labels, "test_labels"))
+        if classes is None:
+            count = 1 + max((int(split.labels.max()) for split in (train, test) if len(split)), default=-1)
+            classes = [str(label) for label in range(count)]
+        return cls.from_splits(name, classes, train, test)
+
+    def first(self, n: int) -> "Source":
+        """The same with only the first ``n`` training images, in file order, and their statistics."""
+        if not 0 < n <= len(self.train):
+            raise DataError(f"{self.name}: a limit must be in 1 .. {len(self.train)}, its training images, got {n}")
+        if n == len(self.train):
+            return self
+        train = Split(self.train.images[:n], self.train.labels[:n])
+        return self.from_splits(self.name, self.classes, train, self.test)
+
+    def holdout(self, n: int, seed: int) -> tuple[Split, Split]:
+        """The training data divided into (train, val), with ``n`` samples in val; never a test sample.
+
+        Every class gives val the same number of samples, to within one, unless that is more than half of
+        the class. Both parts keep the file order and copy no image. The draw is named (seed, "holdout").
+        """
+        if not 0 < n < len(self.train):
+            raise DataError(
+                f"{self.name}: cannot hold out {n} of {len(self.train)} training images and train on others"
+            )
+        kept, held = draw(self.train.labels, n, seed, "holdout")
+        return self.train.subset(kept), self.train.subset(held)

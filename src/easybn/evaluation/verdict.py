@@ -1,0 +1,67 @@
+"""When an attacked image counts as adversarial."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..perturb.ball import Ball
+
+# Kernels round differently for batches of other sizes; a margin within this many units of rounding of the
+# largest logit could change sign in the next forward pass.
+ROUNDING_UNITS = 32
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of an attack did to the points it was given.
+
+    Args:
+        fell: bool (n,) on the CPU, in the order given: misclassified in the end.
+        farthest: largest distance of a point's last image from its original; 0 for no points.
+        non_finite: gradient steps that were no step because the gradient was not finite.
+    """
+
+    fell: Tensor
+    farthest: float
+    non_finite: int
+
+
+def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Which images are misclassified, and which of these by more than rounding could explain.
+
+    Logits that are NaN prove nothing: they are not misclassified.
+
+    Args:
+        logits: (N, K), floating point.
+        y: true classes, int64, shape (N,).
+
+    Returns:
+        Two bool tensors (N,), the second implying the first.
+    """
+    wrong = (logits.argmax(1) != y) & ~logits.isnan().any(1)
+    unit = torch.finfo(logits.dtype).eps
+    true = logits.gather(1, y[:, None])[:, 0]
+    tolerance = ROUNDING_UNITS * unit * logits.abs().amax(1)
+    return wrong, wrong & (logits.amax(1) - true > tolerance)
+
+
+def check_within(ball: Ball, images: Tensor, centre: Tensor) -> Tensor:
+    """(N,) float64 distances of ``images`` from ``centre`` (both (N, ...)), once they are known to be allowed.
+
+    Raises:
+        RuntimeError: an image outside the ball or outside [0, 1]: a fault of an attack, whose verdicts are void.
+    """
+    distance = ball.distance(images, centre)
+    if not len(images):
+        return distance
+    # a pixel of float32 rounds by 6e-8 at most, and the roundings of d pixels add up to its square root in l2
+    slack = 1e-7 * math.sqrt(images[0].numel())
+    low, high = (float(v) for v in images.aminmax())
+    farthest = float(distance.max())
+    if not (low >= 0 and high <= 1 and farthest <= float(ball.eps) + slack):
+        raise RuntimeError(
+            f"an attack left its ball: distance {farthest:g} for eps {float(ball.eps):g}, pixels {low:g} .. {high:g}"
+        )
+    return distance

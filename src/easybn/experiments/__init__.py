@@ -1,0 +1,1 @@
+"""Runs, tables and the paper's experiments."""

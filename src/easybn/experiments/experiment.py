@@ -1,0 +1,75 @@
+"""What a run is asked to do, and the digest by which a run knows itself."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from fractions import Fraction
+from typing import Any
+
+from ..recipes.recipe import Recipe
+from ..recipes.vanilla import Vanilla
+from ..train.training import Training
+
+VERSION = 1
+_NOT_IN_DIGEST = {"data_folder"}  # where something lies does not change what comes out
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training: a data set, a network, a method and how long.
+
+    Args:
+        recipe: the training method, with its fields: Vanilla, AdvProp, EBN, EBNShared, AdvPropEBN,
+            AdversarialTraining, or a class of your own.
+        data: sample, fashion-mnist, cifar10, cifar100, or the path of an image folder or zip.
+        model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME or torchvision:NAME.
+        model_options: passed on to the model, such as {pretrained: true}.
+        validation: share of the training images held out to watch the training by.
+        train_images: use only the first so many training images; all by default.
+        data_folder: where the data set lies; searched for by default.
+        training: epochs, rates and the rest.
+    """
+
+    recipe: Recipe = Vanilla()
+    data: str = "sample"
+    model: str = "resnet_tiny"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    validation: float = 0.1
+    train_images: int | None = None
+    data_folder: str | None = None
+    training: Training = Training()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation is a share of the training images in [0, 1), got {self.validation}")
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits over every field that changes results."""
+        content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
+        text = json.dumps({"version": VERSION, **content}, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def describe(value: Any) -> Any:
+    """``value`` as JSON can hold it: dataclasses as their fields with a ``class``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        path = kind.__name__ if kind.__module__.startswith("easybn.") else f"{kind.__module__}.{kind.__qualname__}"
+        return {"class": path, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, Fraction):
+        return float(value)
+    return value
+
+
+def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
+    """The fields in which two descriptions differ: ``name: theirs -> ours``."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = [key for key in {**theirs, **ours} if key not in _NOT_IN_DIGEST]
+        below = f"{name}." if name else ""
+        return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{below}{key}")]
+    return [] if ours == theirs else [f"{name}: {theirs!r} -> {ours!r}"]

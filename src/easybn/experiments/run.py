@@ -1,0 +1,161 @@
+"""A run is a folder: what was asked, where it was made, how it went, and the model that came out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from .. import data, models
+from ..files import write_text
+from ..models import weights
+from ..train.loop import fit
+from ..train.metrics import MetricsFile, read_rows
+from ..train.observer import Observer
+from .environment import environment
+from .experiment import Experiment, describe, differences
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run.
+
+    ====================== =====================================================
+    config.json            the experiment, all defaults filled in, and its digest
+    environment.json       versions, commit, machine and threads of each sitting
+    metrics.jsonl          a row an epoch
+    checkpoint.pt          all branches, optimiser and step
+    model.safetensors      the plain model to deploy; there when the run is done
+    scores.jsonl           a row for each thing measured on the test split
+    ====================== =====================================================
+    """
+
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "model.safetensors").exists()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The description of the experiment, see :func:`easybn.experiments.experiment.describe`.
+
+        Raises:
+            FileNotFoundError, ValueError: the folder is no run.
+        """
+        path = self.folder / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{self.folder} is no run: it has no config.json")
+        try:
+            return json.loads(path.read_text())["experiment"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_rows(self.folder / "metrics.jsonl")
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        return read_rows(self.folder / "scores.jsonl")
+
+    def add_scores(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows, all of them or none."""
+        every = [*self.scores, *rows]
+        write_text(self.folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in every))
+
+    def claim(self, experiment: Experiment) -> None:
+        """Make the folder this experiment's.
+
+        Raises:
+            ValueError: it is another experiment's; the message names the fields that differ.
+        """
+        ours = describe(experiment)
+        if (self.folder / "config.json").exists():
+            if different := differences(ours, self.config):
+                raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
+            return
+        config = {"digest": experiment.digest, "experiment": ours}
+        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time.
+
+        Raises:
+            BusyError: another process is at work here.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise BusyError(
+                f"another process is at work in {self.folder}: wait for it, or give another --out"
+            ) from error
+
+
+class BusyError(OSError):
+    """A run's folder is in use."""
+
+
+def train(
+    experiment: Experiment,
+    folder: Path | str,
+    *,
+    observers: Sequence[Observer] = (),
+    device: torch.device | str | None = None,
+) -> Run:
+    """Train in ``folder``: from the start, on from its checkpoint, or not at all if it is done.
+
+    Raises:
+        ValueError: the folder holds another run, or the experiment cannot be made.
+        BusyError: another process is at work there.
+        easybn.train.finite.Diverged, easybn.train.interrupt.Interrupted: see :func:`easybn.fit`.
+    """
+    run = Run(Path(folder))
+    with run.locked():
+        run.claim(experiment)
+        if run.finished:
+            return run
+        here = run.folder / "environment.json"
+        sittings = json.loads(here.read_text()) if here.exists() else []
+        write_text(here, json.dumps([*sittings, environment()], indent=2) + "\n")
+        source = load_data(experiment)
+        seed = experiment.training.seed
+        train_split, val_split = source.train, None
+        if held_out := round(experiment.validation * len(source.train)):
+            train_split, val_split = source.holdout(held_out, seed)
+        description = {
+            "name": experiment.model,
+            "num_classes": len(source.classes),
+            "in_channels": source.train.shape[0],
+            "mean": list(source.mean),
+            "std": list(source.std),
+            **experiment.model_options,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = models.build(**description)
+        fitted = fit(
+            model,
+            experiment.recipe,
+            train_split,
+            experiment.training,
+            val=val_split,
+            checkpoint=run.folder / "checkpoint.pt",
+            observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
+            device=device,
+        )
+        weights.save(fitted.model, run.folder / "model.safetensors", description)
+    return run
+
+
+def load_data(experiment: Experiment) -> data.Source:
+    """The experiment's data set, cut to the images asked for."""
+    source = data.load(experiment.data, folder=experiment.data_folder)
+    return source if experiment.train_images is None else source.first(experiment.train_images)
