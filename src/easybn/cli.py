@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from . import __version__
+from .train.interrupt import Interrupted
 
 COMMANDS = {
     "demo": "train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table",
@@ -50,13 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    command = import_module(f".commands.{name}", __package__)
-    from .commands.arguments import Parser
-    from .train.interrupt import Interrupted
-
-    parser = Parser(prog=f"easybn {name}", description=command.__doc__, allow_abbrev=False)
-    command.configure(parser)
     try:
+        command = import_module(f".commands.{name}", __package__)
+        from .commands.arguments import Parser
+
+        parser = Parser(prog=f"easybn {name}", description=command.__doc__, allow_abbrev=False)
+        command.configure(parser)
         command.run(parser.read(words))
     except Interrupted as stop:
         print(f"easybn: {stop}", file=sys.stderr)

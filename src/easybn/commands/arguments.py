@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
 from .own_recipe import with_own_recipe
@@ -24,13 +24,15 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {message}{self._hint(message)}\nsee {self.prog} --help\n")
+        message += self._hint(message)
+        if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
+            raise ArgumentError(None, message) from ex
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
         raise AssertionError  # exit does not return
 
     def _hint(self, message: str) -> str:
-        if unknown := re.search(
-            r"unrecognized arguments: --([\w.-]+)|[Kk]ey \"?'?([\w.-]+)\"?'? is not expected", message
-        ):
+        """The nearest known name, where the message is about an unknown one."""
+        if unknown := re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$", message):
             word = unknown[1] or unknown[2]
             known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
         elif unknown := re.search(r"key \"recipe\": .*import path string: (\w+)", message):
@@ -50,8 +52,11 @@ def packaged() -> dict[str, Path]:
 
 
 def number(text: str) -> float:
-    """A number or a fraction such as 8/255."""
-    return float(Fraction(text))
+    """A number or a fraction such as 8/255; ValueError for anything else."""
+    try:
+        return float(Fraction(text))
+    except ZeroDivisionError:
+        raise ValueError(f"{text} divides by zero") from None
 
 
 number.__name__ = "number or fraction"

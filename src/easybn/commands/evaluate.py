@@ -27,6 +27,8 @@ def run(arguments: Namespace) -> None:
     from .table import find, show
 
     runs = find(arguments.runs)
+    if unfinished := [each for each in runs if not each.finished]:  # before hours of work on the others
+        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
     names = ("norm", "eps", "protocols", "steps", "points", "batch_size", "seed")
     with training_progress() as display:
         for each in runs:

@@ -3,8 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
-
-from ..recipes.recipe import Recipe
+from types import ModuleType
 
 
 def with_own_recipe(words: list[str]) -> list[str]:
@@ -24,16 +23,13 @@ def with_own_recipe(words: list[str]) -> list[str]:
 
 def load(where: str) -> str:
     """Import FILE.py:CLASS; returns the class's import path."""
+    from ..recipes.recipe import Recipe  # not at the top: this module is read for every --help
+
     file, _, name = where.rpartition(":")
     path = Path(file).resolve()
     if not path.exists():
         raise ValueError(f"--recipe {where}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--recipe {where}: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    module = _imported(path, where)
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Recipe)):
         classes = [
@@ -41,3 +37,28 @@ def load(where: str) -> str:
         ]
         raise ValueError(f"--recipe {where}: no recipe {name!r} in {file}; it has {', '.join(classes) or 'none'}")
     return f"{path.stem}.{name}"
+
+
+def _imported(path: Path, where: str) -> ModuleType:
+    """The module of the file at ``path``, findable under the file's name."""
+    known = sys.modules.get(path.stem)
+    if known is not None and known.__file__ == str(path):
+        return known
+    if not path.stem.isidentifier() or known is not None or importlib.util.find_spec(path.stem) is not None:
+        raise ValueError(
+            f"--recipe {where}: {path.stem!r} cannot be a module's name here (not letters, digits and _, "
+            "or another module has it): rename the file"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--recipe {where}: {path.name} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up while they are made
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[path.stem]
+        raise ValueError(
+            f"--recipe {where}: {path.name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return module

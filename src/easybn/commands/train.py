@@ -21,6 +21,7 @@ def configure(parser: Parser) -> None:
         "--out", type=str, default=None, help="folder of the run; by default runs/DATA-MODEL-RECIPE-SEED"
     )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
+    parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
     parser.add_class_arguments(Experiment, None, skip={"training"})
     parser.add_class_arguments(Training, None)
 
@@ -37,7 +38,13 @@ def run(arguments: Namespace) -> None:
     data = Path(experiment.data).stem
     model = experiment.model.replace(":", "-")
     folder = Path(arguments.out or f"runs/{data}-{model}-{recipe}-{training.seed}".lower())
-    done = train(experiment, folder, observers=[ProgressBar("training")], device=arguments.device)
+    done = train(
+        experiment,
+        folder,
+        observers=[ProgressBar("training")],
+        device=arguments.device,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+    )
     console = Console(highlight=False)
     for branch, score in done.metrics[-1].get("val", {}).items():
         console.print(f"validation, branch {branch}: accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}")

@@ -49,6 +49,8 @@ def load(
         given = {"channels": channels, "resize": resize, "test_fraction": test_fraction}
         if wrong := [option for option, value in given.items() if value is not None]:
             raise DataError(f"{wrong[0]} is for image folders and does not apply to {name!r}: leave it out")
+    elif folder is not None and _is_path(name):
+        raise DataError(f"folder is for named data sets and does not apply to the path {name!r}: leave it out")
     if name == "sample":
         source = sample()
     elif name == "fashion-mnist":

@@ -51,9 +51,9 @@ def _fit(image: Image.Image, size: int | None) -> Image.Image:
     if size is None:
         return image
     width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
+    shorter = min(width, height)
+    width, height = size * width // shorter, size * height // shorter
+    left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 

@@ -47,7 +47,7 @@ class Experiment:
     def digest(self) -> str:
         """Twelve hexadecimal digits over every field that changes results."""
         content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
-        text = json.dumps({"version": VERSION, **content}, sort_keys=True)
+        text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -66,9 +66,20 @@ def describe(value: Any) -> Any:
     return value
 
 
+def _numbers_alike(value: Any) -> Any:
+    """Equal numbers as equal text: 1, 1.0 and True are the same setting."""
+    if isinstance(value, dict):
+        return {key: _numbers_alike(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers_alike(item) for item in value]
+    return float(value) if isinstance(value, (bool, int)) else value
+
+
 def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
     """The fields in which two descriptions differ: ``name: theirs -> ours``."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
+        if (now := ours.get("class")) != (then := theirs.get("class")):  # their fields cannot be compared
+            return [f"{name}: {then} -> {now}"]
         keys = [key for key in {**theirs, **ours} if key not in _NOT_IN_DIGEST]
         below = f"{name}." if name else ""
         return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{below}{key}")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from .. import data, models
 from ..files import write_text
@@ -69,13 +70,13 @@ class Run:
         write_text(self.folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in every))
 
     def claim(self, experiment: Experiment) -> None:
-        """Make the folder this experiment's.
+        """Make the folder this experiment's; one that has trained nothing yet may be taken from another.
 
         Raises:
             ValueError: it is another experiment's; the message names the fields that differ.
         """
         ours = describe(experiment)
-        if (self.folder / "config.json").exists():
+        if self.finished or (self.folder / "checkpoint.pt").exists():
             if different := differences(ours, self.config):
                 raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
             return
@@ -109,6 +110,7 @@ def train(
     *,
     observers: Sequence[Observer] = (),
     device: torch.device | str | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Run:
     """Train in ``folder``: from the start, on from its checkpoint, or not at all if it is done.
 
@@ -140,7 +142,7 @@ def train(
         }
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = models.build(**description)
+            model = _built(description)
         fitted = fit(
             model,
             experiment.recipe,
@@ -148,11 +150,19 @@ def train(
             experiment.training,
             val=val_split,
             checkpoint=run.folder / "checkpoint.pt",
+            checkpoint_seconds=checkpoint_seconds,
             observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
             device=device,
         )
         weights.save(fitted.model, run.folder / "model.safetensors", description)
     return run
+
+
+def _built(description: dict[str, Any]) -> nn.Module:
+    try:
+        return models.build(**description)
+    except TypeError as error:
+        raise ValueError(f"the model does not take these model_options: {error}") from error
 
 
 def load_data(experiment: Experiment) -> data.Source:

@@ -37,7 +37,11 @@ def score(
 
     Raises:
         FileNotFoundError: the run is not finished.
+        BusyError: another process is at work there.
+        ValueError: an unknown norm or protocol, or a number out of range.
     """
+    if points < 1:
+        raise ValueError(f"points must be at least 1, got {points}")
     source = data.load(run.config["data"], folder=run.config["data_folder"])
     task: list[TaskID] = []
 
@@ -46,11 +50,12 @@ def score(
             task.append(display.add_task(f"{run.folder.name}: evaluation", info=""))
         display.update(task[0], completed=done, total=total, info=what)
 
-    score_clean(run, source, progress=progress)
-    score_pgd(
-        run, source, eps=eps, norm=norm, steps=steps, protocols=protocols, points=points, batch_size=batch_size,
-        seed=seed, progress=progress,
-    )  # fmt: skip
+    with run.locked():
+        score_clean(run, source, progress=progress)
+        score_pgd(
+            run, source, eps=eps, norm=norm, steps=steps, protocols=protocols, points=points, batch_size=batch_size,
+            seed=seed, progress=progress,
+        )  # fmt: skip
     if task:
         display.update(task[0], info="")
 

@@ -10,8 +10,8 @@ from ..evaluation.interval import accuracy_interval
 from .run import Run
 
 TITLES = {
-    "robustness": "PGD-l2 as the `robustness` library computes it (the paper's columns)",
-    "strong": "PGD-l2, strong protocol (float64 losses, cross-entropy and margin, any misclassified iterate)",
+    "robustness": "PGD as the `robustness` library computes it (the paper's columns)",
+    "strong": "PGD, strong protocol (float64 losses, cross-entropy and margin, any misclassified iterate)",
 }
 
 
@@ -61,7 +61,9 @@ class Block:
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
     """A block for each protocol found in the runs' scores (with clean accuracy alone if there is none)."""
-    rows = [(title(run), run.scores) for run in runs]
+    titles = [title(run) for run in runs]
+    names = [t if titles.count(t) == 1 else f"{t} {run.folder.name}" for t, run in zip(titles, runs, strict=True)]
+    rows = [(name, run.scores) for name, run in zip(names, runs, strict=True)]
     found = {row["protocol"]: None for _, scores in rows for row in scores if row["attack"] == "pgd"}
     return [_block(protocol, rows) for protocol in sorted(found)] or [_block("clean", rows)]
 
@@ -79,29 +81,28 @@ def _block(protocol: str, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> B
     def attacked(row: dict[str, Any]) -> bool:
         return row["attack"] == "pgd" and row["protocol"] == protocol
 
-    every = [row for _, scores in rows for row in scores if attacked(row)]
-    radii = sorted({(row["norm"], row["eps"]) for row in every})
+    radii = sorted({(row["norm"], row["eps"]) for _, scores in rows for row in scores if attacked(row)})
+    tested: list[dict[str, Any]] = []  # the rows shown: the latest where something was measured twice
+    every: list[dict[str, Any]] = []
     body: list[tuple[str, list[Cell | None]]] = []
     for name, scores in rows:
-        cells = [_cell([row for row in scores if clean(row)])]
-        for norm, eps in radii:
-            cells.append(_cell([r for r in scores if attacked(r) and (r["norm"], r["eps"]) == (norm, eps)]))
+        basic = [row for row in scores if clean(row)][-1:]
+        shown = {(row["norm"], row["eps"]): row for row in scores if attacked(row)}
+        tested += basic
+        every += shown.values()
+        cells = [*map(_cell, basic or [None]), *(_cell(shown.get(radius)) for radius in radii)]
         body.append((name, cells))
-    caption = "Accuracy in % with the half-width of its 95% interval (Wilson). "
-    tests = sorted({row["n"] for _, scores in rows for row in scores if clean(row)})
-    caption += f"Basic: {_list(tests)} test images."
+    caption = "Accuracy in % with the half-width of its 95% interval (Wilson)."
+    caption += f" Basic: {_list(tested, 'n')} test images." if tested else " Nothing is measured yet: easybn evaluate."
     if every:
-        steps, points = (_list(sorted({row[key] for row in every})) for key in ("steps", "n"))
-        caption += f" Attacks: {steps} steps, {points} test images"
-        sizes = _list(sorted({row["batch_size"] for row in every}))
-        caption += f", batch size {sizes}." if protocol == "robustness" else "."
+        caption += f" Attacks: {_list(every, 'steps')} steps, {_list(every, 'n')} test images"
+        caption += f", batch size {_list(every, 'batch_size')}." if protocol == "robustness" else "."
     return Block(protocol, ["Basic", *(f"{norm} {eps:g}" for norm, eps in radii)], body, caption)
 
 
-def _cell(rows: list[dict[str, Any]]) -> Cell | None:
-    # the latest row counts where something was measured twice, say on more points
-    return Cell(rows[-1]["correct"], rows[-1]["n"]) if rows else None
+def _cell(row: dict[str, Any] | None) -> Cell | None:
+    return None if row is None else Cell(row["correct"], row["n"])
 
 
-def _list(values: Sequence[Any]) -> str:
-    return " / ".join(f"{value:,}" for value in values)
+def _list(rows: Sequence[dict[str, Any]], key: str) -> str:
+    return " / ".join(f"{value:,}" for value in sorted({row[key] for row in rows}))

@@ -62,5 +62,6 @@ def _described(file: Path, header: dict[str, str]) -> nn.Module:
     description = json.loads(header.get("easybn", "{}")).get("model")
     if not isinstance(description, dict):
         raise ValueError(f"{file} does not say which model it is of: pass the model too")
-    description.pop("pretrained", None)  # the weights are in the file: nothing to download
+    for option in ("pretrained", "weights"):  # of timm and torchvision: the weights are in the file, not to download
+        description.pop(option, None)
     return build(**description)

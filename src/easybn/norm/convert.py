@@ -39,6 +39,8 @@ def convert(
     _check_names(branches)
     if any(isinstance(module, BranchedNorm) for module in model.modules()):
         raise ValueError("the model has branches already: convert the plain model, or strip() this one first")
+    if any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for module in model.modules()):
+        raise ValueError("a lazy layer has no parameters to copy yet: run one batch through the model first")
     wanted = _classes(kinds)
     # one memo a branch, so that parameters that two norm layers share are shared within each branch too
     memos: list[dict[int, Any]] = [{} for _ in branches[1:]]
@@ -46,8 +48,6 @@ def convert(
     def branch(module: nn.Module) -> nn.Module | None:
         if not isinstance(module, wanted):
             return None
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError("a lazy norm layer has no parameters yet: run one batch through the model first")
         return BranchedNorm(module, branches, [copy.deepcopy(module, memo) for memo in memos])
 
     converted, count = _replaced(copy.deepcopy(model), branch)

@@ -24,6 +24,7 @@ class State:
         scaler: state of the loss scaling, if there is one.
         tally: of the epoch under way (see :mod:`easybn.train.step`).
         seconds: spent training so far.
+        asked: the training's settings as text, by which it knows its own checkpoints.
     """
 
     step: int
@@ -33,6 +34,7 @@ class State:
     scaler: dict[str, Any] | None = None
     tally: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    asked: dict[str, str] = field(default_factory=dict)
 
 
 def save(state: State, path: Path) -> None:
@@ -57,4 +59,7 @@ def load(path: Path) -> State:
         raise ValueError(f"{path} is no checkpoint ({type(error).__name__}): delete it to start again") from error
     if not isinstance(content, dict) or content.pop("version", None) != VERSION:
         raise ValueError(f"{path} is no checkpoint of this version of easybn: delete it to start again")
-    return State(**content)
+    try:
+        return State(**content)
+    except TypeError as error:
+        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it to start again") from error

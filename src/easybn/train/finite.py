@@ -4,7 +4,7 @@ from .observer import Moment
 
 
 class Diverged(ArithmeticError):
-    """A loss or a weight is not finite any more; the last checkpoint is from before."""
+    """A loss, a weight or a running statistic is not finite any more; the last checkpoint is from before."""
 
 
 def check_finite(moment: Moment) -> None:
@@ -14,8 +14,8 @@ def check_finite(moment: Moment) -> None:
                 f"the loss {name!r} is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
                 "try a lower lr, a warm-up or clip_norm"
             )
-    if not all(parameter.isfinite().all() for parameter in moment.model.parameters()):
+    if not all(tensor.isfinite().all() for tensor in (*moment.model.parameters(), *moment.model.buffers())):
         raise Diverged(
-            f"a weight is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
+            f"a weight or statistic is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
             "try a lower lr, a warm-up or clip_norm"
         )

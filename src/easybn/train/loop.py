@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from ..data.augment import crop_flip
 from ..data.source import Split
 from ..keyed_random import Noise, permutation
-from ..norm.branched import BranchedNorm
-from ..norm.convert import branches_of, convert, strip
+from ..norm.convert import strip
 from ..recipes.recipe import Context, Recipe
 from .average import Average
-from .checkpoint import State, load, save
+from .checkpoint import load, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
+from .prepare import as_split, autocasting, seed_at, usable, with_branches
+from .resume import Parts
 from .step import take_step
 from .training import Training
 from .validate import validate
@@ -69,11 +70,11 @@ def fit(
     Raises:
         Diverged: a loss or a weight is not finite; the checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
-        ValueError: too few images for one batch, a checkpoint of another model.
+        ValueError: no images, no such device, a checkpoint of another model or training.
     """
-    train, val = _split(train), None if val is None else _split(val)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = _with_branches(model, recipe).to(device).train()
+    train, val = as_split(train), None if val is None else as_split(val)
+    device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = with_branches(model, recipe).to(device).train()
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
     stepped: Any = torch.compile(model) if training.compile else model
@@ -86,14 +87,15 @@ def fit(
     )
     average = Average(model, training.ema) if training.ema else None
     scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
-    autocast = _autocast(training.precision, device)
+    autocast = autocasting(training.precision, device)
 
     batch_size = min(training.batch_size, len(train))
     per_epoch = len(train) // batch_size
-    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs)
+    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size)
     path = None if checkpoint is None else Path(checkpoint)
+    parts = Parts(moment, len(train), optimizer, average, scaler)
     if path is not None and path.exists():
-        _restore(load(path), path, moment, optimizer, average, scaler)
+        parts.restore(load(path), path)
     moment.first_step = moment.step
     history: list[dict[str, Any]] = []
     order, order_epoch = torch.empty(0), -1
@@ -104,13 +106,11 @@ def fit(
         moment.seconds = before + time.monotonic() - started
         check_finite(moment)
         if path is not None:
-            state = State(moment.step, model.state_dict(), optimizer.state_dict(), tally=moment.tally)
-            state.average = average.state_dict() if average else None
-            state.scaler = scaler.state_dict() if scaler else None
-            state.seconds = moment.seconds
-            save(state, path)
+            save(parts.state(), path)
 
     with ExitStack() as stack:
+        # dropout and the like draw from torch's global generator: seeded at each step, the caller's kept apart
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         requests = stack.enter_context(deferred_signals()) if path is not None else None
         for observer in observers:
             observer.start(moment)
@@ -127,6 +127,7 @@ def fit(
             moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = moment.lr
+            torch.manual_seed(seed_at(training.seed, moment.step))
             ctx = Context(ids.to(device), moment.step, epoch, training.seed)
             tally = take_step(
                 stepped,
@@ -139,7 +140,7 @@ def fit(
             if average:
                 average.update(model)
             moment.step += 1
-            moment.tally = {name: row + moment.tally.get(name, 0.0) for name, row in tally.items()}
+            moment.tally |= {name: row + moment.tally.get(name, 0.0) for name, row in tally.items()}
             moment.seconds = before + time.monotonic() - started
             for observer in observers:
                 observer.step(moment)
@@ -156,56 +157,12 @@ def fit(
             elif moment.step % 50 == 0:
                 check_finite(moment)
             signum = None if requests is None else requests.signum
-            if moment.step == moment.total_steps or signum or time.monotonic() - saved_at > checkpoint_seconds:
+            ended = moment.step == moment.total_steps or moment.stop
+            if ended or signum or time.monotonic() - saved_at > checkpoint_seconds:
                 keep()
                 saved_at = time.monotonic()
-            if signum and moment.step < moment.total_steps:
+            if signum:
                 done = f"stopped after step {moment.step} of {moment.total_steps}, saved to {path}"
                 raise Interrupted(signum, f"{done}: the same command goes on from there")
     final = copy.deepcopy(model if average is None else average.model).eval()
     return Fitted(strip(final, recipe.branches[0]) if len(recipe.branches) > 1 else final, model, history)
-
-
-def _split(data: Split | tuple[Tensor, Tensor]) -> Split:
-    split = data if isinstance(data, Split) else Split(*data)
-    if not len(split):
-        raise ValueError("no images to train on")
-    return split
-
-
-def _with_branches(model: nn.Module, recipe: Recipe) -> nn.Module:
-    """A copy of ``model`` with the recipe's branches."""
-    if any(isinstance(module, BranchedNorm) for module in model.modules()):
-        if branches_of(model) != recipe.branches:
-            raise ValueError(
-                f"the model has branches {branches_of(model)}, {type(recipe).__name__} wants {recipe.branches}"
-            )
-        return copy.deepcopy(model)
-    return convert(model, recipe.branches) if len(recipe.branches) > 1 else copy.deepcopy(model)
-
-
-def _autocast(precision: str, device: torch.device) -> torch.autocast | None:
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds[precision]) if precision in kinds else None
-
-
-def _restore(
-    state: State,
-    path: Path,
-    moment: Moment,
-    optimizer: torch.optim.Optimizer,
-    average: Average | None,
-    scaler: torch.amp.GradScaler | None,
-) -> None:
-    try:
-        moment.model.load_state_dict(state.model)
-        optimizer.load_state_dict(state.optimizer)
-        if average is not None and state.average is not None:
-            average.load_state_dict(state.average)
-        if scaler is not None and state.scaler is not None:
-            scaler.load_state_dict(state.scaler)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is a checkpoint of another model or recipe: give another folder") from error
-    device = next(moment.model.parameters()).device
-    moment.tally = {name: row.to(device) for name, row in state.tally.items()}
-    moment.step, moment.seconds = state.step, state.seconds

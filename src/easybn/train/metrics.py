@@ -28,7 +28,7 @@ class MetricsFile(Observer):
     def epoch(self, moment: Moment, row: dict[str, Any]) -> None:
         step, began = self._mark
         now = time.monotonic()
-        speed = (moment.step - step) * moment.training.batch_size / max(now - began, 1e-9)
+        speed = (moment.step - step) * moment.batch_size / max(now - began, 1e-9)
         self._mark = (moment.step, now)
         row = {**row, "images_per_second": round(speed, 1), "seconds": round(moment.seconds, 1)}
         with self._path.open("a") as file:

@@ -18,6 +18,7 @@ class Moment:
         model: the model being trained, with its branches.
         recipe, training: the method and its surroundings.
         steps_per_epoch, total_steps: of the whole training.
+        batch_size: images a step.
         step: optimiser steps taken.
         lr: learning rate of the step just taken.
         tally: sums over the epoch under way, a tensor a term (see :mod:`easybn.train.step`).
@@ -31,6 +32,7 @@ class Moment:
     training: Training
     steps_per_epoch: int
     total_steps: int
+    batch_size: int
     step: int = 0
     lr: float = 0.0
     tally: Tally = field(default_factory=dict)

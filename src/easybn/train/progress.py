@@ -34,7 +34,7 @@ class ProgressBar(Observer):
         if time.monotonic() - self._shown < 0.25 and moment.step < moment.total_steps:
             return
         self._shown = time.monotonic()
-        images = (moment.step - moment.first_step) * moment.training.batch_size
+        images = (moment.step - moment.first_step) * moment.batch_size
         speed = images / max(self._shown - self._began, 1e-9)
         scores = " ".join(f"{name} {s['loss']:.3f}/{s['accuracy']:.1%}" for name, s in averages(moment.tally).items())
         epoch = min(int(moment.epoch) + 1, moment.training.epochs)

@@ -1,6 +1,6 @@
 """One optimiser step: drain a recipe's losses, each backpropagated as it comes, then move the weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -36,14 +36,19 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     tally: Tally = {}
     generator = iter(terms())
-    while True:
-        with autocast if autocast is not None else nullcontext():
-            term = next(generator, None)
-        if term is None:
-            break
-        loss = term.loss * term.weight
-        (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-        _count(tally, term)
+    try:
+        while True:
+            with autocast if autocast is not None else nullcontext():
+                term = next(generator, None)
+            if term is None:
+                break
+            loss = term.loss * term.weight
+            (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            _count(tally, term)
+            del term, loss  # the next term must not find this one's graph alive
+    finally:
+        if isinstance(generator, Generator):
+            generator.close()  # after an error: the recipe's route and modes are restored now
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip_norm is not None:

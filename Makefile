@@ -1,0 +1,38 @@
+# Nothing but Python 3.11+ and make is needed; everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table
+	$(BIN)/easybn demo --out runs/demo
+
+test: .venv/installed-dev  ## the tests that CI runs
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: .venv/installed-dev  ## the long ones too
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "Installing easybn and PyTorch into .venv (a minute or two)"
+	$(BIN)/pip install --quiet --progress-bar on --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	@echo "Installing easybn, PyTorch and the test tools into .venv (a minute or two)"
+	$(BIN)/pip install --quiet --progress-bar on --editable . --group dev
+	@touch .venv/installed $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,50 @@
+"""What a training needs before its first step: data, device, a model with the recipe's branches."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..data.source import Split
+from ..keyed_random import Noise
+from ..norm.branched import BranchedNorm
+from ..norm.convert import branches_of, convert
+from ..recipes.recipe import Recipe
+
+
+def as_split(data: Split | tuple[Tensor, Tensor]) -> Split:
+    """A Split, or a pair of images uint8 (N, C, H, W) and labels int64 (N,), as a Split; ValueError if empty."""
+    split = data if isinstance(data, Split) else Split(*data)
+    if not len(split):
+        raise ValueError("no images to train on")
+    return split
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device; ValueError if there is none such here."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
+
+
+def with_branches(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """A copy of ``model`` with the recipe's branches; ValueError if it has others."""
+    if any(isinstance(module, BranchedNorm) for module in model.modules()):
+        if branches_of(model) != recipe.branches:
+            raise ValueError(
+                f"the model has branches {branches_of(model)}, {type(recipe).__name__} wants {recipe.branches}"
+            )
+        return copy.deepcopy(model)
+    return convert(model, recipe.branches) if len(recipe.branches) > 1 else copy.deepcopy(model)
+
+
+def autocasting(precision: str, device: torch.device) -> torch.autocast | None:
+    """The autocast of a ``Training.precision``; None for "32"."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[precision]) if precision in kinds else None
+
+
+def seed_at(seed: int, step: int) -> int:
+    """The seed of torch's global generator at a step."""
+    return int(Noise.of(seed, "global", torch.zeros(1, dtype=torch.int64), step).bits(1))

@@ -1,0 +1,57 @@
+"""Which file belongs to which split and class."""
+
+import pytest
+
+from easybn.data import DataError
+from easybn.data.listing import list_images
+
+
+def test_classes_alone_are_training_data() -> None:
+    listing = list_images(["dog/1.png", "cat/2.JPG", "cat/1.png", "cat/more/3.png", "readme.txt"], "here")
+    assert listing.classes == ("cat", "dog")
+    assert listing.train == [("cat/1.png", 0), ("cat/2.JPG", 0), ("cat/more/3.png", 0), ("dog/1.png", 1)]
+    assert listing.test is None
+
+
+@pytest.mark.parametrize("test", ["test", "val", "Validation"])
+@pytest.mark.parametrize("wrapper", ["", "set/", "a/b/"])
+def test_splits_are_found_by_name_below_any_wrapper(wrapper: str, test: str) -> None:
+    names = [f"{wrapper}{name}" for name in ("train/a/1.png", "train/b/1.png", "train/c/1.png", f"{test}/c/9.png")]
+    listing = list_images(names, "here")
+    assert listing.classes == ("a", "b", "c")
+    assert listing.train == [(f"{wrapper}train/{name}/1.png", label) for label, name in enumerate("abc")]
+    assert listing.test == [(f"{wrapper}{test}/c/9.png", 2)]
+
+
+def test_test_goes_before_val() -> None:
+    listing = list_images(["train/a/1.png", "val/a/2.png", "test/a/3.png", "extra/b/4.png"], "here")
+    assert listing.classes == ("a",)
+    assert listing.test == [("test/a/3.png", 0)]
+
+
+def test_a_single_class_is_no_wrapper_and_a_class_may_be_called_train() -> None:
+    assert list_images(["cat/1.png", "cat/2.png"], "here").classes == ("cat",)
+    assert list_images(["car/1.png", "train/2.png"], "here").classes == ("car", "train")
+
+
+def test_hidden_files_do_not_count() -> None:
+    listing = list_images(["a/1.png", "a/._1.png", "__MACOSX/a/1.png", ".trash/b/1.png"], "here")
+    assert listing.train == [("a/1.png", 0)]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "has no images"),
+        (["a/1.txt"], "has no images"),
+        (["a/1.png", "2.png"], "2.png is in no class folder"),
+        (["train/a/1.png", "train/2.png"], "train/2.png is in no class folder"),
+        (["test/a/1.png"], "has test/: expected one train/"),
+        (["train/a/1.png", "Train/a/1.png"], "expected one train/"),
+        (["train/a/1.png", "test/z/1.png"], "test/ has the class 'z', train/ has not"),
+    ],
+)
+def test_anything_else_is_refused(names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        list_images(names, "here")
+    assert str(caught.value).startswith("here: ")

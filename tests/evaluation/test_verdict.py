@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from easybn import L2, Linf
+from easybn.evaluation.verdict import check_within, fooled
+
+
+def test_fooled_by_more_than_rounding():
+    unit = torch.finfo(torch.float32).eps
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1 + 2 * unit], [torch.nan, 0.0], [0.0, torch.nan]])
+    wrong, sure = fooled(logits, torch.zeros(5, dtype=torch.int64))
+    assert wrong.tolist() == [False, True, True, False, False]
+    assert sure.tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("ball", [L2(0.5), Linf(0.1)])
+def test_check_within_accepts_the_surface_and_refuses_beyond(ball):
+    centre = torch.full((4, 3, 8, 8), 0.5)
+    step = ball.steepest(torch.randn(4, 3, 8, 8)) * float(ball.eps)
+    distance = check_within(ball, centre + step, centre)
+    torch.testing.assert_close(distance, torch.full((4,), float(ball.eps), dtype=torch.float64), atol=1e-6, rtol=0)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        check_within(ball, centre + 1.001 * step, centre)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        check_within(ball, torch.full_like(centre, torch.nan), centre)
+
+
+def test_check_within_refuses_pixels_outside_the_unit_interval():
+    centre = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(RuntimeError, match=r"pixels -0\.01"):
+        check_within(Linf(0.1), centre - 0.01, centre)

@@ -1,0 +1,40 @@
+"""The examples, run as a user would run them (with less data)."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from easybn.models import load
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def module(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_own_loop_learns_and_gives_a_plain_model():
+    plain, accuracy = module("own_loop").train(epochs=2, images=1500, batch_size=50)
+    assert accuracy > 0.5  # ten classes
+    assert not any("norms" in name for name in plain.state_dict())
+
+
+def test_my_recipe_runs_from_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "easybn", "train", "--recipe", f"{EXAMPLES / 'my_recipe.py'}:EasyConsistency"]
+    command += ["--recipe.weight", "0.3", "--epochs", "1", "--train_images", "300", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "branch easy" in done.stdout
+    assert load(tmp_path / "run")(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.py")])
+def test_every_example_says_how_to_run_it(name):
+    assert f"examples/{name}.py" in module(name).__doc__

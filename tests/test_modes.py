@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from easybn import evaluating, frozen_stats
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Sequential(nn.BatchNorm2d(4)))
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def test_evaluating_restores_each_modules_own_mode_also_after_an_exception():
+    model = small().train()
+    model[1].eval()  # frozen by the user
+    before = modes(model)
+    with evaluating(model):
+        assert not any(modes(model))
+        with evaluating(model):
+            pass
+        assert not any(modes(model))
+    assert modes(model) == before
+    with pytest.raises(KeyError):
+        with evaluating(model):
+            raise KeyError
+    assert modes(model) == before
+
+
+def test_evaluating_leaves_alone_a_train_method_that_does_things():
+    class Frozen(nn.BatchNorm2d):
+        def train(self, mode: bool = True):
+            raise AssertionError("train() must not be called")
+
+    model = nn.Sequential(Frozen(3))
+    with evaluating(model):
+        assert not model[0].training
+    assert model[0].training
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.InstanceNorm2d(3, track_running_stats=True)])
+@pytest.mark.parametrize("mode", [True, False])
+def test_frozen_stats_moves_nothing_and_changes_no_output(norm, mode):
+    norm.train(mode)
+    norm.running_mean += 0.5
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = torch.randn(4, 3, 5, 5)
+    with frozen_stats(norm):
+        frozen = norm(x)
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+    assert torch.equal(frozen, norm(x))  # what it would have given anyway
+    if mode:
+        assert not torch.equal(before["running_mean"], norm.running_mean)  # and now the statistics move
+
+
+def test_frozen_stats_restores_what_it_found_also_after_an_exception():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False), nn.InstanceNorm1d(3))
+    with pytest.raises(KeyError):
+        with frozen_stats(model), frozen_stats(model):
+            raise KeyError
+    assert [m.track_running_stats for m in model] == [True, False, False]
+    assert model[2].momentum == 0.1
