@@ -24,7 +24,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = " ".join(message.split())
-        message += self._hint(message)
+        message += "" if "did you mean" in message else self._hint(message)
         if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
             raise ArgumentError(None, message) from ex
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")

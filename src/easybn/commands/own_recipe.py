@@ -44,7 +44,8 @@ def _imported(path: Path, where: str) -> ModuleType:
     known = sys.modules.get(path.stem)
     if known is not None and known.__file__ == str(path):
         return known
-    if not path.stem.isidentifier() or known is not None or importlib.util.find_spec(path.stem) is not None:
+    other = importlib.util.find_spec(path.stem) if known is None and path.stem.isidentifier() else None
+    if not path.stem.isidentifier() or known is not None or (other is not None and other.origin != str(path)):
         raise ValueError(
             f"--recipe {where}: {path.stem!r} cannot be a module's name here (not letters, digits and _, "
             "or another module has it): rename the file"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .atomic import discard, new_folder, sync
+from ..files import discard, new_folder, sync
 from .decoded import Undecoded, decode, in_memory
 from .places import cache_folder
 from .progress import Progress, showing

@@ -4,8 +4,9 @@ import http.client
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from .atomic import new_file
+from ..files import replacing
 from .errors import DataError
 from .progress import Progress
 
@@ -26,8 +27,10 @@ def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], object], p
     failures = []
     for url in urls:
         try:
-            with new_file(target) as part:
-                _copy(url, part, lambda done, total: progress(target.name, done, total))
+            with replacing(target) as file:
+                _copy(url, file, lambda done, total: progress(target.name, done, total))
+                file.flush()
+                part = Path(file.name)
                 try:
                     verify(part)
                 except DataError as error:
@@ -41,9 +44,9 @@ def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], object], p
     )
 
 
-def _copy(url: str, part: Path, tick: Callable[[int, int | None], None]) -> None:
+def _copy(url: str, file: BinaryIO, tick: Callable[[int, int | None], None]) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "easybn"})
-    with urllib.request.urlopen(request, timeout=_PATIENCE) as answer, part.open("wb") as file:
+    with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
         length = answer.headers.get("Content-Length", "")
         total, done = int(length) if length.isdigit() else None, 0
         while chunk := answer.read(1 << 16):

@@ -14,6 +14,15 @@ def _rank_in_class(labels: Tensor, drawn: Tensor, count: Tensor) -> Tensor:
     return rank
 
 
+def _quota(count: Tensor, n: int) -> Tensor:
+    """(K,) how many of each class add up to ``n`` in proportion (Hamilton's method of largest remainders)."""
+    total = max(int(count.sum()), 1)
+    quota, remainder = n * count // total, n * count % total
+    largest = torch.argsort(remainder, descending=True, stable=True)
+    quota[largest[: n - int(quota.sum())]] += 1
+    return quota
+
+
 def draw(labels: Tensor, n: int, seed: int, purpose: str, proportional: bool = False) -> tuple[Tensor, Tensor]:
     """Divide the samples 0 .. N-1 into (kept, held), both in ascending order, with ``n`` of them in held.
 
@@ -29,8 +38,11 @@ def draw(labels: Tensor, n: int, seed: int, purpose: str, proportional: bool = F
     labels = labels.cpu()
     drawn = permutation(len(labels), seed, purpose)
     count = torch.bincount(labels)
-    rank, of = _rank_in_class(labels, drawn, count), count[labels]
-    even = rank + (2 * rank + 2 > of) * len(labels)  # the second half of a class comes after all first halves
-    depth = (rank.double() + 0.5) / of if proportional else even.double()
+    rank = _rank_in_class(labels, drawn, count)
+    if proportional:
+        depth = (rank >= _quota(count, n)[labels]).long()
+    else:
+        half_used = 2 * (rank + 1) > count[labels]  # such a sample comes after all first halves
+        depth = rank + half_used * len(labels)
     order = drawn[torch.argsort(depth[drawn], stable=True)]  # equal depths, in different classes: as drawn
     return order[n:].sort().values, order[:n].sort().values

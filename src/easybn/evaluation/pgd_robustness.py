@@ -76,7 +76,9 @@ def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Calla
     point, best, best_loss = x, x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     non_finite = 0
     for step in range(attack.steps + 1):
-        # iterates are in [0, 1] already, so the clamp that the library makes here changes nothing
+        # The library clamps to [0, 1] here, which changes no iterate. Its derivative at exactly 0 and 1 was 1 from
+        # torch 0.4.1 on, as if it were not there, and is 0 in torch 2.14, where pixels that touch a bound would
+        # never move again: the published figures are those of the former, and so are these.
         point = point.detach().requires_grad_()
         losses = F.cross_entropy(model(point).to(x.dtype), y, reduction="none")
         better = losses.detach() > best_loss

@@ -42,6 +42,11 @@ class Run:
         return (self.folder / "model.safetensors").exists()
 
     @property
+    def begun(self) -> bool:
+        """Whether there is something to lose."""
+        return self.finished or (self.folder / "checkpoint.pt").exists()
+
+    @property
     def config(self) -> dict[str, Any]:
         """The description of the experiment, see :func:`easybn.experiments.experiment.describe`.
 
@@ -69,19 +74,21 @@ class Run:
         every = [*self.scores, *rows]
         write_text(self.folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in every))
 
+    def check(self, experiment: Experiment) -> None:
+        """Raise ValueError if another experiment has trained here; the message names the fields that differ."""
+        if self.begun and (different := differences(describe(experiment), self.config)):
+            raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
+
     def claim(self, experiment: Experiment) -> None:
-        """Make the folder this experiment's; one that has trained nothing yet may be taken from another.
+        """Make the folder this experiment's.
 
         Raises:
-            ValueError: it is another experiment's; the message names the fields that differ.
+            ValueError: another one has trained here, see :meth:`check`.
         """
-        ours = describe(experiment)
-        if self.finished or (self.folder / "checkpoint.pt").exists():
-            if different := differences(ours, self.config):
-                raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
-            return
-        config = {"digest": experiment.digest, "experiment": ours}
-        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
+        self.check(experiment)
+        if not self.begun:
+            config = {"digest": experiment.digest, "experiment": describe(experiment)}
+            write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -121,12 +128,9 @@ def train(
     """
     run = Run(Path(folder))
     with run.locked():
-        run.claim(experiment)
+        run.check(experiment)
         if run.finished:
             return run
-        here = run.folder / "environment.json"
-        sittings = json.loads(here.read_text()) if here.exists() else []
-        write_text(here, json.dumps([*sittings, environment()], indent=2) + "\n")
         source = load_data(experiment)
         seed = experiment.training.seed
         train_split, val_split = source.train, None
@@ -143,6 +147,10 @@ def train(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = _built(description)
+        run.claim(experiment)  # only now: a mistake in the data's or the model's name takes no folder
+        here = run.folder / "environment.json"
+        sittings = json.loads(here.read_text()) if here.exists() else []
+        write_text(here, json.dumps([*sittings, environment()], indent=2) + "\n")
         fitted = fit(
             model,
             experiment.recipe,

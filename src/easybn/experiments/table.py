@@ -90,7 +90,7 @@ def _block(protocol: str, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> B
         shown = {(row["norm"], row["eps"]): row for row in scores if attacked(row)}
         tested += basic
         every += shown.values()
-        cells = [*map(_cell, basic or [None]), *(_cell(shown.get(radius)) for radius in radii)]
+        cells = [_cell(basic[0] if basic else None), *(_cell(shown.get(radius)) for radius in radii)]
         body.append((name, cells))
     caption = "Accuracy in % with the half-width of its 95% interval (Wilson)."
     caption += f" Basic: {_list(tested, 'n')} test images." if tested else " Nothing is measured yet: easybn evaluate."

@@ -1,0 +1,81 @@
+"""Peak memory of one training step of each recipe, as a ratio to vanilla's on the same batch.
+
+    python bench/step_memory.py [--model resnet18] [--batch 64]
+
+How it is measured: each recipe runs in a fresh process. Model, batch and optimiser state are made and one
+step is taken; then the kernel's record of the process's largest resident size is reset
+(/proc/self/clear_refs), two more steps are taken, and the record (VmHWM) is read. What the process held
+before the steps (VmRSS) is subtracted: what is left is what a step needs beside weights and optimiser.
+glibc's malloc is told to map every block above 64 KiB on its own, so that freed memory is given back and
+the resident size is what is in use.
+With a GPU, torch.cuda.max_memory_allocated is read in the same way. Linux only.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+RECIPES = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN")
+
+
+def status(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def measure(name: str, model_name: str, batch: int) -> int:
+    """Bytes that a step of the recipe needs at its peak, beyond what was there before it."""
+    import gc
+
+    import torch
+
+    from easybn import convert, recipes
+    from easybn.models import build
+    from easybn.train.step import take_step
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = getattr(recipes, name)()
+    model = build(model_name)
+    model = convert(model, recipe.branches) if len(recipe.branches) > 1 else model
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x = torch.rand(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (batch,), device=device)
+    take_step(model, optimizer, lambda: recipe(model, x, y))
+    optimizer.zero_grad()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+    for _ in range(2):
+        take_step(model, optimizer, lambda: recipe(model, x, y))
+    return (torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--one", choices=RECIPES, help="measure this recipe alone, in this process, in bytes")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(measure(arguments.one, arguments.model, arguments.batch))
+        return
+    base = 0
+    for name in RECIPES:
+        command = [sys.executable, __file__, "--one", name, "--model", arguments.model, "--batch", str(arguments.batch)]
+        # every larger block is mapped on its own and given back when freed, so that resident means in use
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+        used = int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+        base = base or used
+        print(f"{arguments.model}, batch {arguments.batch}, {name:12} {used / 2**20:8.0f} MiB  x {used / base:.2f}")
+
+
+if __name__ == "__main__":
+    main()
