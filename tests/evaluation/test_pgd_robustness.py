@@ -10,6 +10,11 @@ from easybn.evaluation import evaluate
 from .conftest import small_images, small_net
 
 
+def _images(dtype: torch.dtype) -> Tensor:
+    """A third of the pixels at exactly 0 or 1, as in many data sets."""
+    return (1.5 * small_images(24, dtype=dtype) - 0.25).clamp(0, 1)
+
+
 def _literal(model: nn.Module, x0: Tensor, y: Tensor, norm: str, eps: float, steps: int) -> Tensor:
     step, x, best, best_loss = 2.5 * eps / steps, x0.clone(), x0.clone(), [-float("inf")] * len(x0)
 
@@ -19,7 +24,7 @@ def _literal(model: nn.Module, x0: Tensor, y: Tensor, norm: str, eps: float, ste
                 best[i], best_loss[i] = x[i], loss
 
     for _ in range(steps):
-        leaf = x.clamp(0, 1).requires_grad_()
+        leaf = x.clamp(0, 1).requires_grad_()  # its derivative at 0 and 1 is 1, as in the torch of the papers
         losses = F.cross_entropy(model(leaf), y, reduction="none")
         losses.mean().backward()
         keep_best(losses)
@@ -40,7 +45,7 @@ def _literal(model: nn.Module, x0: Tensor, y: Tensor, norm: str, eps: float, ste
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.4), ("l2", 0.25), ("linf", 0.04)])
 @pytest.mark.parametrize("batch_size", [5, 64])
 def test_equals_the_literal_steps(norm, eps, batch_size):
-    model, x = small_net().double(), small_images(24, dtype=torch.float64)
+    model, x = small_net().double(), _images(torch.float64)
     y = model(x).argmax(1)
     y[::4] = (y[::4] + 1) % 4  # points that are wrong already are attacked too
     found = evaluate(
@@ -56,11 +61,11 @@ def test_equals_the_literal_steps(norm, eps, batch_size):
     assert score.protocol == "robustness"
     assert score.batch_size == min(batch_size, 24)
     assert score.step_size == 2.5 * eps / 12
-    assert score.max_perturbation == pytest.approx(eps, rel=1e-5)
+    assert score.max_perturbation == pytest.approx(eps, rel=2e-3)  # a pixel at its bound shortens a step
 
 
 def test_equals_the_literal_steps_in_float32():
-    model, x = small_net(), small_images(24)
+    model, x = small_net(), _images(torch.float32)
     y = model(x).argmax(1)
     found = evaluate(model, x, y, eps=0.4, protocol="robustness", steps=12, batch_size=8, keep_images=True)
     expected = torch.cat([_literal(model, a, b, "l2", 0.4, 12) for a, b in zip(x.split(8), y.split(8), strict=True)])

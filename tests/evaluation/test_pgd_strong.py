@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from easybn.evaluation import evaluate
 from easybn.evaluation.pgd import Sweep
 from easybn.evaluation.prepare import prepared
+from easybn.evaluation.verdict import fooled
 
 from .conftest import small_images, small_net
 
@@ -83,7 +84,7 @@ def test_verdicts_do_not_depend_on_the_batch(problem, norm, random_start):
     options = {
         "norm": norm,
         "eps": 0.2 if norm == "l2" else 0.015,
-        "steps": 15,
+        "steps": 10,
         "random_start": random_start,
         "keep_images": True,
     }
@@ -194,22 +195,33 @@ def test_fallen_points_cost_nothing():
     assert model.largest == 64 or model.largest == 400
 
 
+class Slab(nn.Module):
+    """Misclassified only where the sum of the pixels has grown by 0.25 to 0.35; the loss is largest beyond."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = x.flatten(1).sum(1) - 0.5 * x[0].numel()
+        inside = (u - 0.3).abs() < 0.05
+        second = torch.where(inside, 1.1 + 0.01 * u, 0.9 + 0.01 * u)
+        third = torch.where(inside, -10.0 + u, 0.9 + 0.01 * u)
+        return torch.stack((torch.ones_like(u), second, third), 1)
+
+
+GREY, ZEROS = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+
+
 def test_an_iterate_in_between_counts():
-    """Misclassified in a thin slab on the way to where the loss is largest and the class right again."""
-
-    class Slab(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            u = x.flatten(1).sum(1) - 0.5 * x[0].numel()
-            inside = (u - 0.3).abs() < 0.05
-            second = torch.where(inside, 1.1 + 0.01 * u, 0.9 + 0.01 * u)
-            third = torch.where(inside, -10.0 + u, 0.9 + 0.01 * u)
-            return torch.stack((torch.ones_like(u), second, third), 1)
-
-    x, y = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4, dtype=torch.int64)
-    found = evaluate(Slab(), x, y, eps=0.5, steps=50, keep_images=True)
+    found = evaluate(Slab(), GREY, ZEROS, eps=0.5, steps=50, keep_images=True)
     assert not found.robust.any()
     assert (((found.images - 0.5).flatten(1).sum(1) - 0.3).abs() < 0.05).all()
-    assert evaluate(Slab(), x, y, eps=0.5, steps=50, protocol="robustness").robust.all()
+    assert evaluate(Slab(), GREY, ZEROS, eps=0.5, steps=50, protocol="robustness").robust.all()
+
+
+def test_what_fell_at_a_smaller_radius_stays_fallen_unless_sharing_is_off():
+    for share in (True, False):  # the steps of the larger radius jump over the slab
+        found = evaluate(Slab(), GREY, ZEROS, eps=[1.0, 0.2], steps=10, share=share, keep_images=True)
+        assert not found.robust_at[0.2].any()
+        assert found.robust_at[1.0].all() != share
+        assert torch.equal(found.images_at[1.0], found.images_at[0.2] if share else GREY)
 
 
 def test_the_margin_loss_runs_on_the_survivors_only(problem):
@@ -230,25 +242,29 @@ def test_progress_goes_up_to_its_total_after_every_iteration(problem):
             progress=lambda done, total, what, calls=calls: calls.setdefault(what, []).append((done, total)),
         )  # fmt: skip
         assert len(calls) == (3 if protocol == "strong" else 2)
-        for what, seen in calls.items():
+        for seen in calls.values():
             done = [d for d, _ in seen]
             assert done == sorted(set(done))
             assert {t for _, t in seen} == {done[-1]}
-            assert len(done) >= (3 if what == "clean" else 9)
+            assert len(done) >= 3
+            # the images of a batch before the next call, at most
+            assert max(b - a for a, b in zip([0, *done], done, strict=False)) <= 15 * (9 if protocol == "strong" else 1)
 
 
-def test_thin_successes_are_continued_and_count_in_the_end():
-    """The only misclassified images are wrong by less than rounding could explain."""
+@pytest.mark.parametrize("beyond", [False, True])
+def test_thin_successes_are_continued_and_count_in_the_end(beyond):
+    """Misclassified at first by less than rounding could explain, and by more only where there is more to find."""
 
     class Hair(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            u = (x.flatten(1).sum(1) - 2.0).clamp(max=0.5)  # 0 at the image, 0.5 at most
+            u = (x.flatten(1).sum(1) - 2.0).clamp(max=0.95 if beyond else 0.5)
             return torch.stack((torch.full_like(u, 1000.0), 1000.0 + (u - 0.4) * 0.01), 1)
 
-    x, y = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
-    found = evaluate(Hair(), x, y, eps=0.5, steps=20, keep_images=True)
+    found = evaluate(Hair(), GREY, ZEROS, eps=0.5, steps=20, keep_images=True)
     assert not found.robust.any()
-    assert (Hair()(found.images).argmax(1) == 1).all()
+    wrong, sure = fooled(Hair()(found.images), ZEROS)
+    assert wrong.all()
+    assert sure.all() == beyond
 
 
 def test_sweep_refuses_what_makes_no_sense():

@@ -1,0 +1,49 @@
+"""Commands in this process and in others, in a folder of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from easybn.cli import main
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:  # recipes from files of this test
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def easybn(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """``easybn("train", "--lr", "3")`` -> status, out, err."""
+
+    def run(*words: str) -> SimpleNamespace:
+        capsys.readouterr()
+        try:
+            status = main(words)
+        except SystemExit as stop:
+            status = stop.code
+        found = capsys.readouterr()
+        return SimpleNamespace(status=status, out=found.out, err=found.err)
+
+    return run
+
+
+def start(*words: str, **more: object) -> "subprocess.Popen[str]":
+    """``python -m easybn ...`` with its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "easybn", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **more,
+    )  # fmt: skip

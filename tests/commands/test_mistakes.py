@@ -1,0 +1,100 @@
+"""A user's mistake is one line on stderr that names what was meant, with exit status 2."""
+
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+from dataclasses import dataclass
+from easybn.recipes import Context, Recipe, Term
+
+@dataclass(frozen=True)
+class Mine(Recipe):
+    factor: float = 1.0
+    branches = ("main",)
+
+    def __call__(self, model, x, y, ctx=Context()):
+        yield Term.cross_entropy("main", model(x), y, self.factor)
+
+class Other:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("trian", "no command 'trian' (did you mean train?)"),
+        ("train --lrr 3", "unrecognized arguments: --lrr 3 (did you mean lr?)"),
+        ("train --epoch 3", "(did you mean epochs?)"),
+        ("train --recipe EBM", "EBM (did you mean EBN?)"),
+        ("train --recipe EBN --recipe.atack.steps 3", "--atack.steps=3 (did you mean attack.steps?)"),
+        ("train --recipe EBN --recipe.attack.ball.eps 8/x", "8/x"),
+        ("train --recipe EBN --recipe.attack.ball.eps -1", "eps"),
+        ("train --lr much", 'key "lr"'),
+        ("train --lr -1", "lr must be at least 0, got -1"),
+        ("train --augment crop", "crop_flip"),
+        ("train --schedule Cosin", "Cosin"),
+        ("train --config a.yaml", "'lrr' is not accepted (did you mean lr?)"),
+        ("train --config nested.yaml", "'atack.steps' is not accepted (did you mean attack.steps?)"),
+        ("train --config broken.yaml", "Problems parsing config"),
+        ("train --config none.yaml", "none.yaml"),
+        ("train --data smaple", "unknown data set 'smaple': did you mean 'sample'?"),
+        ("train --model resnet_tini", "unknown model 'resnet_tini' (did you mean resnet_tiny?)"),
+        ("train --model_options {wide:2}", "model_options"),
+        ("train --device tpux", "no device 'tpux' here"),
+        ("train --train_images 0", "1 .. 5000"),
+        ("train --recipe ./none.py:Mine", "there is no file ./none.py"),
+        ("train --recipe ./own.py:Mein", "no recipe 'Mein' in ./own.py; it has Mine"),
+        ("train --recipe ./own.py:Other", "no recipe 'Other' in ./own.py; it has Mine"),
+        ("train --recipe=./own.py:Mein", "no recipe 'Mein'"),
+        ("train --recipe ./wrong.py:Mine", "wrong.py cannot be imported: SyntaxError"),
+        ("train --recipe ./json.py:Mine", "rename the file"),
+        ("train --recipe ./a-b.py:Mine", "rename the file"),
+        ("train --recipe ./own.py:Mine --recipe.facto 2", "(did you mean factor?)"),
+        ("table nowhere", "no run in nowhere"),
+        ("table empty", "no run in empty"),
+        ("evaluate nowhere", "no run in nowhere"),
+        ("evaluate begun", "begun is not finished"),
+        ("evaluate begun --eps x", "--eps"),
+        ("evaluate begun --eps 1/0", "--eps"),
+        ("evaluate begun --norm l3", "l3"),
+        ("evaluate", "runs"),
+    ],
+)
+def test_one_line(words, told, easybn):
+    Path("own.py").write_text(RECIPE)
+    for name in ("json.py", "a-b.py"):
+        Path(name).write_text(RECIPE)
+    Path("wrong.py").write_text("def x(")
+    Path("a.yaml").write_text("lrr: 3\n")
+    Path("nested.yaml").write_text("recipe:\n  class_path: EBN\n  init_args:\n    atack:\n      steps: 3\n")
+    Path("broken.yaml").write_text("lr: [0.3\n")
+    Path("begun").mkdir()
+    Path("empty").mkdir()
+    Path("begun/config.json").write_text('{"experiment": {"data": "sample", "data_folder": null}}')
+    found = easybn(*words.split())
+    assert found.status == 2
+    assert told in found.err
+    assert found.err.count("\n") == 1
+    assert found.err.startswith("easybn")
+    assert "error: " in found.err
+    assert found.err.count("did you mean") <= 1
+    assert found.out.strip() == ""
+    assert list(Path().glob("runs/*/config.json")) == [] or "tpux" in words  # a mistake leaves no run behind
+
+
+def test_a_name_taken_by_another_module_leaves_that_one_alone(easybn):
+    import json
+
+    Path("json.py").write_text(RECIPE)
+    assert easybn("train", "--recipe", "./json.py:Mine").status == 2
+    import sys
+
+    assert sys.modules["json"] is json
+
+
+def test_the_traceback_is_there_for_who_asks(easybn, monkeypatch):
+    monkeypatch.setenv("EASYBN_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown data set"):
+        easybn("train", "--data", "smaple")

@@ -1,0 +1,164 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from filelock import FileLock
+
+from easybn import data, models
+from easybn.experiments import run as run_module
+from easybn.experiments.run import BusyError, Run, train
+from easybn.recipes import EBN, Vanilla
+from easybn.train.loop import fit
+from easybn.train.observer import Observer
+from easybn.train.training import Training
+
+from .conftest import TINY
+
+HOLD = """
+import sys
+from easybn.experiments.run import Run
+from pathlib import Path
+with Run(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_finished_run_is_what_fit_makes(finished_run):
+    source = data.load("sample").first(100)
+    kept, val = source.holdout(20, seed=1)
+    torch.manual_seed(1)
+    model = models.build("resnet_tiny", 10, 1, source.mean, source.std)
+    fitted = fit(model, EBN(), kept, TINY.training, val=val, device="cpu")
+    stored = models.load(finished_run.folder)
+    for name, value in fitted.model.state_dict().items():
+        assert torch.equal(stored.state_dict()[name], value), name
+    timing = ("images_per_second", "seconds")
+    assert [{k: v for k, v in row.items() if k not in timing} for row in finished_run.metrics] == fitted.history
+    assert finished_run.scores == []
+    config = json.loads((finished_run.folder / "config.json").read_text())
+    assert config["digest"] == TINY.digest
+    sittings = json.loads((finished_run.folder / "environment.json").read_text())
+    assert len(sittings) == 1
+    assert torch.__version__.startswith(sittings[0]["packages"]["torch"])
+
+
+def test_training_leaves_torchs_generator_alone(tmp_path):
+    torch.manual_seed(8)
+    state = torch.get_rng_state()
+    train(replace(TINY, training=Training(epochs=1, batch_size=80)), tmp_path, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_finished_run_is_not_run_again(finished_run, no_training):
+    path = finished_run.folder / "model.safetensors"
+    before = path.stat().st_mtime_ns, (finished_run.folder / "environment.json").read_text()
+    assert train(TINY, finished_run.folder).folder == finished_run.folder
+    assert (path.stat().st_mtime_ns, (finished_run.folder / "environment.json").read_text()) == before
+
+
+def test_another_experiments_folder_is_refused(finished_run, no_training):
+    other = replace(TINY, data_folder="x", recipe=EBN(clean_weight=0.7), training=replace(TINY.training, lr=0.3))
+    with pytest.raises(
+        ValueError, match=r"holds another run \(recipe.clean_weight: 0.5 -> 0.7; training.lr: 0.05 -> 0"
+    ):
+        train(other, finished_run.folder)
+    finished_run.claim(replace(TINY, data_folder="elsewhere"))
+
+
+def test_a_mistake_does_not_take_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="unknown data set 'smaple'"):
+        train(replace(TINY, data="smaple"), tmp_path)
+    with pytest.raises(ValueError, match=r"does not take these model_options: .*'width'"):
+        train(replace(TINY, model_options={"width": 3}), tmp_path)
+    assert train(TINY, tmp_path, device="cpu").finished
+
+
+def test_a_run_that_has_begun_is_kept(tmp_path):
+    class Crash(Observer):
+        def step(self, moment):
+            if moment.step == 3:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(TINY, tmp_path, observers=[Crash()], checkpoint_seconds=0.0)
+    assert not Run(tmp_path).finished
+    with pytest.raises(ValueError, match=r"holds another run \(recipe: EBN -> Vanilla\)"):
+        train(replace(TINY, recipe=Vanilla()), tmp_path)
+
+
+def test_two_processes_on_one_folder(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match="another process is at work in"):
+            train(TINY, tmp_path)
+        assert not (tmp_path / "config.json").exists()
+        other.stdin.write("\n")
+        other.stdin.close()
+        assert other.wait(60) == 0
+    with Run(tmp_path).locked():
+        pass
+
+
+def test_the_test_split_is_never_looked_at(tmp_path, monkeypatch, finished_run):
+    load = data.load
+
+    def poisoned(*args, **kwargs):
+        source = load(*args, **kwargs)
+        test = data.Split(torch.full_like(source.test.images, 255), torch.zeros_like(source.test.labels))
+        return replace(source, test=test)
+
+    monkeypatch.setattr(run_module.data, "load", poisoned)
+    run = train(TINY, tmp_path, device="cpu")
+    ours, theirs = (models.load(each.folder).state_dict() for each in (run, finished_run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_train_and_validation_images_are_disjoint(monkeypatch, tmp_path):
+    seen = {}
+
+    def spy(model, recipe, train, training, *, val, **_):
+        seen.update(train=train, val=val)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run_module, "fit", spy)
+    with pytest.raises(ZeroDivisionError):
+        train(TINY, tmp_path)
+    ids = [{image.numpy().tobytes() for image in split.images} for split in seen.values()]
+    assert [len(s) for s in seen.values()] == [80, 20]
+    assert not ids[0] & ids[1]
+    assert ids[0] | ids[1] == {image.numpy().tobytes() for image in data.load("sample").train.images[:100]}
+    with pytest.raises(ZeroDivisionError):
+        train(replace(TINY, validation=0.0), tmp_path / "b")
+    assert seen["val"] is None
+    assert len(seen["train"]) == 100
+
+
+def test_folders_that_are_no_runs(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no run: it has no config.json"):
+        _ = Run(tmp_path).config
+    for text in ("{", "{}", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="is damaged"):
+            _ = Run(tmp_path).config
+    assert Run(tmp_path).metrics == Run(tmp_path).scores == []
+
+
+def test_rows_are_added_all_or_none(tmp_path):
+    run = Run(tmp_path)
+    run.add_scores([{"a": 1}])
+    with pytest.raises(TypeError):
+        run.add_scores([{"a": 2}, {"a": object()}])
+    run.add_scores([{"a": 3}])
+    assert run.scores == [{"a": 1}, {"a": 3}]
+
+
+def test_the_lock_is_a_file_lock(tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError):
+        with Run(tmp_path).locked():
+            pass
