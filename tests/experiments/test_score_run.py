@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,10 +8,11 @@ from easybn import data, models
 from easybn.evaluation import evaluate
 from easybn.experiments import score_run
 from easybn.experiments.run import BusyError, Run
+from easybn.experiments.score_run import Measurement
 from easybn.keyed_random import permutation
 from easybn.train.progress import training_progress
 
-HOW = {"eps": (0.5, 0.1), "points": 12, "steps": 2, "batch_size": 5}
+HOW = Measurement(eps=(0.5, 0.1), points=12, steps=2, batch_size=5)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def display():
 
 
 def test_rows_are_what_evaluate_says(run, display):
-    score_run.score(run, display, **HOW, seed=3)
+    score_run.score(run, display, replace(HOW, seed=3))
     source, model = data.load("sample"), models.load(run.folder)
     clean, *attacked = run.scores
     x, y = source.test.batch(torch.arange(1000))
@@ -46,7 +48,7 @@ def test_rows_are_what_evaluate_says(run, display):
 
 
 def test_what_is_known_is_not_measured_again(run, display, monkeypatch):
-    score_run.score(run, display, **HOW)
+    score_run.score(run, display, HOW)
     rows = run.scores
     assert len(rows) == 5
     calls = []
@@ -56,24 +58,25 @@ def test_what_is_known_is_not_measured_again(run, display, monkeypatch):
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(score_run, "evaluate", spy)
-    score_run.score(run, display, **HOW)
+    score_run.score(run, display, HOW)
     assert calls == []
     assert run.scores == rows
-    score_run.score(run, display, **{**HOW, "eps": (0.1, 1.0)})  # only what is missing
-    assert [call["eps"] for call in calls] == [[1.0], [1.0]]
+    score_run.score(run, display, replace(HOW, eps=(0.1, 1.0)))
+    # only what is missing; under the strong protocol all radii, since what falls at one counts at the larger
+    assert [(call["protocol"], call["eps"]) for call in calls] == [("robustness", [1.0]), ("strong", [0.1, 1.0])]
     for change in ({"points": 13}, {"steps": 3}, {"batch_size": 6}, {"seed": 1}, {"norm": "linf"}):
         calls.clear()
-        score_run.score(run, display, **{**HOW, **change})
+        score_run.score(run, display, replace(HOW, **change))
         assert len(calls) == 2, change
     assert run.scores[:5] == rows
 
 
 def test_mistakes_are_told(run, display):
     with pytest.raises(ValueError, match="points must be at least 1, got 0"):
-        score_run.score(run, display, points=0)
+        Measurement(points=0)
     with pytest.raises(BusyError), run.locked():
-        score_run.score(run, display, **HOW)
+        score_run.score(run, display, HOW)
     (run.folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="is the training finished"):
-        score_run.score(run, display, **HOW)
+        score_run.score(run, display, HOW)
     assert run.scores == []

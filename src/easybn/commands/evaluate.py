@@ -19,18 +19,29 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--points", type=int, default=1000, help="test images attacked, drawn by --seed")
     parser.add_argument("--batch_size", type=int, default=100, help="part of the 'robustness' protocol's result")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the test images")
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
 
 
 def run(arguments: Namespace) -> None:
-    from ..experiments.score_run import score
+    from ..experiments.score_run import Measurement, score
+    from ..train.prepare import usable
     from ..train.progress import training_progress
     from .table import find, show
 
     runs = find(arguments.runs)
     if unfinished := [each for each in runs if not each.finished]:  # before hours of work on the others
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
-    names = ("norm", "eps", "protocols", "steps", "points", "batch_size", "seed")
+    wanted = Measurement(
+        norm=arguments.norm,
+        eps=tuple(arguments.eps),
+        protocols=tuple(arguments.protocols),
+        steps=arguments.steps,
+        points=arguments.points,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=None if arguments.device is None else str(usable(arguments.device)),
+    )
     with training_progress() as display:
         for each in runs:
-            score(each, display, **{name: getattr(arguments, name) for name in names})
+            score(each, display, wanted)
     show(Console(), runs)

@@ -9,11 +9,11 @@ from ..train.progress import ProgressBar, training_progress
 from ..train.training import Training
 from .experiment import Experiment
 from .run import Run, train
-from .score_run import score
+from .score_run import Measurement, score
 
 RECIPES: dict[str, Recipe] = {"vanilla": Vanilla(), "advprop": AdvProp(), "ebn": EBN()}
-TRAINING = Training(epochs=10, batch_size=64, lr=0.1)
-POINTS = 200
+TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
+POINTS = 150
 
 
 def demo(folder: Path, progress: Progress | None = None) -> list[Run]:
@@ -27,6 +27,6 @@ def demo(folder: Path, progress: Progress | None = None) -> list[Run]:
         for name, recipe in RECIPES.items():
             experiment = Experiment(recipe=recipe, data="sample", model="resnet_tiny", training=TRAINING)
             run = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", display)])
-            score(run, display, points=POINTS)
+            score(run, display, Measurement(points=POINTS))
             runs.append(run)
     return runs

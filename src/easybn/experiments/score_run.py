@@ -1,7 +1,8 @@
 """Measure a finished run on the test split, once: what its scores.jsonl holds is not measured again."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,35 +14,49 @@ from ..evaluation import evaluate
 from ..keyed_random import permutation
 from .run import Run
 
-PROTOCOLS = ("robustness", "strong")
 Progress = Callable[[int, int, str], None]
 
 
-def score(
-    run: Run,
-    display: Display,
-    *,
-    eps: Sequence[float] = (0.1, 0.5, 1.0),
-    norm: str = "l2",
-    steps: int = 100,
-    protocols: Sequence[str] = PROTOCOLS,
-    points: int = 200,
-    batch_size: int = 100,
-    seed: int = 0,
-) -> None:
-    """Clean accuracy on the whole test split, and robust accuracy under PGD on ``points`` of it.
+@dataclass(frozen=True)
+class Measurement:
+    """What to measure: clean accuracy on the whole test split, and PGD on a part of it.
+
+    Args:
+        norm: "l2" or "linf".
+        eps: radii in [0, 1] pixel units.
+        protocols: of PGD: "robustness", "strong" or both.
+        steps: gradient steps an image, for each loss.
+        points: test images attacked, drawn by ``seed``; all of them if there are no more.
+        batch_size: part of what the ``robustness`` protocol measures, and recorded.
+        seed: of the draw.
+        device: where to compute; the CPU by default.
+    """
+
+    norm: str = "l2"
+    eps: tuple[float, ...] = (0.1, 0.5, 1.0)
+    protocols: tuple[str, ...] = ("robustness", "strong")
+    steps: int = 100
+    points: int = 1000
+    batch_size: int = 100
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ValueError(f"points must be at least 1, got {self.points}")
+
+
+def score(run: Run, display: Display, wanted: Measurement = Measurement()) -> None:
+    """Measure what is ``wanted`` and not yet among the run's scores.
 
     Args:
         display: a live rich display with :func:`easybn.train.progress.training_progress`'s columns.
-        batch_size: part of what is measured under the ``robustness`` protocol, and recorded.
 
     Raises:
         FileNotFoundError: the run is not finished.
         BusyError: another process is at work there.
         ValueError: an unknown norm or protocol, or a number out of range.
     """
-    if points < 1:
-        raise ValueError(f"points must be at least 1, got {points}")
     source = data.load(run.config["data"], folder=run.config["data_folder"])
     task: list[TaskID] = []
 
@@ -51,50 +66,11 @@ def score(
         display.update(task[0], completed=done, total=total, info=what)
 
     with run.locked():
-        score_clean(run, source, progress=progress)
-        score_pgd(
-            run, source, eps=eps, norm=norm, steps=steps, protocols=protocols, points=points, batch_size=batch_size,
-            seed=seed, progress=progress,
-        )  # fmt: skip
+        _clean(run, source, wanted, progress)
+        for protocol in wanted.protocols:
+            _pgd(run, source, wanted, protocol, progress)
     if task:
         display.update(task[0], info="")
-
-
-def score_clean(run: Run, source: data.Source, *, batch_size: int = 500, progress: Progress | None = None) -> None:
-    """Clean accuracy on the whole test split."""
-    wanted = {"attack": "clean", "test_images": len(source.test)}
-    if not _known(run, wanted):
-        _measure(run, source, torch.arange(len(source.test)), wanted, progress, attacks="clean", batch_size=batch_size)
-
-
-def score_pgd(
-    run: Run,
-    source: data.Source,
-    *,
-    eps: Sequence[float] = (0.1, 0.5, 1.0),
-    norm: str = "l2",
-    steps: int = 100,
-    protocols: Sequence[str] = PROTOCOLS,
-    points: int = 200,
-    batch_size: int = 100,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> None:
-    """Robust accuracy under PGD on ``points`` test images drawn by ``seed``, for each protocol.
-
-    Args:
-        batch_size: part of what is measured under the ``robustness`` protocol, and recorded.
-    """
-    index = test_points(source, points, seed)
-    for protocol in protocols:
-        request = {"attack": "pgd", "protocol": protocol, "norm": norm, "steps": steps, "test_images": len(index)}
-        request |= {"points_seed": seed, "requested_batch_size": batch_size}
-        missing = [e for e in eps if not _known(run, {**request, "eps": float(e)})]
-        if missing:
-            _measure(
-                run, source, index, request, progress,
-                norm=norm, eps=missing, protocol=protocol, steps=steps, batch_size=batch_size,
-            )  # fmt: skip
 
 
 def test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
@@ -103,14 +79,47 @@ def test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
     return permutation(count, seed, "test points")[: min(points, count)].sort().values
 
 
+def _clean(run: Run, source: data.Source, wanted: Measurement, progress: Progress) -> None:
+    request = {"attack": "clean", "test_images": len(source.test)}
+    if not _known(run, request):
+        every = torch.arange(len(source.test))
+        _measure(run, source, every, request, progress, wanted.device, attacks="clean", batch_size=500)
+
+
+def _pgd(run: Run, source: data.Source, wanted: Measurement, protocol: str, progress: Progress) -> None:
+    index = test_points(source, wanted.points, wanted.seed)
+    request = {
+        "attack": "pgd",
+        "protocol": protocol,
+        "norm": wanted.norm,
+        "steps": wanted.steps,
+        "test_images": len(index),
+        "points_seed": wanted.seed,
+        "requested_batch_size": wanted.batch_size,
+    }
+    radii = [e for e in wanted.eps if not _known(run, {**request, "eps": float(e)})]
+    if not radii:
+        return
+    if protocol == "strong":
+        radii = list(wanted.eps)  # together: what falls at one radius counts at every larger one
+    how = {"norm": wanted.norm, "eps": radii, "protocol": protocol, "steps": wanted.steps}
+    _measure(run, source, index, request, progress, wanted.device, **how, batch_size=wanted.batch_size)
+
+
 def _known(run: Run, wanted: dict[str, Any]) -> bool:
     return any(all(row.get(name) == value for name, value in wanted.items()) for row in run.scores)
 
 
 def _measure(
-    run: Run, source: data.Source, index: torch.Tensor, request: dict[str, Any], progress: Progress | None, **how: Any
+    run: Run,
+    source: data.Source,
+    index: torch.Tensor,
+    request: dict[str, Any],
+    progress: Progress,
+    device: str | None,
+    **how: Any,
 ) -> None:
-    model = models.load(run.folder)
+    model = models.load(run.folder).to(device or "cpu")
     x, y = source.test.batch(index)
     began = time.monotonic()
     result = evaluate(model, x, y, progress=progress, **how)
