@@ -1,6 +1,5 @@
 """Data sets by name, and what is there."""
 
-import ast
 import shutil
 from pathlib import Path
 
@@ -96,14 +95,3 @@ def test_a_bar_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: py
     assert "something" in drawn.err
     assert "100%" in drawn.err
     assert drawn.out == ""
-
-
-def test_the_data_layer_stands_on_keyed_random_alone() -> None:
-    below = set()
-    for path in FOLDER.parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.level > 1 or (node.module or "").startswith("easybn")):
-                below.add(node.module)
-            elif isinstance(node, ast.Import):
-                below |= {alias.name for alias in node.names if alias.name.startswith("easybn")}
-    assert below == {"keyed_random"}

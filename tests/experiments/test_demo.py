@@ -6,16 +6,14 @@ from easybn.experiments import demo as demo_module
 from easybn.experiments import score_run
 from easybn.experiments.demo import demo
 from easybn.experiments.experiment import Experiment
+from easybn.experiments.score_run import Measurement
 from easybn.train.training import Training
 
 
 def test_end_to_end_and_a_second_call_does_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_module, "TRAINING", Training(epochs=1, batch_size=45, lr=0.1))
     monkeypatch.setattr(demo_module, "Experiment", partial(Experiment, train_images=100))
-    monkeypatch.setattr(demo_module, "POINTS", 4)
-    monkeypatch.setattr(
-        demo_module, "score", lambda run, display, points: score_run.score(run, display, points=points, steps=2)
-    )
+    monkeypatch.setattr(demo_module, "MEASUREMENT", Measurement(points=4, steps=2))
     runs = demo(tmp_path)
     assert [run.folder.name for run in runs] == ["vanilla", "advprop", "ebn"]
     assert all(run.finished for run in runs)

@@ -13,7 +13,7 @@ from .score_run import Measurement, score
 
 RECIPES: dict[str, Recipe] = {"vanilla": Vanilla(), "advprop": AdvProp(), "ebn": EBN()}
 TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
-POINTS = 150
+MEASUREMENT = Measurement(points=150, batch_size=150)
 
 
 def demo(folder: Path, progress: Progress | None = None) -> list[Run]:
@@ -27,6 +27,6 @@ def demo(folder: Path, progress: Progress | None = None) -> list[Run]:
         for name, recipe in RECIPES.items():
             experiment = Experiment(recipe=recipe, data="sample", model="resnet_tiny", training=TRAINING)
             run = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", display)])
-            score(run, display, Measurement(points=POINTS))
+            score(run, display, MEASUREMENT)
             runs.append(run)
     return runs

@@ -26,7 +26,7 @@ class BranchedNorm(nn.Module):
             copies = [copy.deepcopy(norm) for _ in branches[1:]]
         self.norms = nn.ModuleDict(dict(zip(branches, [norm, *copies], strict=True)))
         self.default = self.active = branches[0]
-        self.training = norm.training
+        self.training = self.norms.training = norm.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.norms[self.active](*args, **kwargs)
