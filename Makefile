@@ -26,12 +26,12 @@ lint: .venv/installed-dev
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	@echo "Installing easybn and PyTorch into .venv (a minute or two)"
-	$(BIN)/pip install --quiet --progress-bar on --editable .
+	$(BIN)/pip install --editable .
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	@echo "Installing easybn, PyTorch and the test tools into .venv (a minute or two)"
-	$(BIN)/pip install --quiet --progress-bar on --editable . --group dev
+	$(BIN)/pip install --editable . --group dev
 	@touch .venv/installed $@
 
 clean:

@@ -17,6 +17,10 @@ COMMANDS = {
     "train": "train one model by one recipe",
     "evaluate": "clean and robust accuracy of trained models",
     "table": "the scores of several runs side by side",
+    "perturb": "an image made harder or easier for a trained model, as pictures and confidences",
+    "export": "a trained model as safetensors, torch.export or ONNX file, checked against itself",
+    "data": "data sets: which are here, how to get the others, what is in one",
+    "doctor": "whether everything needed is here, and what mends it if not",
 }
 
 USAGE = f"""usage: easybn COMMAND [OPTIONS]

@@ -74,6 +74,46 @@ def test_a_recipe_of_ones_own(easybn):
     assert (run.folder / "model.safetensors").read_bytes() == Path("v/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("folder", [".", "below"])
+def test_a_recipe_of_ones_own_in_a_file(folder, easybn, monkeypatch):
+    Path("own_in_yaml.py").write_text(RECIPE)
+    Path("below").mkdir()
+    words = ["--recipe", "./own_in_yaml.py:Mine", "--recipe.factor", "0.5", *SMALL]
+    printed = easybn("train", *words, "--print_config")
+    assert printed.status == 0, printed.err
+    assert yaml.safe_load(printed.out)["recipe"]["class_path"] == "./own_in_yaml.py:Mine"
+    Path(folder, "c.yaml").write_text(printed.out)
+    Path(folder, "short.yaml").write_text("recipe: './own_in_yaml.py:Mine'\n")
+    assert easybn("train", *words, "--out", "a").status == 0
+    del sys.modules["own_in_yaml"]
+    found = easybn("train", "--config", f"{folder}/c.yaml", "--out", "b")
+    assert found.status == 0, found.err
+    assert Run(Path("a")).config == Run(Path("b")).config
+    short = easybn("train", "--config", f"{folder}/short.yaml", "--recipe.factor", "0.5", *SMALL, "--out", "b")
+    assert short.status == 0, short.err
+    if folder == "below":  # and beside the file, from anywhere
+        Path("own_in_yaml.py").rename("below/own_in_yaml.py")
+        del sys.modules["own_in_yaml"]
+        assert easybn("train", "--config", "below/c.yaml", "--out", "b").status == 0
+
+
+def test_an_estimate_writes_nothing(easybn):
+    before = set(Path().rglob("*"))
+    found = easybn("train", "--recipe", "EBN", *SMALL, "--out", "a", "--estimate")
+    assert found.status == 0, found.err
+    assert "images/s" in found.out
+    assert "on this machine as it is now" in found.out
+    assert set(Path().rglob("*")) == before
+
+
+def test_durations_as_people_say_them():
+    from easybn.commands.train import duration
+
+    spoken = {0.4: "0 seconds", 119: "119 seconds", 120: "2.0 minutes", 7199: "120.0 minutes", 7200: "2.0 hours"}
+    assert {seconds: duration(seconds) for seconds in spoken} == spoken
+    assert duration(3 * 86400) == "3.0 days"
+
+
 def test_train_evaluate_table(easybn):
     for recipe in ("Vanilla", "EBN"):
         found = easybn("train", "--recipe", recipe, *SMALL)

@@ -35,7 +35,11 @@ class Other:
         ("train --lr -1", "lr must be at least 0, got -1"),
         ("train --augment crop", "crop_flip"),
         ("train --schedule Cosin", "Cosin"),
-        ("train --config a.yaml", "'lrr' is not accepted (did you mean lr?)"),
+        ("train --config a.yaml", "a.yaml: Option 'lrr' is not accepted (did you mean lr?)"),
+        ("train --config=a.yaml", "a.yaml: Option 'lrr' is not"),
+        ("train --config nested.yaml", "nested.yaml: "),
+        ("train --config class.yaml", "'clas_path' is not accepted (did you mean class_path?)"),
+        ("train --config lost.yaml", "lost.yaml: --recipe ./none.py:Mine: there is no file ./none.py"),
         ("train --config nested.yaml", "'atack.steps' is not accepted (did you mean attack.steps?)"),
         ("train --config broken.yaml", "Problems parsing config"),
         ("train --config none.yaml", "none.yaml"),
@@ -56,8 +60,8 @@ class Other:
         ("table empty", "no run in empty"),
         ("evaluate nowhere", "no run in nowhere"),
         ("evaluate begun", "begun is not finished"),
-        ("evaluate begun --eps x", "--eps"),
-        ("evaluate begun --eps 1/0", "--eps"),
+        ("evaluate begun --eps x", '"eps" element 1'),
+        ("evaluate begun --eps 1/0", "1/0 divides by zero"),
         ("evaluate begun --norm l3", "l3"),
         ("evaluate", "runs"),
     ],
@@ -69,6 +73,8 @@ def test_one_line(words, told, easybn):
     Path("wrong.py").write_text("def x(")
     Path("a.yaml").write_text("lrr: 3\n")
     Path("nested.yaml").write_text("recipe:\n  class_path: EBN\n  init_args:\n    atack:\n      steps: 3\n")
+    Path("class.yaml").write_text("recipe:\n  clas_path: EBN\n")
+    Path("lost.yaml").write_text("recipe: ./none.py:Mine\n")
     Path("broken.yaml").write_text("lr: [0.3\n")
     Path("begun").mkdir()
     Path("empty").mkdir()

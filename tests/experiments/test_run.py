@@ -113,7 +113,7 @@ def test_the_test_split_is_never_looked_at(tmp_path, monkeypatch, finished_run):
         test = data.Split(torch.full_like(source.test.images, 255), torch.zeros_like(source.test.labels))
         return replace(source, test=test)
 
-    monkeypatch.setattr(run_module.data, "load", poisoned)
+    monkeypatch.setattr(data, "load", poisoned)
     run = train(TINY, tmp_path, device="cpu")
     ours, theirs = (models.load(each.folder).state_dict() for each in (run, finished_run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from easybn.models import BUILT_IN, build, load, save
+from easybn.models.weights import TrainedOn, trained_on
 
 
 def disturbed(model: nn.Module) -> nn.Module:
@@ -85,3 +86,16 @@ def test_files_that_are_none_of_ours(tmp_path):
     safetensors.torch.save_file({"w": torch.ones(1)}, path, {"easybn": json.dumps({"model": {"name": "other"}})})
     with pytest.raises(ValueError, match="unknown model 'other'"):
         load(path)
+
+
+def test_a_file_says_what_the_model_was_trained_on(tmp_path):
+    description = {"name": "resnet_tiny", "num_classes": 2, "in_channels": 1}
+    about = TrainedOn("mine", (1, 8, 9), ("é", "b"))
+    save(build(**description), tmp_path / "model.safetensors", description, about)
+    assert trained_on(tmp_path) == trained_on(tmp_path / "model.safetensors") == about
+    assert load(tmp_path)(torch.rand(1, 1, 8, 9)).shape == (1, 2)
+    save(build(**description), tmp_path / "old.safetensors", description)  # as files were written before
+    assert trained_on(tmp_path / "old.safetensors") is None
+    load(tmp_path / "old.safetensors")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        trained_on(tmp_path / "none.safetensors")

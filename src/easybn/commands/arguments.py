@@ -5,25 +5,51 @@ import re
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
-from .own_recipe import with_own_recipe
+from .own_recipe import imported, unimported, with_own_recipe
 
 register_type(Fraction, str, Fraction, fail_already_registered=False)
 
 
 class Parser(ArgumentParser):
-    """A parser that suggests the nearest known name, and knows the configs that come with the package."""
+    """A parser that suggests the nearest known name, and knows the configs that come with the package.
+
+    In a YAML file ``recipe: ./my_recipe.py:MyRecipe`` is found beside the file, or from where the command runs.
+    """
+
+    _file = ""  # the YAML file being read
+    _started = Path()  # the working folder before that: while a file is read, it is the file's
 
     def read(self, words: list[str]) -> Namespace:
         """The arguments, with objects in the place of their descriptions."""
         return self.instantiate(self.parse_args(with_own_recipe(_packaged_configs(words))))
 
+    def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
+        """A YAML file; a mistake in it is told with its name."""
+        self._file, self._started = str(path), Path.cwd()
+        try:
+            found = super().parse_path(path, *args, **options)
+            known = {action.dest.partition(".")[0] for action in self._actions}
+            if unknown := [key for key in vars(found) if key not in known]:
+                self.error(f"Option '{unknown[0]}' is not accepted")
+            return found
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {error}") from error
+        finally:
+            self._file = ""
+
+    def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
+        return super().parse_string(imported(content, self._started), *args, **options)
+
+    def dump(self, *args: Any, **options: Any) -> str:
+        return unimported(super().dump(*args, **options))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = " ".join(message.split())
+        message = f"{self._file}: " * bool(self._file) + " ".join(message.split())
         message += "" if "did you mean" in message else self._hint(message)
         if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
             raise ArgumentError(None, message) from ex
@@ -35,6 +61,7 @@ class Parser(ArgumentParser):
         if unknown := re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$", message):
             word = unknown[1] or unknown[2]
             known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+            known += ["class_path", "init_args"] * (not self.exit_on_error)
         elif unknown := re.search(r"key \"recipe\": .*import path string: (\w+)", message):
             from .. import recipes
 
@@ -51,23 +78,36 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def number(text: str) -> float:
+class number(float):
     """A number or a fraction such as 8/255; ValueError for anything else."""
-    try:
-        return float(Fraction(text))
-    except ZeroDivisionError:
-        raise ValueError(f"{text} divides by zero") from None
+
+    def __new__(cls, text: str | float) -> "number":
+        try:
+            return super().__new__(cls, Fraction(text))
+        except ZeroDivisionError:
+            raise ValueError(f"{text} divides by zero") from None
 
 
-number.__name__ = "number or fraction"
+number.__name__ = "number or fraction"  # what the help calls it
+register_type(number, float, number, fail_already_registered=False)
 
 
 def _packaged_configs(words: list[str]) -> list[str]:
-    """``--config NAME`` as the path of the packaged config of that name."""
+    """``--config NAME`` as the path of the packaged config of that name.
+
+    Raises:
+        ValueError: there is neither a file nor a config of that name.
+    """
     known = packaged()
 
     def path(value: str) -> str:
-        return str(known[value]) if value in known and not Path(value).exists() else value
+        if Path(value).exists() and not Path(value).is_dir():
+            return value
+        if value in known:
+            return str(known[value])
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"--config {value}: no such file, and no config of the package{hint}")
 
     out: list[str] = []
     for i, word in enumerate(words):

@@ -1,9 +1,12 @@
-"""``--recipe ./my_recipe.py:MyRecipe``: a recipe from a file of the user's."""
+"""``--recipe ./my_recipe.py:MyRecipe``, and the same in YAML: a recipe from a file of the user's."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
+
+_called: dict[str, str] = {}  # import paths of the classes loaded, and what the user called them
 
 
 def with_own_recipe(words: list[str]) -> list[str]:
@@ -21,13 +24,26 @@ def with_own_recipe(words: list[str]) -> list[str]:
     return out
 
 
-def load(where: str) -> str:
-    """Import FILE.py:CLASS; returns the class's import path."""
+def imported(text: str, folder: Path) -> str:
+    """YAML with FILE.py:CLASS replaced by a class path, the file imported, and maybe found in ``folder``."""
+    line = re.compile(r"^(\s*(?:recipe|class_path):\s*)[\"']?([^\s\"']+\.py:\w+)[\"']?", re.M)
+    return line.sub(lambda found: found[1] + load(found[2], folder), text)
+
+
+def unimported(text: str) -> str:
+    """The inverse of :func:`imported`, for YAML that is printed."""
+    for path, where in _called.items():
+        text = f"{text}\n".replace(f"class_path: {path}\n", f"class_path: {where}\n")[:-1]
+    return text
+
+
+def load(where: str, folder: Path = Path()) -> str:
+    """Import FILE.py:CLASS, looked for here and in ``folder``; returns the class's import path."""
     from ..recipes.recipe import Recipe  # not at the top: this module is read for every --help
 
     file, _, name = where.rpartition(":")
-    path = Path(file).resolve()
-    if not path.exists():
+    path = next((place.resolve() for place in (Path(file), folder / file) if place.exists()), None)
+    if path is None:
         raise ValueError(f"--recipe {where}: there is no file {file}")
     module = _imported(path, where)
     found = getattr(module, name, None)
@@ -36,6 +52,7 @@ def load(where: str) -> str:
             n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Recipe) and v is not Recipe
         ]
         raise ValueError(f"--recipe {where}: no recipe {name!r} in {file}; it has {', '.join(classes) or 'none'}")
+    _called[f"{path.stem}.{name}"] = where
     return f"{path.stem}.{name}"
 
 

@@ -2,10 +2,11 @@
 
 The same command goes on after a stop, and does nothing once the run is done. Every field of the recipe can
 be set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. A recipe of your own:
---recipe ./my_recipe.py:MyRecipe.
+--recipe ./my_recipe.py:MyRecipe. How long it will take here: --estimate.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.console import Console
 from ..experiments.experiment import Experiment
 from ..train.training import Training
 from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ..experiments.estimate import Estimate
 
 
 def configure(parser: Parser) -> None:
@@ -22,6 +26,7 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
+    parser.add_argument("--estimate", action="store_true", help="time a few steps and say how long it will take here")
     parser.add_class_arguments(Experiment, None, skip={"training"})
     parser.add_class_arguments(Training, None)
 
@@ -30,14 +35,14 @@ def run(arguments: Namespace) -> None:
     from ..experiments.run import train
     from ..train.progress import ProgressBar
 
-    values = vars(arguments)
-    training = Training(**{name: values[name] for name in Training.__dataclass_fields__})
-    names = [name for name in Experiment.__dataclass_fields__ if name != "training"]
-    experiment = Experiment(**{name: values[name] for name in names}, training=training)
-    recipe = type(experiment.recipe).__name__
-    data = Path(experiment.data).stem
-    model = experiment.model.replace(":", "-")
-    folder = Path(arguments.out or f"runs/{data}-{model}-{recipe}-{training.seed}".lower())
+    experiment = experiment_of(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.estimate:
+        from ..experiments.estimate import estimate
+
+        show_estimate(console, experiment, estimate(experiment, arguments.device))
+        return
+    folder = Path(arguments.out or default_folder(experiment))
     done = train(
         experiment,
         folder,
@@ -45,7 +50,41 @@ def run(arguments: Namespace) -> None:
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
-    console = Console(highlight=False)
     for branch, score in done.metrics[-1].get("val", {}).items():
         console.print(f"validation, branch {branch}: accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}")
     console.print(f"done: {folder} (next: easybn evaluate {folder})")
+
+
+def experiment_of(arguments: Namespace) -> Experiment:
+    """The experiment that the arguments describe."""
+    values = vars(arguments)
+    training = Training(**{name: values[name] for name in Training.__dataclass_fields__})
+    names = [name for name in Experiment.__dataclass_fields__ if name != "training"]
+    return Experiment(**{name: values[name] for name in names}, training=training)
+
+
+def default_folder(experiment: Experiment) -> str:
+    """runs/DATA-MODEL-RECIPE-SEED in lower case."""
+    model = experiment.model.replace(":", "-")
+    recipe = type(experiment.recipe).__name__
+    return f"runs/{Path(experiment.data).stem}-{model}-{recipe}-{experiment.training.seed}".lower()
+
+
+def show_estimate(console: Console, experiment: Experiment, found: "Estimate") -> None:
+    """How long the training will take, and what that is made of."""
+    console.print(
+        f"{found.images_per_second:,.0f} images/s: {1000 * found.step_seconds:,.1f} ms a step of {found.batch_size} "
+        f"images (mean of {found.timed} steps; the first ones took {found.first_seconds:.1f} s)"
+    )
+    console.print(
+        f"{found.steps:,} steps in {experiment.training.epochs:,} epochs, and {duration(found.validation_seconds)} "
+        f"of validation: {duration(found.seconds)} on this machine as it is now"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: 40 seconds, 12 minutes, 5.3 hours, 3.1 days."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

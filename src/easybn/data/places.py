@@ -66,5 +66,6 @@ class Wanted:
         looked = ", ".join(map(str, self.roots(folder)))
         return (
             f"{self.title} was not found in {looked} (nor in {below} below): put {', '.join(self.files)} into one "
-            f"of these, name their folder by {VARIABLE}, or allow the download (download=True)"
+            f"of these, name their folder by {VARIABLE}, or fetch it: easybn data "
+            f"{self.subfolders[0]} --download (in Python download=True)"
         )

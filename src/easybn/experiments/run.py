@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
-from .. import data, models
 from ..files import write_text
 from ..models import weights
 from ..train.loop import fit
@@ -19,6 +17,8 @@ from ..train.metrics import MetricsFile, read_rows
 from ..train.observer import Observer
 from .environment import environment
 from .experiment import Experiment, describe, differences
+from .model_card import card
+from .prepare import prepare
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Run:
     environment.json       versions, commit, machine and threads of each sitting
     metrics.jsonl          a row an epoch
     checkpoint.pt          all branches, optimiser and step
+    README.md              the model card: what it is, how it was made, how to load it
     model.safetensors      the plain model to deploy; there when the run is done
     scores.jsonl           a row for each thing measured on the test split
     ====================== =====================================================
@@ -64,6 +65,12 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         return read_rows(self.folder / "metrics.jsonl")
+
+    @property
+    def sittings(self) -> list[dict[str, Any]]:
+        """Where it was trained, see :func:`easybn.experiments.environment.environment`; one entry a start."""
+        path = self.folder / "environment.json"
+        return json.loads(path.read_text()) if path.exists() else []
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -131,49 +138,21 @@ def train(
         run.check(experiment)
         if run.finished:
             return run
-        source = load_data(experiment)
-        seed = experiment.training.seed
-        train_split, val_split = source.train, None
-        if held_out := round(experiment.validation * len(source.train)):
-            train_split, val_split = source.holdout(held_out, seed)
-        description = {
-            "name": experiment.model,
-            "num_classes": len(source.classes),
-            "in_channels": source.train.shape[0],
-            "mean": list(source.mean),
-            "std": list(source.std),
-            **experiment.model_options,
-        }
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = _built(description)
+        asked = prepare(experiment)
         run.claim(experiment)  # only now: a mistake in the data's or the model's name takes no folder
-        here = run.folder / "environment.json"
-        sittings = json.loads(here.read_text()) if here.exists() else []
-        write_text(here, json.dumps([*sittings, environment()], indent=2) + "\n")
+        write_text(run.folder / "environment.json", json.dumps([*run.sittings, environment()], indent=2) + "\n")
         fitted = fit(
-            model,
+            asked.model,
             experiment.recipe,
-            train_split,
+            asked.train,
             experiment.training,
-            val=val_split,
+            val=asked.val,
             checkpoint=run.folder / "checkpoint.pt",
             checkpoint_seconds=checkpoint_seconds,
             observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
             device=device,
         )
-        weights.save(fitted.model, run.folder / "model.safetensors", description)
+        # the model comes last: where it is, all the rest is
+        write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sittings))
+        weights.save(fitted.model, run.folder / "model.safetensors", asked.description, asked.data)
     return run
-
-
-def _built(description: dict[str, Any]) -> nn.Module:
-    try:
-        return models.build(**description)
-    except TypeError as error:
-        raise ValueError(f"the model does not take these model_options: {error}") from error
-
-
-def load_data(experiment: Experiment) -> data.Source:
-    """The experiment's data set, cut to the images asked for."""
-    source = data.load(experiment.data, folder=experiment.data_folder)
-    return source if experiment.train_images is None else source.first(experiment.train_images)

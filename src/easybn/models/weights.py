@@ -1,27 +1,47 @@
 """Models in files: safetensors with the model's description in the header, so that one file is enough."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..files import replacing
 
 
-def save(model: nn.Module, path: Path | str, description: dict[str, Any] | None = None) -> None:
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model takes and says.
+
+    Args:
+        name: of the data set.
+        shape: (C, H, W) of its images.
+        classes: the name of each label.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def save(
+    model: nn.Module, path: Path | str, description: dict[str, Any] | None = None, data: TrainedOn | None = None
+) -> None:
     """Write the state dict of ``model`` to ``path``, atomically.
 
     Args:
         description: what :func:`easybn.models.build` takes, plus anything that JSON can hold;
             :func:`load` builds the model from it.
+        data: what it was trained on, for :func:`trained_on`.
     """
     state = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in model.state_dict().items()}
-    header = {"easybn": json.dumps({"model": description})} if description else {}
+    about = {"model": description, "data": asdict(data) if data else None}
+    header = {"easybn": json.dumps({key: value for key, value in about.items() if value})}
     with replacing(path) as file:
-        file.write(safetensors.torch.save(state, header))
+        file.write(safetensors.torch.save(state, header if description or data else {}))
 
 
 def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
@@ -35,16 +55,8 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
         FileNotFoundError: no such file.
         ValueError: no safetensors file, no description and no ``model``, or weights that do not fit.
     """
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.exists():
-        raise FileNotFoundError(f"no weights at {file}" + (": is the training finished?" if path.is_dir() else ""))
-    try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            header = content.metadata() or {}
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file: {error}") from error
+    file = file_of(path)
+    header, state = _read(file)
     if model is None:
         model = _described(file, header)
     try:
@@ -54,6 +66,39 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
             f"the weights in {file} do not fit the model: {str(error).splitlines()[-1].strip()}"
         ) from error
     return model.eval()
+
+
+def trained_on(path: Path | str) -> TrainedOn | None:
+    """What the model of a run's folder or of a weights file was trained on; None if the file does not say.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no safetensors file.
+    """
+    header, _ = _read(file_of(path), tensors=False)
+    data = json.loads(header.get("easybn", "{}")).get("data")
+    if not isinstance(data, dict):
+        return None
+    channels, height, width = data["shape"]
+    return TrainedOn(data["name"], (channels, height, width), tuple(data["classes"]))
+
+
+def file_of(path: Path | str) -> Path:
+    """The weights file of a run's folder, or ``path`` itself; FileNotFoundError if it is not there."""
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(f"no weights at {file}" + (": is the training finished?" if path.is_dir() else ""))
+    return file
+
+
+def _read(file: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            names = content.keys() if tensors else ()
+            return content.metadata() or {}, {name: content.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is no safetensors file: {error}") from error
 
 
 def _described(file: Path, header: dict[str, str]) -> nn.Module:

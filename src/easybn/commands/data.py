@@ -1,0 +1,70 @@
+"""Data sets: which of them are here, and what is in one.
+
+Without a name, every known data set, where it was found, or how to get it. With a name or the path of an image
+folder or zip it is loaded (decoded into the cache the first time) and its sizes, classes and statistics are
+printed. Nothing is downloaded unless --download says so.
+"""
+
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ..data import Source
+
+OPTIONS = ("folder", "download", "channels", "resize", "test_fraction")
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument(
+        "name", nargs="?", type=str, help="sample, fashion-mnist, cifar10, cifar100, or the path of an image folder"
+    )
+    parser.add_argument("--download", action="store_true", help="fetch the named data set if it is not here")
+    parser.add_argument("--folder", type=str, default=None, help="where its files are; searched for by default")
+    parser.add_argument("--resize", type=int, default=None, help="height and width to bring an image folder's to")
+    parser.add_argument("--channels", type=int, default=None, help="of an image folder: 3 (RGB) or 1 (grey)")
+    parser.add_argument("--test_fraction", type=float, default=None, help="share of an image folder drawn as test")
+
+
+def run(arguments: Namespace) -> None:
+    from ..data import load
+
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.name is not None:
+        show(console, load(arguments.name, **options))
+    elif given := [f"--{name}" for name, value in options.items() if value not in (None, False)]:
+        raise ValueError(f"{given[0]} is for one data set: easybn data NAME {given[0]}")
+    else:
+        list_known(console)
+
+
+def list_known(console: Console) -> None:
+    """A line for each known data set: where it is, or what to do."""
+    from ..data import available
+
+    for status in available():
+        if status.found:
+            where = "comes with the package" if status.name == "sample" else f"found in {status.found[0].parent}"
+        else:
+            where = status.advice
+        console.print(f"{status.name:14} {where}", markup=False)
+
+
+def show(console: Console, source: "Source") -> None:
+    """Name, sizes, classes, shape and statistics of ``source``."""
+    channels, height, width = source.train.shape
+    shown = ", ".join(source.classes[:20]) + (", ..." if len(source.classes) > 20 else "")
+    rows = {
+        "name": source.name,
+        "images": f"{len(source.train):,} for training, {len(source.test):,} for test",
+        "shape": f"{channels} x {height} x {width} (channels, height, width), 8 bits",
+        "classes": f"{len(source.classes)}: {shown}",
+        "mean": ", ".join(f"{value:.4f}" for value in source.mean) + " (of each channel of the training images)",
+        "std": ", ".join(f"{value:.4f}" for value in source.std),
+    }
+    for name, text in rows.items():
+        console.print(f"{name:8} {text}", markup=False)

@@ -1,0 +1,175 @@
+"""Whether everything needed is here: devices, threads, versions, room, data; and the command that mends it if not.
+
+Ends with exit status 0 unless something essential is broken.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from .arguments import Parser
+
+EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+GIB = 2**30
+
+
+class Finding(NamedTuple):
+    """A line: how it is, what it is about, what was found, and the command that mends it."""
+
+    state: Literal["ok", "note", "broken"]
+    about: str
+    text: str
+    mend: str = ""
+
+
+def configure(parser: Parser) -> None:
+    pass
+
+
+def run(arguments: Namespace) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    broken = []
+    for found in findings():
+        colour = {"ok": "green", "note": "yellow", "broken": "red"}[found.state]
+        console.print(f"[{colour}]{found.state:6}[/]", end=" ")
+        console.print(f"{found.about:13} {found.text}", markup=False)
+        if found.mend:
+            console.print(f"{'':20} -> {found.mend}", markup=False)
+        if found.state == "broken":
+            broken.append(found.about)
+    if broken:
+        raise ValueError(f"broken: {', '.join(broken)}; what mends it stands above")
+
+
+def findings() -> Iterator[Finding]:
+    """All lines, one by one, quick ones first."""
+    yield from packages()
+    yield from extras()
+    yield from room()
+    yield from devices()
+    yield from data()
+
+
+def packages() -> Iterator[Finding]:
+    """easybn's own requirements against what is installed."""
+    yield Finding("ok", "easybn", version("easybn"))
+    for line in requires("easybn") or []:
+        name, bound = _requirement(line)
+        if "extra ==" in line or not name:
+            continue
+        found = _version(name)
+        if found is None:
+            yield Finding("broken", name, "is missing", f"pip install '{name}>={bound}'")
+        elif _numbers(found) < _numbers(bound):
+            yield Finding("broken", name, f"{found} is older than {bound}", f"pip install '{name}>={bound}'")
+        else:
+            yield Finding("ok", name, found)
+
+
+def extras() -> Iterator[Finding]:
+    """Packages that some commands need."""
+    for extra, names in EXTRAS.items():
+        if missing := [name for name in names if find_spec(name) is None]:
+            yield Finding("note", extra, f"without {', '.join(missing)}", f"pip install 'easybn[{extra}]'")
+        else:
+            yield Finding("ok", extra, ", ".join(f"{name} {_version(name)}" for name in names))
+
+
+def room() -> Iterator[Finding]:
+    """Free memory and disk."""
+    from ..data.places import cache_folder
+
+    if (memory := free_memory()) is not None:
+        few = memory < GIB
+        text = f"{memory / GIB:.1f} GiB free" + (": less than a training of a small model needs" if few else "")
+        yield Finding("note" if few else "ok", "memory", text, "end other programs, or lower --batch_size" * few)
+    for about, folder in (("disk", Path.cwd()), ("cache", cache_folder())):
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
+        text = f"{free / GIB:.1f} GiB free at {folder}" + ("" if writable else ", which cannot be written to")
+        mend = "set XDG_CACHE_HOME to a folder with room" if about == "cache" else "work in a folder with room"
+        fine = writable and free > 2 * GIB
+        yield Finding("ok" if fine else "note", about, text, "" if fine else mend)
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still have; None where the system does not tell."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        return int(found[1]) * 1024 if found else None
+    except OSError:
+        return None
+
+
+def devices() -> Iterator[Finding]:
+    """torch's devices, each after a real step on it."""
+    try:
+        import torch
+    except Exception as error:  # a half-installed torch raises anything
+        yield Finding("broken", "torch", f"cannot be imported: {error}", "pip install --force-reinstall torch")
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    limit = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), None)
+    few = threads < cores and limit is not None
+    text = f"{threads} of torch on {cores} processors"
+    yield Finding("note" if few else "ok", "threads", text, f"unset {limit}" if few else "")
+    names = {"cpu": f"torch {torch.__version__}"}
+    names |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    for device, name in names.items():
+        try:
+            weight = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
+            out = torch.nn.functional.conv2d(torch.ones(2, 1, 8, 8, device=device), weight)
+            (gradient,) = torch.autograd.grad(out.sum(), weight)
+            fine = gradient.tolist() == [[[[72.0] * 3] * 3]]
+            problem = "computes wrong gradients"
+        except RuntimeError as error:
+            fine, problem = False, f"does not work: {str(error).splitlines()[0]}"
+        mend = "" if fine else "pip install --force-reinstall torch"
+        yield Finding("ok" if fine else "broken", device, name + ("" if fine else f": {problem}"), mend)
+    if len(names) == 1:
+        yield Finding("ok", "cuda", "no GPU that torch can use: trainings run on the processor")
+
+
+def data() -> Iterator[Finding]:
+    """The data sets, and the bundled one opened."""
+    try:
+        from ..data import available, load
+
+        source = load("sample")
+    except Exception as error:  # whatever it is, nothing works without it
+        yield Finding("broken", "sample", f"cannot be read: {error}", "pip install --force-reinstall easybn")
+        return
+    yield Finding("ok", "sample", f"{len(source.train):,} + {len(source.test):,} images, with the package")
+    for status in available()[1:]:
+        if status.found:
+            yield Finding("ok", status.name, f"found in {status.found[0].parent}")
+        else:
+            looked = ", ".join(map(str, status.looked))
+            yield Finding("note", status.name, f"not in {looked}", f"easybn data {status.name} --download")
+
+
+def _requirement(line: str) -> tuple[str, str]:
+    """('torch', '2.6') of 'torch>=2.6'; empty where the line is of another form."""
+    found = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?\s*>=\s*([\w.]+)", line)
+    return (found[1], found[2]) if found else ("", "")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """(2, 6, 0) of '2.6.0+cpu'."""
+    return tuple(int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

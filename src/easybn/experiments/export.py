@@ -1,0 +1,129 @@
+"""A trained model in the form that others take, checked against itself before the file takes its place."""
+
+import importlib
+import importlib.util
+import io
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..files import replacing
+from ..keyed_random import Noise
+from ..models import weights
+
+BATCHES = (1, 7)  # two sizes: the first dimension must not have been frozen
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+Model = Callable[[Tensor], Tensor]
+
+
+def export(source: Path | str, out: Path | str, form: str, size: int | None = None) -> float:
+    """Write the model of ``source`` to ``out`` as ``form``; the largest difference between their outputs.
+
+    Args:
+        source: a run's folder or a weights file.
+        out: the file; replaced only when the new one has passed.
+        form: "safetensors", "torch" (torch.export, .pt2) or "onnx".
+        size: height and width of the images, for a weights file that does not say them.
+
+    Raises:
+        ValueError: the form cannot be made or does not say what the model says; nothing is written then.
+        FileNotFoundError: no such model.
+    """
+    if form == "onnx":
+        need_onnx()
+    model, about = weights.load(source), weights.trained_on(source)
+    images = [_images(n, _shape(model, about, source, size)) for n in BATCHES]
+    note = json.dumps({"easybn": asdict(about) if about else None})
+    with replacing(out) as file:
+        if form == "safetensors":
+            content = weights.file_of(source).read_bytes()
+        else:
+            content = (_torch if form == "torch" else _onnx)(model, images[-1], note)
+        file.write(content)
+        file.flush()
+        written = READERS[form](Path(file.name))
+        return largest_difference(model, written, images)
+
+
+def largest_difference(model: Model, other: Model, images: list[Tensor]) -> float:
+    """Of two models' logits on ``images``; ValueError where it is more than rounding."""
+    largest = 0.0
+    for x in images:
+        with torch.no_grad():
+            expected, found = model(x), other(x)
+        gap = float((expected - found).abs().max()) if expected.shape == found.shape else float("nan")
+        if not gap <= 1e-4 * max(1.0, float(expected.abs().max())):
+            raise ValueError(f"the exported model's outputs differ by {gap:g} for {len(x)} images: nothing is written")
+        largest = max(largest, gap)
+    return largest
+
+
+def need_onnx() -> None:
+    """Raise ValueError if a package for ONNX is missing."""
+    if missing := [name for name in ONNX if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install easybn[onnx]")
+
+
+def _shape(
+    model: nn.Module, about: weights.TrainedOn | None, source: Path | str, size: int | None
+) -> tuple[int, int, int]:
+    if about is not None:
+        if size is not None and about.shape[1:] != (size, size):
+            raise ValueError(f"the model of {source} was trained on images of shape {about.shape}: leave out --size")
+        return about.shape
+    if size is None:
+        raise ValueError(f"{source} does not say the size of its images: give it, such as --size 32")
+    mean: Any = model.get_submodule("normalise").mean
+    return len(mean), size, size
+
+
+def _images(n: int, shape: tuple[int, int, int]) -> Tensor:
+    """(n, C, H, W) uniform in [0, 1], always the same ones."""
+    return Noise.of(0, "export", torch.arange(n)).uniform(*shape)
+
+
+def _program(model: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # of models that cannot be traced; torch raises a dozen kinds
+        raise ValueError(f"torch.export cannot take this model: {str(error).splitlines()[0]}") from error
+
+
+def _torch(model: nn.Module, x: Tensor, note: str) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(model, x), buffer, extra_files={"easybn.json": note})
+    return buffer.getvalue()
+
+
+def _onnx(model: nn.Module, x: Tensor, note: str) -> bytes:
+    program = _program(model, x)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the exporter's about itself
+            made = torch.onnx.export(
+                program, (x,), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
+            )
+        assert made is not None
+        made.model.metadata_props["easybn"] = note
+        return made.model_proto.SerializeToString()
+    except Exception as error:  # of unknown operators, and of versions that do not fit torch's
+        advice = "if it is not the model's fault: pip install --upgrade easybn[onnx]"
+        raise ValueError(f"torch cannot make ONNX of this model ({str(error).splitlines()[0]}); {advice}") from error
+
+
+def _read_torch(path: Path) -> Model:
+    return torch.export.load(io.BytesIO(path.read_bytes())).module()
+
+
+def _read_onnx(path: Path) -> Model:
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+READERS: dict[str, Callable[[Path], Model]] = {"safetensors": weights.load, "torch": _read_torch, "onnx": _read_onnx}

@@ -1,0 +1,111 @@
+"""One image perturbed for one model: what the model says before, after, and of what an 8-bit file keeps."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.picture import decode_picture
+from ..perturb.goal import Goal
+from ..perturb.pgd import PGD
+
+
+@dataclass(frozen=True)
+class PerturbedImage:
+    """Images of shape (C, H, W) in [0, 1] and confidences of shape (K,), which sum to 1.
+
+    Args:
+        original: as the model saw it.
+        perturbed: the result, in the ball.
+        saved: the result rounded to 8 bits, as a file holds it; no longer quite in the ball.
+        before, after, after_saved: the model's confidences in each class of the three.
+        distance, distance_saved: from the original, in the ball's norm.
+    """
+
+    original: Tensor
+    perturbed: Tensor
+    saved: Tensor
+    before: Tensor
+    after: Tensor
+    after_saved: Tensor
+    distance: float
+    distance_saved: float
+
+    @property
+    def amplification(self) -> int:
+        """The largest whole factor by which the difference still fits between black and white around grey."""
+        largest = float((self.perturbed - self.original).abs().max())
+        return max(1, int(0.5 / largest)) if largest > 0 else 1
+
+    @property
+    def difference(self) -> Tensor:
+        """(C, H, W) in [0, 1]: the amplified difference around the grey of 0.5, which is no change."""
+        return (0.5 + self.amplification * (self.perturbed - self.original)).clamp(0, 1)
+
+
+def confidences(model: nn.Module, x: Tensor) -> Tensor:
+    """(K,) the model's softmax on one image (C, H, W)."""
+    with torch.no_grad():
+        return model(x[None])[0].float().softmax(0)
+
+
+def perturb(model: nn.Module, x: Tensor, attack: PGD, goal: Goal) -> PerturbedImage:
+    """Perturb the image ``x`` (C, H, W) in [0, 1] for ``model``, which is in eval mode."""
+    moved = attack(model, x[None], goal)[0]
+    saved = (moved * 255).round() / 255
+    before, after, after_saved = (confidences(model, each) for each in (x, moved, saved))
+    near, far = (float(attack.ball.distance(x[None], each[None])) for each in (moved, saved))
+    return PerturbedImage(x, moved, saved, before, after, after_saved, near, far)
+
+
+def as_seen(content: bytes, name: str, channels: int, size: tuple[int, int] | None) -> tuple[Tensor, list[str]]:
+    """The image in ``content`` as a model takes it, and what had to be done to it.
+
+    Args:
+        name: what errors call it.
+        channels: 1 or 3.
+        size: (H, W) of the model's images; None to leave it as it is.
+
+    Returns:
+        (C, H, W) float32 in [0, 1], and a phrase for each change.
+
+    Raises:
+        ValueError: no readable image, or channels or a size that it cannot be brought to.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"the model takes {channels} channels: only images of 1 or 3 can be read from a file")
+    colours = decode_picture(content, name, 3)
+    changes, resize = [], None
+    if size is not None and colours.shape[1:] != size:
+        if size[0] != size[1]:
+            raise ValueError(f"{name}: has {_size(colours.shape[1:])} pixels, the model takes {_size(size)}")
+        resize = size[0]
+        shape = "" if colours.shape[1] == colours.shape[2] else ", the middle of the longer side"
+        changes.append(f"resized from {_size(colours.shape[1:])} to {_size(size)} pixels{shape}")
+    if channels == 1 and (colours != colours[:1]).any():
+        changes.append("colours to grey")
+    pixels = torch.from_numpy(decode_picture(content, name, channels, resize).copy())
+    return pixels.float() / 255, changes
+
+
+def class_number(text: str, classes: Sequence[str], option: str) -> int:
+    """The number of the class called ``text``, by name (in any case) or number from 0.
+
+    Raises:
+        ValueError: there is none; the message has ``option`` and the nearest name.
+    """
+    names = [name.lower() for name in classes]
+    if text.lower() in names:
+        return names.index(text.lower())
+    if text.isascii() and text.isdigit() and int(text) < len(classes):
+        return int(text)
+    near = difflib.get_close_matches(text.lower(), names, n=1)
+    hint = f" (did you mean {classes[names.index(near[0])]}?)" if near else ""
+    known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    raise ValueError(f"{option}: no class {text!r}{hint}; there are {known}, or numbers 0 .. {len(classes) - 1}")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]} x {shape[0]}"
