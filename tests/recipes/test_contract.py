@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from easybn import BranchedNorm, Training, branch_parameters, fit
 from easybn.recipes import Context, Term
@@ -163,3 +164,24 @@ def test_refuses_images_that_are_not_in_0_1_where_it_perturbs_them(recipe):
     else:
         with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
             drain(recipe, ready(recipe), x * 255, y)
+
+
+class Checkpointed(nn.Module):
+    """Computes its forward pass again in the backward pass, through whatever branch is active then."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+@RECIPES
+def test_terms_are_yielded_inside_their_route_so_that_checkpointing_is_right(recipe):
+    x, y = batch()
+    plain, inner = ready(recipe), ready(recipe)
+    drain(recipe, plain, x, y, Context(torch.arange(8)))
+    drain(recipe, Checkpointed(inner), x, y, Context(torch.arange(8)))
+    for (name, p), q in zip(plain.named_parameters(), inner.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad), name
