@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ..experiments.experiment import Experiment
+from ..experiments.experiment import Experiment, describe
+from ..train.observer import Observer
 from ..train.training import Training
 from .arguments import Parser
 
@@ -27,6 +28,8 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
     parser.add_argument("--estimate", action="store_true", help="time a few steps and say how long it will take here")
+    trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; none by default"
+    parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
     parser.add_class_arguments(Experiment, None, skip={"training"})
     parser.add_class_arguments(Training, None)
 
@@ -43,10 +46,15 @@ def run(arguments: Namespace) -> None:
         show_estimate(console, experiment, estimate(experiment, arguments.device))
         return
     folder = Path(arguments.out or default_folder(experiment))
+    observers: list[Observer] = [ProgressBar("training")]
+    if arguments.track:
+        from ..train.tracking import Tracking
+
+        observers.append(Tracking(arguments.track, folder.name, folder / "tracking", describe(experiment)))
     done = train(
         experiment,
         folder,
-        observers=[ProgressBar("training")],
+        observers=observers,
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
