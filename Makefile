@@ -10,7 +10,8 @@ demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, 
 test: .venv/installed-dev  ## the tests that CI runs
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: .venv/installed-dev  ## the long ones too
+test-all: .venv/installed-dev  ## the long ones and those of the extras too
+	$(BIN)/pip install --quiet --editable ".[onnx,track]"
 	$(BIN)/pytest -n 2
 
 lint: .venv/installed-dev

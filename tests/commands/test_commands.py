@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from easybn.cli import main
 from easybn.experiments.run import Run
+from easybn.models import load
 
 from .conftest import ENVIRONMENT
 from .test_mistakes import RECIPE
@@ -135,3 +137,13 @@ def test_train_evaluate_table(easybn):
     other = easybn("train", "--recipe", "EBN", *SMALL, "--lr", "0.2", "--out", "runs/sample-resnet_tiny-ebn-0")
     assert other.status == 2
     assert "training.lr: 0.1 -> 0.2" in other.err
+
+
+def test_a_vision_transformer_gets_branches_in_its_layer_norms(tmp_path):
+    words = ["train", "--recipe", "EBN", "--model", "timm:vit_tiny_patch16_224", "--norms", "[layer]"]
+    options = '{"img_size": 28, "patch_size": 14, "depth": 1}'
+    words += ["--model_options", options, "--train_images", "80", "--batch_size", "32", "--epochs", "1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    scores = Run(tmp_path / "run").metrics[-1]["val"]
+    assert list(scores) == ["main", "easy"]
+    assert not any("norms" in name for name in load(tmp_path / "run").state_dict())

@@ -6,14 +6,6 @@ from torch import Tensor, nn
 from easybn.data import load
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def small_net(channels: int = 3, classes: int = 4, seed: int = 0, width: int = 6) -> nn.Sequential:
     """A convolution, a batch norm with statistics of its own and a linear layer, for images of 8 x 8."""
     torch.manual_seed(seed)

@@ -16,6 +16,7 @@ OTHER = {
     "data": "cifar10",
     "model": "resnet18",
     "model_options": {"pretrained": True},
+    "norms": ("layer",),
     "validation": 0.2,
     "train_images": 100,
 }

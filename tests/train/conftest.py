@@ -7,14 +7,6 @@ from torch import Tensor, nn
 from easybn.models import resnet_tiny
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def images() -> tuple[Tensor, Tensor]:
     """96 random images, uint8 (96, 1, 8, 8), of 4 classes."""

@@ -24,6 +24,7 @@ class Experiment:
         data: sample, fashion-mnist, cifar10, cifar100, or the path of an image folder or zip.
         model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME or torchvision:NAME.
         model_options: passed on to the model, such as {pretrained: true}.
+        norms: kinds of norm layers that get branches: batch, layer, group. [layer] for a vision transformer.
         validation: share of the training images held out to watch the training by.
         train_images: use only the first so many training images; all by default.
         data_folder: where the data set lies; searched for by default.
@@ -34,6 +35,7 @@ class Experiment:
     data: str = "sample"
     model: str = "resnet_tiny"
     model_options: dict[str, Any] = field(default_factory=dict)
+    norms: tuple[str, ...] = ("batch",)
     validation: float = 0.1
     train_images: int | None = None
     data_folder: str | None = None

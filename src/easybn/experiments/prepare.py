@@ -9,6 +9,7 @@ from torch import nn
 from .. import data, models
 from ..data import Split
 from ..models import weights
+from ..norm.convert import convert
 from .experiment import Experiment
 
 
@@ -17,7 +18,7 @@ class Prepared:
     """What a training starts from.
 
     Args:
-        model: new, plain, its weights drawn by the experiment's seed.
+        model: new, with the recipe's branches, its weights drawn by the experiment's seed.
         description: what :func:`easybn.models.build` made it of.
         data: what it will be trained on.
         train, val: the training images, and those held out of them, if any.
@@ -52,6 +53,8 @@ def prepare(experiment: Experiment) -> Prepared:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _built(description)
+    if len(experiment.recipe.branches) > 1:
+        model = convert(model, experiment.recipe.branches, experiment.norms)
     trained_on = weights.TrainedOn(source.name, source.train.shape, source.classes)
     return Prepared(model, description, trained_on, train_split, val_split)
 

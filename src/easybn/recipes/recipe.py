@@ -75,7 +75,7 @@ class Recipe(ABC):
     forward pass again.
     """
 
-    branches: ClassVar[tuple[str, ...]]
+    branches: ClassVar[tuple[str, ...]] = ("main",)
 
     @abstractmethod
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]: ...
