@@ -27,8 +27,8 @@ class AdvProp(Recipe):
         target: "random" class other than the true one, or "untargeted".
         through: the branch that the perturbation is made for.
         mode: of the model meanwhile.
-        clean_weight, adv_weight: factors of the two losses; 0.5 + 0.5 is the mean, the AdvProp paper has
-            the sum, 1 + 1.
+        clean_weight: factor of the clean loss; 0.5 + 0.5 is the mean, the AdvProp paper has the sum, 1 + 1.
+        adv_weight: factor of the loss on adversarial examples.
         label_smoothing: in [0, 1), of both losses.
     """
 

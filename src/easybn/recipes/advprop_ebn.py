@@ -24,7 +24,9 @@ class AdvPropEBN(Recipe):
         attack: of the adversarial examples (random target).
         easy_attack: of the easy examples.
         mode: of the model while they are made.
-        clean_weight, adv_weight, easy_weight: factors of the three losses.
+        clean_weight: factor of the clean loss.
+        adv_weight: factor of the loss on adversarial examples.
+        easy_weight: factor of the loss on easy examples.
         label_smoothing: in [0, 1), of all losses.
     """
 

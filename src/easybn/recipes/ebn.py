@@ -26,7 +26,8 @@ class EBN(Recipe):
         attack: ball, steps, step size and start of the perturbation.
         through: the branch that the perturbation is made for (the paper does not say).
         mode: of the model meanwhile.
-        clean_weight, easy_weight: factors of the two losses.
+        clean_weight: factor of the clean loss.
+        easy_weight: factor of the loss on easy examples.
         label_smoothing: in [0, 1), of both losses.
     """
 

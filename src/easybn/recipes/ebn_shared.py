@@ -26,7 +26,8 @@ class EBNShared(Recipe):
     Args:
         ball: of the perturbation.
         step_size: in [0, 1] pixel units and the ball's norm; by default the ball's eps.
-        clean_weight, easy_weight: factors of the two losses; the first must not be 0.
+        clean_weight: factor of the clean loss, not 0.
+        easy_weight: factor of the loss on easy examples.
         label_smoothing: in [0, 1), of both losses and so of the perturbation.
     """
 
