@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # torch's threads (GNU OpenMP) wait for each other in a busy loop, by default so long that another process
+        # on the same cores makes a training several times slower; read when torch is loaded
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         command = import_module(f".commands.{name}", __package__)
         from .commands.arguments import Parser
