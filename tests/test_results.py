@@ -1,0 +1,32 @@
+"""The tables of docs/results.md are those that the committed rows give."""
+
+from pathlib import Path
+
+import pytest
+
+from easybn.experiments.run import Run
+from easybn.experiments.table import blocks
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+TEXT = (ROOT / "docs" / "results.md").read_text()
+
+
+def runs_of(study: Path) -> list[Run]:
+    return [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_tables_come_from_the_rows(study):
+    found = blocks(runs_of(study))
+    assert len(found) == 2  # either protocol
+    for block in found:
+        assert block.markdown().strip() in TEXT
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_every_run_says_how_it_was_made(study):
+    for run in runs_of(study):
+        assert run.sittings[-1]["commit"]
+        assert run.metrics[-1]["epoch"] == run.config["training"]["epochs"]
+        assert run.folder.name in TEXT
