@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from easybn.attacks.prepare import prepared
 from easybn.evaluation.clean import correct, predict
-from easybn.evaluation.prepare import prepared
 
-from .conftest import small_images, small_net
+from ..small import small_images, small_net
 
 
 def test_predictions_are_those_of_one_forward_pass_in_any_batches():

@@ -6,7 +6,7 @@ from torch import nn
 
 from easybn.evaluation import accuracy_interval, evaluate
 
-from .conftest import small_images, small_net
+from ..small import small_images, small_net
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from easybn.evaluation import evaluate
 
-from .conftest import small_images, small_net
+from ..small import small_images, small_net
 
 
 def _images(dtype: torch.dtype) -> Tensor:

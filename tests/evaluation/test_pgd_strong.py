@@ -3,12 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from easybn.attacks.prepare import prepared
+from easybn.attacks.verdict import fooled
 from easybn.evaluation import evaluate
 from easybn.evaluation.pgd import Sweep
-from easybn.evaluation.prepare import prepared
-from easybn.evaluation.verdict import fooled
 
-from .conftest import small_images, small_net
+from ..small import small_images, small_net
 
 
 def _linear(classes: int, seed: int = 0) -> nn.Sequential:

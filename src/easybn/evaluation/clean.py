@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .prepare import Prepared, Progress, silent
+from ..attacks.prepare import Prepared, Progress, silent
 
 
 @torch.no_grad()
@@ -13,7 +13,7 @@ def predict(
     """(N,) int64 on the device of ``x``: the class of largest logit.
 
     Args:
-        model: from :func:`easybn.evaluation.prepare.prepared`.
+        model: from :func:`easybn.attacks.prepare.prepared`.
         x: images in [0, 1], (N, ...), N at least 1, on any device.
         y: labels (int64, shape (N,)) that are checked against the number of logits, if given.
         batch_size: images a forward pass.

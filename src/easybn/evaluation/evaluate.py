@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attacks.prepare import Progress, prepared, silent
 from ..perturb.pgd import check_images
 from .clean import correct
 from .interval import Interval
 from .pgd import Sweep
-from .prepare import Progress, prepared, silent
 from .score import Score
 
 ATTACKS = ("clean", "pgd")

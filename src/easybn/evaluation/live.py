@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..attacks.prepare import Prepared
+from ..attacks.verdict import fooled
 from ..keyed_random import Noise
 from ..perturb.pgd import PGD
-from .prepare import Prepared
-from .verdict import fooled
 
 
 class Live(NamedTuple):

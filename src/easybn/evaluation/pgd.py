@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..attacks.objective import Objective, log_odds, margin
+from ..attacks.prepare import Prepared, Progress, silent
 from ..perturb.ball import L2, Linf
 from ..perturb.pgd import PGD
 from .live import Queue
-from .objective import Objective, log_odds, margin
 from .pgd_robustness import attack_all
 from .pgd_strong import fall
-from .prepare import Prepared, Progress, silent
 from .score import Score
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attacks.prepare import Prepared
+from ..attacks.verdict import Outcome, check_within
 from ..perturb.ball import L2, per_sample
 from ..perturb.pgd import PGD
-from .prepare import Prepared
-from .verdict import Outcome, check_within
 
 GRADIENT_STABILISER = 1e-10  # the library's, absolute
 

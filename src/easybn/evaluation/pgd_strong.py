@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..attacks.objective import Objective
+from ..attacks.verdict import Outcome, check_within
 from ..perturb.ball import per_sample
 from .live import Queue
-from .objective import Objective
-from .verdict import Outcome, check_within
 
 
 def fall(

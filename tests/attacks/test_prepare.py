@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from easybn import convert, route
+from easybn.attacks.prepare import prepared
 from easybn.evaluation import evaluate
-from easybn.evaluation.prepare import prepared
 
-from .conftest import small_images, small_net
+from ..small import small_images, small_net
 
 
 class Interrupted(Exception):

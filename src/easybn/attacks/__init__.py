@@ -1,0 +1,1 @@
+"""The attacks that evaluation uses, each batched over the points that still stand."""
