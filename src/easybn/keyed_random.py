@@ -72,6 +72,10 @@ class Noise:
         """Independent streams for another use by the same samples."""
         return Noise(_fold(self.keys, _purpose_number(purpose)))
 
+    def numbered(self, number: Tensor | int) -> "Noise":
+        """The streams of that number, or of a number of its own for each sample (int64, shape (N,))."""
+        return Noise(_fold(self.keys, number))
+
     def bits(self, n: int) -> Tensor:
         """(N, n) int64: the first n outputs of SplitMix64 started at each key."""
         count = torch.arange(1, n + 1, dtype=torch.int64, device=self.keys.device)

@@ -1,0 +1,75 @@
+"""The losses of AutoAttack (Croce & Hein, 2020), of logits in float64.
+
+``value`` is what APGD compares, ``ascent`` what it differentiates. For the cross-entropy these are two
+functions: its gradient is that of the log odds times the probability of being wrong, and where that is 0 in
+floating point the reference sees no gradient and the model looks robust. A step needs the direction alone.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from .objective import log_odds
+
+
+class Loss(ABC):
+    """A loss that an attack increases; ``y`` and ``target`` are classes, int64 (B,)."""
+
+    def value(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        """(B,) float64: the loss."""
+        return self.ascent(logits, y, target)
+
+    @abstractmethod
+    def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        """(B,) float64: a function whose gradient has the direction of the loss's."""
+
+    def weight(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        """(B,) float64: logarithm of the factor from the gradient of ``ascent`` to that of the loss."""
+        return torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy of the true class, = log(1 + exp(log odds))."""
+
+    def value(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        odds = log_odds(logits, y)
+        return odds.clamp(min=0) + torch.log1p(torch.exp(-odds.abs()))
+
+    def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        return log_odds(logits, y)
+
+    def weight(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.logsigmoid(log_odds(logits, y))
+
+
+class DLR(Loss):
+    """Difference of logits ratio, -(z_y - max other) / (z_1st - z_3rd) (equation 6).
+
+    With two classes there is no third logit: the numerator alone.
+    """
+
+    def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        z = logits.double()
+        ordered = z.sort(dim=1).values
+        rows = torch.arange(len(z), device=z.device)
+        other = torch.where(z.argmax(1) == y, ordered[:, -2], ordered[:, -1])
+        scale = ordered[:, -1] - ordered[:, -3] + 1e-12 if z.shape[1] > 2 else 1.0
+        return -(z[rows, y] - other) / scale
+
+
+class TargetedDLR(Loss):
+    """-(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2) (equation 7).
+
+    With three classes the third logit stands for the fourth too; with two the numerator stands alone.
+    """
+
+    def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        z = logits.double()
+        ordered = z.sort(dim=1).values
+        rows = torch.arange(len(z), device=z.device)
+        classes = z.shape[1]
+        scale: Tensor | float = 1.0
+        if classes > 2:
+            scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -min(4, classes)]) + 1e-12
+        return -(z[rows, y] - z[rows, target]) / scale

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+from easybn import L2, Linf
+from easybn.attacks.apgd import APGD, checkpoints
+from easybn.attacks.prepare import prepared
+from easybn.attacks.tracks import Tracks
+
+from ..small import small_images, small_net
+
+
+def tracks_of(x: torch.Tensor, y: torch.Tensor, target: torch.Tensor | None = None) -> Tracks:
+    zeros = torch.zeros(len(x), dtype=torch.int64)
+    far = torch.full((len(x),), torch.inf, dtype=torch.float64)
+    return Tracks(
+        row=torch.arange(len(x)), label=y, target=zeros - 1 if target is None else target, number=zeros,
+        key=torch.arange(len(x)), age=zeros, centre=x, point=x, reach=far, margin=far, forwards=zeros, backwards=zeros,
+    )  # fmt: skip
+
+
+def test_the_step_size_is_checked_where_the_paper_says():
+    assert list(checkpoints(100)) == [21, 40, 56, 69, 79, 86, 92, 98]
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr", "t"])
+@pytest.mark.parametrize("ball", [Linf(0.03), L2(0.3)], ids=["linf", "l2"])
+def test_a_hundred_iterations_are_those_of_the_reference(ball, loss):
+    """In float64, from the same start, without leaving at a success: the same losses and the same best images."""
+    net, x = small_net(classes=6).double(), small_images(24, dtype=torch.float64)
+    y = net(x).argmax(1)
+    attack = APGD(ball, loss)
+    target = net(x).sort(dim=1)[1][:, -2]
+    tracks = tracks_of(x, y, target)
+    attack.begin(tracks)
+    start = tracks["point"].clone()
+    with prepared(net) as model:
+        for _ in range(101):
+            attack.look(model, tracks)
+            attack.move(model, tracks)
+            tracks["age"] = tracks["age"] + 1
+    norm = "Linf" if isinstance(ball, Linf) else "L2"
+    peer = (APGDAttack_targeted if loss == "t" else APGDAttack)(net, norm=norm, eps=float(ball.eps), n_iter=100)
+    if loss == "t":
+        peer.y_target = target
+    else:
+        peer.loss = loss
+    peer.init_hyperparam(x)
+    torch.set_default_dtype(torch.float64)  # the reference allocates its history in the default type
+    try:
+        best, _, best_loss, _ = peer.attack_single_run(x, y, x_init=start)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert tracks["best_loss"].tolist() == pytest.approx(best_loss.tolist(), rel=1e-6)
+    assert float((tracks["best"] - best).abs().max()) < 1e-6
