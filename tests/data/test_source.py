@@ -106,13 +106,17 @@ def test_statistics_are_those_of_the_training_images_alone() -> None:
     assert made.classes == ("0", "1", "2", "3", "4")
 
 
-def test_the_first_images_have_statistics_of_their_own() -> None:
-    made = source().first(20)
-    assert torch.equal(made.train.images, source().train.images[:20])
+def test_a_part_has_every_class_and_statistics_of_its_own() -> None:
+    images, labels = source().train.images[:50], torch.arange(50) // 10  # sorted by class, as folders are
+    made = Source.from_splits("sorted", source().classes, Split(images, labels), source().test).part(20)
+    assert made.train.labels.bincount().tolist() == [4, 4, 4, 4, 4]
+    home = (made.train.images[:, None] == images).flatten(2).all(2).long().argmax(1)
+    assert torch.equal(made.train.labels, labels[home])
+    assert home.diff().min() > 0  # file order, none twice
     assert made.mean == pytest.approx(made.train.images.double().mean((0, 2, 3)) / 255, abs=1e-12)
     assert len(made.test) == 10
     with pytest.raises(DataError, match=r"1 \.\. 50"):
-        source().first(51)
+        source().part(51)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

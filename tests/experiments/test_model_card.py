@@ -20,7 +20,7 @@ def test_a_run_has_one(finished_run, monkeypatch):
     assert about == TrainedOn("sample", (1, 28, 28), about.classes)
     assert about.classes[1] == "Trouser"
     assert found["model"] == "resnet_tiny, 77,754 parameters"
-    assert found["data"] == "sample, its first 100 training images"
+    assert found["data"] == "sample, 100 of its training images"
     assert found["attack.ball.eps"] == str(1 / 255)
     assert found["attack.ball"] == "Linf"
     assert (found["epochs"], found["batch_size"], found["schedule"], found["seed"]) == ("2", "40", "Cosine", "1")

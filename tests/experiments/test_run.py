@@ -28,7 +28,7 @@ with Run(Path(sys.argv[1])).locked():
 
 
 def test_a_finished_run_is_what_fit_makes(finished_run):
-    source = data.load("sample").first(100)
+    source = data.load("sample").part(100)
     kept, val = source.holdout(20, seed=1)
     torch.manual_seed(1)
     model = models.build("resnet_tiny", 10, 1, source.mean, source.std)
@@ -132,7 +132,7 @@ def test_train_and_validation_images_are_disjoint(monkeypatch, tmp_path):
     ids = [{image.numpy().tobytes() for image in split.images} for split in seen.values()]
     assert [len(s) for s in seen.values()] == [80, 20]
     assert not ids[0] & ids[1]
-    assert ids[0] | ids[1] == {image.numpy().tobytes() for image in data.load("sample").train.images[:100]}
+    assert ids[0] | ids[1] == {image.numpy().tobytes() for image in data.load("sample").part(100).train.images}
     with pytest.raises(ZeroDivisionError):
         train(replace(TINY, validation=0.0), tmp_path / "b")
     assert seen["val"] is None

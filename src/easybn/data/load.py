@@ -34,7 +34,7 @@ def load(
         folder: where the files of a named data set are; the only place that is then looked into. By
             default ``$EASYBN_DATA``, the cache folder, and where the system keeps it.
         download: fetch a named data set that is not found.
-        limit: take only the first so many training images.
+        limit: take only so many training images, every class in proportion.
         channels: of an image folder: 3 (the default: RGB) or 1 (grey).
         resize: of an image folder: the height and width to bring all images to.
         test_fraction: of an image folder without test images: the share to draw as such.
@@ -72,7 +72,7 @@ def load(
         meant = f"did you mean {near[0]!r}? " if near else ""
         known = ", ".join(NAMES)
         raise DataError(f"unknown data set {name!r}: {meant}known are {known}, and the path of an image folder or zip")
-    return source if limit is None else source.first(limit)
+    return source if limit is None else source.part(limit)
 
 
 def _is_path(name: str) -> bool:

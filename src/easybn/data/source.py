@@ -177,13 +177,18 @@ class Source:
             classes = [str(label) for label in range(count)]
         return cls.from_splits(name, classes, train, test)
 
-    def first(self, n: int) -> "Source":
-        """The same with only the first ``n`` training images, in file order, and their statistics."""
+    def part(self, n: int) -> "Source":
+        """The same with only ``n`` of the training images, every class in proportion, and their statistics.
+
+        They are drawn by a name of their own, the same for every seed, and stay in file order: the first ``n``
+        of a folder of classes would be of one class alone.
+        """
         if not 0 < n <= len(self.train):
             raise DataError(f"{self.name}: a limit must be in 1 .. {len(self.train)}, its training images, got {n}")
         if n == len(self.train):
             return self
-        train = Split(self.train.images[:n], self.train.labels[:n])
+        _, rows = draw(self.train.labels, n, 0, "part", proportional=True)
+        train = Split(self.train.images[rows], self.train.labels[rows])
         return self.from_splits(self.name, self.classes, train, self.test)
 
     def holdout(self, n: int, seed: int) -> tuple[Split, Split]:

@@ -26,7 +26,8 @@ class Experiment:
         model_options: passed on to the model, such as {pretrained: true}.
         norms: kinds of norm layers that get branches: batch, layer, group. [layer] for a vision transformer.
         validation: share of the training images held out to watch the training by.
-        train_images: use only the first so many training images; all by default.
+        train_images: use only so many training images, every class in proportion, the same ones for every seed;
+            all by default.
         data_folder: where the data set lies; searched for by default.
         training: epochs, rates and the rest.
     """

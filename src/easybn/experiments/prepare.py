@@ -69,4 +69,4 @@ def _built(description: dict[str, Any]) -> nn.Module:
 def load_data(experiment: Experiment) -> data.Source:
     """The experiment's data set, cut to the images asked for."""
     source = data.load(experiment.data, folder=experiment.data_folder)
-    return source if experiment.train_images is None else source.first(experiment.train_images)
+    return source if experiment.train_images is None else source.part(experiment.train_images)
