@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from easybn import convert, route
+from easybn.attacks import fast as fast_module
+from easybn.attacks.fold import Folded, folded
 from easybn.attacks.prepare import prepared
 from easybn.evaluation import evaluate
 
@@ -139,3 +141,234 @@ def test_outputs_that_are_no_logits(head, error, message):
 
     with pytest.raises(error, match=message):
         evaluate(Model(), small_images(5), torch.zeros(5, dtype=torch.int64))
+
+
+class Custom(nn.Module):
+    """A small net in ``inner`` and what the forward pass does with it."""
+
+    def __init__(self, forward, **attributes):
+        super().__init__()
+        self.inner, self.run = small_net(), forward
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        self.eval()
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def _gradient(call, x):
+    point = x.clone().requires_grad_()
+    return torch.autograd.grad(call(point)[:, 0].sum(), point)[0]
+
+
+def _leaves(node, found=None):
+    """The tensors that a graph would accumulate gradients in."""
+    found = [] if found is None else found
+    if hasattr(node, "variable"):
+        found.append(node.variable)
+    for after, _ in node.next_functions:
+        if after is not None:
+            _leaves(after, found)
+    return found
+
+
+def test_steps_are_taken_on_a_folded_copy_and_verdicts_on_the_model():
+    model, x = small_net(), small_images(20, seed=3)
+    expected, gradient = model(x).detach(), _gradient(model, x)
+    with prepared(model, probe=small_images(4)) as ready:
+        assert ready.model is model
+        assert ready.notes == ()
+        assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
+        assert isinstance(ready.fast[1], nn.Identity)
+        assert ready.fast[0].weight.is_contiguous(memory_format=torch.channels_last)
+        seen = ready.load(x)
+        torch.testing.assert_close(ready(seen), expected)
+        torch.testing.assert_close(_gradient(ready, seen), gradient)
+        assert torch.equal(ready.original(seen), model(seen))
+    assert isinstance(model[1], nn.BatchNorm2d)
+
+
+def test_without_a_probe_the_model_itself_serves():
+    model, x = small_net(), small_images(3)
+    with prepared(model) as ready:
+        assert ready.fast is None
+        assert ready.preparation == "as found"
+        assert torch.equal(ready(x), ready.original(x))
+
+
+def test_no_weight_is_in_the_graph():
+    x = small_images(3).requires_grad_()
+    with prepared(_awkward(), probe=small_images(4)) as ready:
+        for call in (ready, ready.original):
+            leaves = _leaves(call(x).grad_fn)
+            assert leaves
+            assert all(leaf is x for leaf in leaves)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_model_comes_back_as_it_was_with_a_copy(context, interrupted):
+    model = _awkward()
+    model[2].register_forward_hook(lambda *_: None)
+    before, hooks = _fingerprint(model), [dict(m._forward_hooks) for m in model.modules()]
+    random = torch.get_rng_state()
+    with context():
+        try:
+            with prepared(model, probe=torch.full((3, 3, 8, 8), 0.5)) as ready:
+                assert ready.fast is not None
+                assert _gradient(ready, ready.load(small_images(2))).abs().sum() > 0
+                if interrupted:
+                    raise Interrupted
+        except Interrupted:
+            pass
+    assert _same(before, _fingerprint(model))
+    assert hooks == [dict(m._forward_hooks) for m in model.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_branches_are_folded_through_the_active_one():
+    model, x = convert(small_net()), small_images(5)
+    model[1].norms["easy"].bias.data.uniform_(-3, 3)
+    for branch in ("main", "easy"):
+        with route(model, branch), prepared(model, probe=small_images(4)) as ready:
+            assert ready.preparation.startswith("1 of 1 batch norms folded")
+            torch.testing.assert_close(ready(ready.load(x)), model(x))
+
+
+def _falls_back(model, said, **options):
+    """No copy, a note that says why, and the model's own logits."""
+    x = small_images(5)
+    with prepared(model, probe=small_images(8, seed=2), **options) as ready:
+        assert ready.fast is None
+        assert ready.preparation == "as found"
+        assert said in ready.notes[-1]
+        assert torch.equal(ready(ready.load(x)), ready.original(ready.load(x)))
+        return ready.notes
+
+
+def test_a_convolution_whose_output_is_used_beside_its_norm():
+    def skip(m, x):
+        z = m.inner[0](x)
+        return m.inner[2:](m.inner[1](z) + z)
+
+    model, x = Custom(skip), small_images(5)
+    expected = model(x)
+    notes = _falls_back(model, "folding batch norms was given up after a check on 8 images: logits differ")
+    assert len(notes) == 1
+    assert torch.equal(model(x), expected)
+
+
+def test_a_wrong_fold_is_found_out(monkeypatch):
+    def broken(model, x):
+        fold = folded(model, x)
+        fold.model[0].bias.data *= 1.01
+        return fold
+
+    monkeypatch.setattr(fast_module, "folded", broken)
+    _falls_back(small_net(), "folding batch norms was given up after a check on 8 images: logits differ")
+
+
+def test_a_copy_with_right_logits_and_wrong_gradients_is_found_out(monkeypatch):
+    def masking(model, x):
+        return Folded(Custom(lambda m, x: m.inner(x.detach()) + 0 * m.inner(x)), 1, 1)
+
+    monkeypatch.setattr(fast_module, "folded", masking)
+    _falls_back(small_net(), "the cosine between input gradients is 0.0")
+
+
+def test_a_model_that_cannot_be_copied():
+    model = Custom(lambda m, x: m.inner(x), generator=(value for value in ()))
+    _falls_back(model, "given up after a check on 8 images: TypeError: cannot pickle 'generator' object")
+
+
+def test_a_randomised_model_is_used_as_it_is():
+    model = Custom(lambda m, x: m.inner(x + 0.1 * torch.randn_like(x)))
+    random = torch.get_rng_state()
+    with prepared(model, probe=small_images(4)) as ready:
+        assert ready.fast is None
+        assert "two passes of the model differ" in ready.notes[0]
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_model_without_gradients_is_used_as_it_is():
+    _falls_back(Custom(lambda m, x: m.inner(x).detach()), "no input gradient to compare a copy with: RuntimeError")
+
+
+def test_weights_of_low_precision_are_used_as_they_are():
+    _falls_back(small_net().to(torch.bfloat16), "the weights are torch.bfloat16")
+
+
+def test_without_folding_there_is_nothing_to_copy():
+    with prepared(small_net(), probe=small_images(4), fold=False) as ready:
+        assert ready.fast is None
+        assert ready.notes == ()
+
+
+def test_float64_stays_float64():
+    model, x = small_net().double(), small_images(5)
+    with prepared(model, probe=x) as ready:
+        assert ready.fast is not None
+        torch.testing.assert_close(ready(ready.load(x)), model(x.double()), rtol=0, atol=1e-12)
+
+
+def test_bf16_serves_the_steps_alone():
+    model, x = small_net(), small_images(20, seed=5)
+    expected = model(x).detach()
+    with prepared(model, probe=small_images(8), precision="bf16") as ready:
+        assert ready.notes == ()
+        assert ready.preparation.endswith("bf16")
+        seen = ready.load(x)
+        assert ready(seen).dtype == torch.float32
+        assert torch.equal(ready(seen), ready(seen).bfloat16())
+        torch.testing.assert_close(ready(seen).detach(), expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+        assert _gradient(ready, seen).dtype == torch.float32
+        assert torch.equal(ready.original(seen), model(seen))
+
+
+def test_bf16_is_given_up_before_folding():
+    # bfloat16 has 8 bits: near 200 the next number is 1 away
+    def narrow(m, x):
+        return (m.inner(x) + 200) - 200
+
+    with prepared(Custom(narrow), probe=small_images(8), precision="bf16") as ready:
+        assert len(ready.notes) == 1
+        assert ready.notes[0].startswith("bf16 was given up after a check on 8 images: logits differ by")
+        assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_a_compiled_copy_serves_batches_of_any_size():
+    model = small_net()
+    with prepared(model, probe=small_images(8), compile=True) as ready:
+        assert ready.notes == ()
+        assert ready.preparation.endswith("compiled")
+        for n in (1, 3, 20):
+            x = ready.load(small_images(n, seed=n))
+            torch.testing.assert_close(ready(x), model(x))
+            torch.testing.assert_close(_gradient(ready, x), _gradient(model, x))
+
+
+def test_a_compiler_that_fails_is_given_up(monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with prepared(small_net(), probe=small_images(4), compile=True) as ready:
+        assert ready.notes == ("torch.compile was given up after a check on 4 images: RuntimeError: no compiler",)
+        assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bf16"}, "pass probe="),
+        ({"compile": True}, "pass probe="),
+        ({"precision": "16"}, "unknown precision '16'; known: 32, bf16"),
+        ({"probe": small_images(0)}, "one image or more"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ValueError, match=message), prepared(small_net(), **options):
+        pass

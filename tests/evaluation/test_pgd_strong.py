@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from easybn.attacks.prepare import prepared
 from easybn.attacks.verdict import fooled
 from easybn.evaluation import evaluate
-from easybn.evaluation.pgd import Sweep
+from easybn.evaluation.choice import Choice
 
 from ..small import small_images, small_net
 
@@ -168,7 +168,7 @@ def test_a_point_that_is_wrong_is_not_attacked_and_not_robust():
     model, x = Counting().eval(), small_images(30)
     y = (model(x).argmax(1) + 1) % 3
     model.images = 0
-    found = evaluate(model, x, y, eps=0.3)
+    found = evaluate(model, x, y, eps=0.3, fold=False)
     assert model.images == 30  # the clean pass alone
     assert not found.robust.any()
     assert found.scores[1].max_perturbation == 0
@@ -188,7 +188,7 @@ def test_fallen_points_cost_nothing():
     x = torch.full((400, 1, 2, 2), 0.5)
     y = torch.zeros(400, dtype=torch.int64)
     x[::4, 0, 0, 0] = 1.0  # these 100 stand
-    found = evaluate(model, x, y, eps=0.4, steps=40, batch_size=64)
+    found = evaluate(model, x, y, eps=0.4, steps=40, batch_size=64, fold=False)
     assert torch.equal(found.robust, torch.arange(400) % 4 == 0)
     # the others fall when 9 steps of 0.025 have brought them 0.3 / sqrt(2) = 0.212: 10 passes and 1 that verifies
     assert model.images == 400 + 300 * 11 + 2 * 100 * 41
@@ -229,8 +229,12 @@ def test_what_fell_at_a_smaller_radius_stays_fallen_unless_sharing_is_off():
 def test_the_margin_loss_runs_on_the_survivors_only(problem):
     model, x, y = problem
     totals = {}
-    found = evaluate(model, x, y, eps=0.25, steps=5, progress=lambda d, t, what: totals.__setitem__(what, t))
-    first, second = totals["pgd l2 0.25 cross-entropy"], totals["pgd l2 0.25 margin"]
+
+    def progress(done: int, total: int, what: str) -> None:
+        totals[what.partition(",")[0]] = total
+
+    found = evaluate(model, x, y, eps=0.25, steps=5, progress=progress)
+    first, second = totals["pgd-ce 0.25"], totals["pgd-margin 0.25"]
     assert first == int(found.clean.sum()) * 6
     assert int(found.robust.sum()) * 6 <= second < first
 
@@ -239,10 +243,11 @@ def test_progress_goes_up_to_its_total_after_every_iteration(problem):
     model, x, y = problem
     for protocol in ("strong", "robustness"):
         calls: dict[str, list[tuple[int, int]]] = {}
-        evaluate(
-            model, x, y, eps=0.25, steps=8, batch_size=15, protocol=protocol,
-            progress=lambda done, total, what, calls=calls: calls.setdefault(what, []).append((done, total)),
-        )  # fmt: skip
+
+        def progress(done: int, total: int, what: str, calls: dict = calls) -> None:
+            calls.setdefault(what.partition(",")[0], []).append((done, total))
+
+        evaluate(model, x, y, eps=0.25, steps=8, batch_size=15, protocol=protocol, progress=progress)
         assert len(calls) == (3 if protocol == "strong" else 2)
         for seen in calls.values():
             done = [d for d, _ in seen]
@@ -269,11 +274,11 @@ def test_thin_successes_are_continued_and_count_in_the_end(beyond):
     assert sure.all() == beyond
 
 
-def test_sweep_refuses_what_makes_no_sense():
+def test_a_choice_that_makes_no_sense_is_refused(problem):
     with pytest.raises(ValueError, match="no random start"):
-        Sweep("l2", [0.5], "robustness", random_start=True)
+        Choice(("pgd",), "l2", "robustness", random_start=True)
     with pytest.raises(ValueError, match="one radius or more"):
-        Sweep("l2", [])
+        evaluate(*problem, eps=[])
 
 
 def test_verdicts_of_a_confident_net_do_not_depend_on_its_temperature(problem):

@@ -1,7 +1,7 @@
 """APGD: projected gradient ascent with momentum that halves its own step size (Croce & Hein, 2020, algorithm 1)."""
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, Try, finite_gradient, targets
+from .attack import Attack, Try, counted, look_ahead, targets
 from .losses import DLR, CrossEntropy, Loss, TargetedDLR
 from .prepare import Prepared
 from .tracks import Tracks
@@ -84,29 +84,27 @@ class APGD(Attack):
         )  # fmt: skip
 
     def look(self, model: Prepared, tracks: Tracks) -> Tensor:
-        y, target = tracks["label"], tracks["target"]
-        if (tracks["age"] >= self.iterations).all():  # nothing moves after the last look
-            tracks.spent(forwards=self.eot)
-            with torch.no_grad():
-                for _ in range(self.eot):
-                    logits = model(tracks["point"])
-            tracks["loss"] = self._loss.value(logits, y, target)
-            return logits
-        total, scale = torch.zeros_like(tracks["point"]), torch.full_like(tracks["best_loss"], -torch.inf)
-        for _ in range(self.eot):
-            point = tracks["point"].detach().requires_grad_()
-            logits = model(point)
-            ascent = self._loss.ascent(logits, y, target)
-            (gradient,) = torch.autograd.grad(ascent.sum(), point)
-            logits = logits.detach()
-            # the mean of the loss's own gradients, relative to the largest of their factors, which may underflow
-            weight = self._loss.weight(logits, y, target)
-            larger = torch.maximum(scale, weight)
-            total = total * _factor(scale - larger, total) + finite_gradient(gradient) * _factor(weight - larger, total)
-            scale = larger
-        tracks.spent(forwards=self.eot, backwards=self.eot)
-        tracks["gradient"], tracks["loss"] = total, self._loss.value(logits, y, target)
+        logits = look_ahead(model, tracks, self.iterations, partial(self._climb, model, tracks))
+        tracks["loss"] = self._loss.value(logits, tracks["label"], tracks["target"])
         return logits
+
+    def _climb(self, model: Prepared, tracks: Tracks, rows: Tensor) -> Tensor:
+        y, target, point = tracks["label"][rows], tracks["target"][rows], tracks["point"][rows].detach()
+        total, scale = torch.zeros_like(point), torch.full((len(point),), -torch.inf, dtype=torch.float64)
+        scale = scale.to(point.device)
+        for _ in range(self.eot):
+            point.requires_grad_()
+            logits = model(point)
+            (gradient,) = torch.autograd.grad(self._loss.ascent(logits, y, target).sum(), point)
+            point, gradient = point.detach(), counted(tracks, rows, gradient)
+            # the mean of the loss's own gradients, relative to the largest of their factors, which may underflow
+            weight = self._loss.weight(logits.detach(), y, target)
+            larger = torch.maximum(scale, weight)
+            total = total * _factor(scale - larger, total) + gradient * _factor(weight - larger, total)
+            scale = larger
+        tracks.spent(rows, forwards=self.eot, backwards=self.eot)
+        tracks.put(rows, gradient=total)
+        return logits.detach()
 
     def move(self, model: Prepared, tracks: Tracks) -> None:
         self._remember(tracks)

@@ -1,6 +1,7 @@
 """What the evaluation attacks have in common: begin, look, move, each row by itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -65,12 +66,36 @@ class Attack(ABC):
         """The next image to look at, for the rows that are still there."""
 
 
+def look_ahead(model: Prepared, tracks: Tracks, moves: int, climb: Callable[[Tensor], Tensor]) -> Tensor:
+    """(B, K) logits of ``tracks["point"]``, by ``climb`` for the rows that will move once more.
+
+    Args:
+        moves: of a try; rows of that age are looked at for the last time, and need no gradient.
+        climb: logits of the rows of a mask (bool, (B,)); it leaves their gradients in columns.
+    """
+    going = tracks["age"] < moves
+    if going.all():
+        return climb(going)
+    tracks.spent(~going, forwards=1)
+    with torch.no_grad():
+        last = model(tracks["point"][~going])
+    if not going.any():
+        return last
+    logits = last.new_empty(tracks.count, last.shape[1])
+    logits[~going], logits[going] = last, climb(going).to(last.dtype)
+    return logits
+
+
 def targets(classes: int, most: int = 9) -> int:
     """How many target classes: ``most``, or all others if there are fewer."""
     return min(most, classes - 1)
 
 
-def finite_gradient(gradient: Tensor) -> Tensor:
-    """(B, ...) the gradient, zero for a row where any of it is NaN or infinite."""
-    finite = gradient.flatten(1).isfinite().all(1)
-    return gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))
+def counted(tracks: Tracks, rows: Tensor, gradient: Tensor) -> Tensor:
+    """(n, ...) gradients of the n rows of a mask, zero where any of it is NaN or infinite; either kind is counted."""
+    largest = gradient.flatten(1).abs().amax(1)  # NaN where there is one
+    finite = largest.isfinite()
+    for name, kind in (("non_finite", ~finite), ("zero_gradients", largest == 0)):
+        if kind.any():
+            tracks[name] = tracks[name].index_add(0, rows.nonzero()[:, 0], kind.long())
+    return gradient if finite.all() else gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))

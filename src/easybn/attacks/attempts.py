@@ -18,6 +18,8 @@ COLUMNS = {
     "margin": torch.float64,
     "forwards": torch.int64,
     "backwards": torch.int64,
+    "non_finite": torch.int64,
+    "zero_gradients": torch.int64,
 }
 
 
@@ -29,7 +31,8 @@ class Attempts:
         columns: of R rows each: ``row`` the point, ``target`` the rank of the target class (0 for none),
             ``restart``, ``finished`` (False: given up because another try at the point had succeeded),
             ``iteration`` at which it fell or ended, ``distance`` of its nearest adversarial image (infinite if
-            there is none), ``margin`` of the original model there, ``forwards`` and ``backwards`` spent on it.
+            there is none), ``margin`` of the original model there, ``forwards`` and ``backwards`` spent on it,
+            gradients that were ``non_finite``, and ``zero_gradients`` throughout.
         nearest: float64 (n,), distance of each point's kept adversarial image, infinite if there is none.
         images: (n, ...), the adversarial images; undefined where ``nearest`` is infinite.
     """

@@ -19,7 +19,10 @@ from .tracks import Tracks, stacked
 Tick = Callable[[int, int, int], None]
 """``tick(done, total, left)``: looks accounted for and in all, points that still stand."""
 State = dict[str, Any]
-RESULT = ("row", "number", "age", "reach", "margin", "forwards", "backwards", "finished")
+RESULT = (
+    "row", "number", "age", "reach", "margin", "forwards", "backwards", "finished",
+    "non_finite", "zero_gradients",
+)  # fmt: skip
 
 
 def no_tick(done: int, total: int, left: int) -> None:
@@ -43,7 +46,8 @@ class Drive:
         seed: of all that is random.
         batch_size: rows at a time, at most.
         beside: where fewer rows than that are busy, further tries of the same points run at their side.
-        save: called with a state about every ``save_seconds``.
+        save: called with a state about every ``save_seconds``. The state is written, or copied, before it returns:
+            the run goes on in the same memory.
     """
 
     model: Prepared
@@ -106,23 +110,20 @@ class Drive:
     def _tracks(self, rows: Tensor, numbers: Tensor) -> Tracks:
         tries = self.attack.tries(self.ranking.shape[1] + 1)
         centre = self.model.load(self.x[rows.to(self.x.device)])
-        device, zeros = centre.device, torch.zeros(len(rows), dtype=torch.int64, device=centre.device)
         rank = torch.tensor([each.target for each in tries])[numbers]
         target = self.ranking.cpu()[rows, (rank - 1).clamp(min=0)].where(rank > 0, torch.tensor(-1))
         noise = Noise.of(self.seed, f"attacks/{self.attack.name}", self.ids.cpu()[rows]).numbered(numbers)
-        far = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=device)
-        tracks = Tracks(
-            row=rows.to(device), label=self.y.to(device)[rows.to(device)], target=target.to(device),
-            number=numbers.to(device), key=noise.keys.to(device), age=zeros, centre=centre, point=centre,
-            reach=far, margin=far * torch.nan, forwards=zeros, backwards=zeros,
-        )  # fmt: skip
+        tracks = Tracks.begun(rows, self.y.cpu()[rows], target, numbers, noise.keys, centre)
         self.attack.begin(tracks)
         return tracks
 
     def _keep(self, best: Tensor, images: Tensor, sure: Tensor) -> None:
         """Keep the images of the rows ``best`` where they are surer or nearer than what their point has."""
+        if not best.any():
+            return
         reach, index = self.live["reach"].cpu(), self.live["row"].cpu()
-        for i in best.nonzero()[:, 0].tolist():
+        # two tries may succeed at a point in one step: the sure one goes last, and stays
+        for i in torch.cat([rows.nonzero()[:, 0] for rows in (best & ~sure, best & sure)]).tolist():
             row = int(index[i])
             if reach[i] < self.nearest[row] or (self.attack.bounded and sure[i]):
                 self.nearest[row], self.images[row] = reach[i], images[i].to(self.images)

@@ -1,8 +1,11 @@
-"""A model made ready for attack, and given back as it was found."""
+"""A model made ready for attack, and given back as it was found.
+
+Attacks take their steps from a fast copy, if there are images to check it on; verdicts are the model's own.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..modes import evaluating
 from ..norm.branched import BranchedNorm
+from .fast import Options, fast_copy
+
+PROBES = 16
+"""Images of a probe batch that are used, at most."""
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``: work done and to do, in whole units of what is being done."""
@@ -23,17 +30,23 @@ def silent(done: int, total: int, what: str) -> None:
 class Prepared:
     """What an attack sees of a model: a function from images to logits, and where and how to call it.
 
+    Calling it is for the steps of an attack; verdicts and reported logits are those of :meth:`original`.
+
     Args:
         model: the user's model itself, in eval mode and without weight gradients for as long as it is prepared.
         device: of its parameters; None if it has none.
         dtype: of its parameters; None if it has none.
-        notes: what a reader of the result should know about how the model was found.
+        notes: what a reader of the result should know about how the model was found, and what was given up.
+        fast: a copy that stands for the model where gradients are taken; None if the model itself does.
+        preparation: what was done to the copy.
     """
 
     model: nn.Module
     device: torch.device | None
     dtype: torch.dtype | None
     notes: tuple[str, ...] = ()
+    fast: Callable[[Tensor], Tensor] | None = None
+    preparation: str = "as found"
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -45,13 +58,20 @@ class Prepared:
         return _channels_last(x.detach().to(self.device or x.device, self.image_dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, K) logits of ``x`` (N, ...), which keeps its graph.
+        """(N, K) logits of ``x`` (N, ...), which keeps its graph, by the fast copy if there is one.
 
         Raises:
             TypeError: the model does not return a tensor.
             ValueError: the tensor is not (N, K) with at least two classes.
         """
-        logits = self.model(_channels_last(x.to(self.dtype or x.dtype)))
+        return self._logits(self.fast or self.model, x)
+
+    def original(self, x: Tensor) -> Tensor:
+        """(N, K) logits of ``x`` (N, ...) by the user's own model in its own precision; raises as a call does."""
+        return self._logits(self.model, x)
+
+    def _logits(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        logits = call(_channels_last(x.to(self.dtype or x.dtype)))
         if not isinstance(logits, Tensor):
             raise TypeError(f"the model must return a tensor of logits, got {type(logits).__name__}: wrap the model")
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
@@ -61,11 +81,30 @@ class Prepared:
 
 
 @contextmanager
-def prepared(model: nn.Module) -> Iterator[Prepared]:
+def prepared(
+    model: nn.Module, *, probe: Tensor | None = None, fold: bool = True, compile: bool = False, precision: str = "32"
+) -> Iterator[Prepared]:
     """``model`` in eval mode, its parameters without gradient, inside the block; exactly as it was after it.
 
     Works under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
+
+    Args:
+        model: images (N, ...) in [0, 1] to logits (N, K).
+        probe: images in [0, 1], (n, ...), n >= 1, like those to be attacked; the first 16 are used. With them
+            a fast copy of the model is made, and compared with the model in logits and input gradients;
+            whatever makes the copy fail or differ is given up, and noted. Without them there is no copy.
+        fold: batch norms of the copy into the layers before them.
+        compile: the copy, by ``torch.compile``; not for attacks that keep a graph (``retain_graph``), as FAB does.
+        precision: of the copy, "32" for the model's own or "bf16".
+
+    Raises:
+        ValueError: an unknown precision, an empty probe, options that need a probe without one.
     """
+    options = Options(fold, compile, precision)
+    if probe is None and (compile or precision != "32"):
+        raise ValueError("compile and bf16 are checked on images before they are used: pass probe=")
+    if probe is not None and not len(probe):
+        raise ValueError("the probe must hold one image or more, got none")
     example = next((p for p in model.parameters() if p.is_floating_point()), None)
     notes = tuple(_notes(model))
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -73,12 +112,21 @@ def prepared(model: nn.Module) -> Iterator[Prepared]:
         for parameter in learning:
             parameter.requires_grad_(False)
         with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-            yield Prepared(
+            plain = Prepared(
                 model, None if example is None else example.device, None if example is None else example.dtype, notes
             )
+            yield plain if probe is None else _accelerated(plain, probe[:PROBES], options)
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def _accelerated(plain: Prepared, probe: Tensor, options: Options) -> Prepared:
+    # a clone, since a caller's inference tensor can have no gradient
+    x = plain.load(probe.clone())
+    fast, notes = fast_copy(plain.model, x.to(plain.dtype or x.dtype), options)
+    known = replace(plain, notes=(*plain.notes, *notes))
+    return known if fast is None else replace(known, fast=fast.call, preparation=fast.preparation)
 
 
 def _channels_last(x: Tensor) -> Tensor:

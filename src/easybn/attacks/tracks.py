@@ -24,10 +24,25 @@ class Tracks(dict[str, Tensor]):
     ``margin``    float64 (B,)        by how much the original model is wrong there; NaN if none
     ``forwards``  int64 (B,)          forward passes spent on it
     ``backwards`` int64 (B,)          backward passes spent on it
+    ``non_finite`` int64 (B,)         gradients that were NaN or infinite somewhere
+    ``zero_gradients`` int64 (B,)     gradients that were zero everywhere
     ============  ==================  ==========================================================
 
     An attack adds columns of its own; they are kept and dropped with the rows.
     """
+
+    @classmethod
+    def begun(cls, row: Tensor, label: Tensor, target: Tensor, number: Tensor, key: Tensor, centre: Tensor) -> "Tracks":
+        """Tries about to begin, on the device of ``centre``, with all columns of the table above."""
+        device = centre.device
+        zeros = torch.zeros(len(row), dtype=torch.int64, device=device)
+        far = torch.full((len(row),), torch.inf, dtype=torch.float64, device=device)
+        names = {"row": row, "label": label, "target": target, "number": number, "key": key}
+        counts = ("age", "forwards", "backwards", "non_finite", "zero_gradients")
+        return cls(
+            {name: column.to(device) for name, column in names.items()},
+            centre=centre, point=centre, reach=far, margin=far * torch.nan, **dict.fromkeys(counts, zeros),
+        )  # fmt: skip
 
     @property
     def count(self) -> int:
@@ -46,7 +61,11 @@ class Tracks(dict[str, Tensor]):
 
     def put(self, mask: Tensor, **values: Tensor) -> None:
         """In the rows where ``mask`` is true, these values (of as many rows) in the place of the columns' own."""
+        every = bool(mask.all())
         for name, value in values.items():
+            if every:
+                self[name] = value.to(self[name].dtype)
+                continue
             self[name] = self[name].clone()
             self[name][mask] = value.to(self[name].dtype)
 

@@ -1,7 +1,6 @@
 """When an attacked image counts as adversarial."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,21 +10,6 @@ from ..perturb.ball import Ball
 # Kernels round differently for batches of other sizes; a margin within this many units of rounding of the
 # largest logit could change sign in the next forward pass.
 ROUNDING_UNITS = 32
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of an attack did to the points it was given.
-
-    Args:
-        fell: bool (n,) on the CPU, in the order given: misclassified in the end.
-        farthest: largest distance of a point's last image from its original; 0 for no points.
-        non_finite: gradient steps that were no step because the gradient was not finite.
-    """
-
-    fell: Tensor
-    farthest: float
-    non_finite: int
 
 
 def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def predict(
     for start in range(0, len(x), batch_size):
         logits = model(model.load(x[start : start + batch_size]))
         if start == 0 and y is not None:
-            _check_labels(y, logits.shape[1])
+            check_labels(y, logits.shape[1])
         broken += int((logits.isnan() | logits.isposinf()).any(1).sum())
         predictions[start : start + batch_size] = logits.argmax(1).to(x.device)
         progress(min(start + batch_size, len(x)), len(x), "clean")
@@ -41,7 +41,8 @@ def correct(model: Prepared, x: Tensor, y: Tensor, *, batch_size: int = 256, pro
     return predict(model, x, y, batch_size=batch_size, progress=progress) == y.to(x.device)
 
 
-def _check_labels(y: Tensor, classes: int) -> None:
+def check_labels(y: Tensor, classes: int) -> None:
+    """ValueError unless all labels are among 0 .. classes - 1."""
     low, high = (int(v) for v in y.aminmax())
     if low < 0 or high >= classes:
         raise ValueError(f"labels must be in 0 .. {classes - 1} for {classes} logits, got {low} .. {high}")

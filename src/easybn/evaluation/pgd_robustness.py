@@ -7,60 +7,92 @@ columns were measured with it.
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attacks.prepare import Prepared
-from ..attacks.verdict import Outcome, check_within
+from ..attacks.prepare import Prepared, Progress, silent
+from ..attacks.verdict import check_within
 from ..perturb.ball import L2, per_sample
 from ..perturb.pgd import PGD
+from .score import Score
 
 GRADIENT_STABILISER = 1e-10  # the library's, absolute
 
 
-def attack_all(
+@dataclass(frozen=True)
+class Attacked:
+    """What the attack left.
+
+    Args:
+        robust: bool (N,), on the device of the images: classified correctly after the attack.
+        images: (N, ...), the best iterates, or None.
+        score: the row of results.
+    """
+
+    robust: Tensor
+    images: Tensor | None
+    score: Score
+
+
+def as_the_library(
     model: Prepared,
     attack: PGD,
     x: Tensor,
     y: Tensor,
     batch_size: int,
-    images: Tensor | None,
-    tick: Callable[[int], None],
-) -> Outcome:
+    keep_images: bool = False,
+    progress: Progress = silent,
+) -> Attacked:
     """Attack every point, those that are wrong already too; the verdict is that of its best iterate.
 
     Args:
-        model: from ``prepared``.
+        model: from ``prepared``; the attack sees the original.
         attack: ball, steps and step length; the start is always the image itself.
         x: images in [0, 1], (N, ...); y: their classes, int64, (N,), on the same device.
         batch_size: images a batch; part of the algorithm.
-        images: (N, ...), in which the best iterates are written; or None.
-        tick: told after every iteration the image-steps done, N * (steps + 1) in the end.
+        keep_images: return the best iterates.
+        progress: told after every iteration the image-steps done, N * (steps + 1) in all.
 
     Raises:
         RuntimeError: an image outside the ball or outside [0, 1], which would be a fault of this code.
     """
-    fell = torch.zeros(len(x), dtype=torch.bool)
-    farthest, non_finite = 0.0, 0
+    robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    images = x.detach().to(model.image_dtype, copy=True) if keep_images else None
+    norm = "l2" if isinstance(attack.ball, L2) else "linf"
+    farthest, non_finite, total = 0.0, 0, len(x) * (attack.steps + 1)
     for start in range(0, len(x), batch_size):
         centre = model.load(x[start : start + batch_size])
         here = slice(start, start + len(centre))
         label = y[here].to(centre.device)
-        best, count = best_iterate(model, attack, centre, label, partial(_tick_within, tick, here, attack.steps + 1))
+
+        def tick(passes: int, start: int = start, size: int = len(centre)) -> None:
+            done = start * (attack.steps + 1) + size * passes
+            progress(done, total, f"pgd {norm} {float(attack.ball.eps):.4g} robustness")
+
+        best, count = best_iterate(model, attack, centre, label, tick)
         with torch.no_grad():
-            fell[here] = (model(best).argmax(1) != label).cpu()
+            robust[here] = (model.original(best).argmax(1) == label).to(x.device)
         farthest = max(farthest, float(check_within(attack.ball, best, centre).max()))
         non_finite += count
         if images is not None:
             images[here] = best.to(images.device)
-    return Outcome(fell, farthest, non_finite)
-
-
-def _tick_within(tick: Callable[[int], None], batch: slice, passes: int, done: int) -> None:
-    tick(batch.start * passes + (batch.stop - batch.start) * done)
+    score = Score(
+        attack="pgd",
+        n=len(x),
+        correct=int(robust.sum()),
+        protocol="robustness",
+        norm=norm,
+        eps=float(attack.ball.eps),
+        steps=attack.steps,
+        step_size=attack.step_length,
+        batch_size=min(batch_size, len(x)),
+        max_perturbation=farthest,
+        non_finite=non_finite,
+    )
+    return Attacked(robust, images, score)
 
 
 def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Callable[[int], None]) -> tuple[Tensor, int]:
@@ -80,7 +112,7 @@ def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Calla
         # torch 0.4.1 on, as if it were not there, and is 0 in torch 2.14, where pixels that touch a bound would
         # never move again: the published figures are those of the former, and so are these.
         point = point.detach().requires_grad_()
-        losses = F.cross_entropy(model(point).to(x.dtype), y, reduction="none")
+        losses = F.cross_entropy(model.original(point).to(x.dtype), y, reduction="none")
         better = losses.detach() > best_loss
         best = torch.where(per_sample(better, best), point.detach(), best)
         best_loss = torch.where(better, losses.detach(), best_loss)

@@ -1,7 +1,7 @@
 """A row of results: one attack at one radius on one set of points."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .interval import Interval, accuracy_interval
@@ -12,10 +12,10 @@ class Score:
     """How many of n points were classified correctly, and under what.
 
     Args:
-        attack: "clean" or the attack's name, such as "pgd".
+        attack: "clean", "pgd", "autoattack", or the names of one's own list, such as "apgd-ce+square".
         n: number of points.
         correct: number of points that were classified correctly (under the attack, if there was one).
-        protocol: "strong", "robustness", or None where an attack has one protocol only.
+        protocol: of pgd "strong" or "robustness", of autoattack the preset; else None.
         norm: "l2" or "linf"; None for clean.
         eps: radius in [0, 1] pixel units; None for clean.
         steps: gradient steps an image at most, for each loss.
@@ -25,6 +25,8 @@ class Score:
         batch_size: images a batch at most. The ``robustness`` protocol's result depends on it.
         max_perturbation: largest distance, in ``norm``, of an attacked image from its original.
         non_finite: gradient steps that were no step because the gradient was not finite.
+        broke: how many points each attack was the first to break, in the order of the attacks; "clean" counts
+            those that were misclassified as they are.
     """
 
     attack: str
@@ -40,6 +42,7 @@ class Score:
     batch_size: int | None = None
     max_perturbation: float = 0.0
     non_finite: int = 0
+    broke: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.n or self.n < 1:
@@ -66,6 +69,6 @@ class Score:
         Raises:
             ValueError: a field that a score does not have, or counts that make no sense.
         """
-        if unknown := set(row) - {field.name for field in fields(cls)}:
+        if unknown := set(row) - {each.name for each in fields(cls)}:
             raise ValueError(f"a score has no field {', '.join(map(repr, sorted(unknown)))}")
         return cls(**row)

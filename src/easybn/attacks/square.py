@@ -1,0 +1,88 @@
+"""Square attack: random search with square windows, by the logits alone (Andriushchenko et al., ECCV 2020)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..keyed_random import Noise
+from ..perturb.ball import L2, Ball, Linf, per_sample
+from .attack import Attack, Try
+from .objective import margin
+from .prepare import Prepared
+from .square_l2 import displaced, tiles
+from .square_linf import flipped, stripes
+from .square_windows import sides, stages
+from .tracks import Tracks
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Square attack on the margin loss, with the constants of AutoAttack (algorithm 1 of the paper).
+
+    Every row draws windows of its own at every query, as in the paper; the reference implementation draws one
+    for the whole batch, so that its verdict on a point depends on which others are still there.
+
+    Args:
+        ball: ``Linf(eps)`` or ``L2(eps)``.
+        queries: windows tried, one forward pass each; the first image of all, the pattern, is one pass more.
+        p_init: share of the image that the first windows cover, in (0, 1]. It shrinks after fixed numbers of
+            queries, which do not depend on ``queries`` (AutoAttack's schedule, not rescaled).
+        restarts: tries from other patterns.
+
+    Raises:
+        ValueError: an argument out of its range; in an attack, images that are not (N, C, H, W).
+    """
+
+    ball: Ball
+    queries: int = 5000
+    p_init: float = 0.8
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ball, (L2, Linf)):
+            raise ValueError(f"Square knows the balls L2 and Linf, got {type(self.ball).__name__}")
+        for name in ("queries", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"p_init is a share of the image, in (0, 1], got {self.p_init:g}")
+
+    @property
+    def name(self) -> str:
+        return "square"
+
+    @property
+    def moves(self) -> int:
+        return self.queries
+
+    def tries(self, classes: int) -> list[Try]:
+        return [Try(restart=restart) for restart in range(self.restarts)]
+
+    def begin(self, tracks: Tracks) -> None:
+        # windows run along the rows of an image: with the channels between its pixels all of this takes 7 times as long
+        centre = tracks["centre"].contiguous()
+        if centre.dim() != 4:
+            raise ValueError(f"Square moves windows over images (N, C, H, W), got shape {tuple(centre.shape)}")
+        start = stripes if isinstance(self.ball, Linf) else tiles
+        point = start(centre, float(self.ball.eps), Noise(tracks["key"]).child("start"))
+        worst = torch.full((tracks.count,), -torch.inf, dtype=torch.float64, device=centre.device)
+        tracks.update(centre=centre, point=point, best=point, loss=worst, best_loss=worst)
+
+    def look(self, model: Prepared, tracks: Tracks) -> Tensor:
+        with torch.no_grad():
+            logits = model(tracks["point"])
+        tracks.spent(forwards=1)
+        tracks["loss"] = margin(logits, tracks["label"])
+        return logits
+
+    def move(self, model: Prepared, tracks: Tracks) -> None:
+        # a first success improves on every image before it; one within rounding is then improved upon in its turn
+        better = tracks["loss"] > tracks["best_loss"]  # never where the loss is NaN
+        tracks["best"] = torch.where(per_sample(better, tracks["point"]), tracks["point"], tracks["best"])
+        tracks["best_loss"] = torch.where(better, tracks["loss"], tracks["best_loss"])
+        best, linf = tracks["best"], isinstance(self.ball, Linf)
+        noise, stage = Noise(tracks["key"]).numbered(tracks["age"]), stages(tracks["age"])
+        sizes = sides(self.p_init, *best.shape[2:], linf)
+        propose = flipped if linf else displaced
+        tracks["point"] = propose(best, tracks["centre"], float(self.ball.eps), sizes, stage, noise)

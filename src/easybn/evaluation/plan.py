@@ -1,0 +1,192 @@
+"""Attacks at several radii on a set of points, stage by stage: each works on what the ones before left standing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..attacks.attack import Attack
+from ..attacks.drive import Drive, State, no_tick
+from ..attacks.objective import margin
+from ..attacks.prepare import Prepared, Progress, silent
+from .clean import check_labels
+from .record import CLEAN, Record, Stage
+from .verdicts import to_attack
+
+Save = Callable[[State], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to every point, in order.
+
+    Args:
+        attacks: for each radius, ascending, the attacks in their order; the same names at each.
+        seed: of all that is random.
+        batch_size: images a pass at most.
+        beside: where fewer rows than that are busy, further tries of the same points run at their side.
+        share: a point that fell at one radius is not attacked at the larger ones.
+    """
+
+    attacks: Mapping[float, Sequence[Attack]]
+    seed: int = 0
+    batch_size: int = 256
+    beside: int = 32
+    share: bool = True
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Clean first, then every attack at every radius, the smallest radius first."""
+        return (CLEAN, *self._by_stage)
+
+    @cached_property
+    def _by_stage(self) -> dict[Stage, Attack]:
+        return {Stage(attack.name, eps): attack for eps in sorted(self.attacks) for attack in self.attacks[eps]}
+
+    def attack(self, stage: Stage) -> Attack:
+        """The attack of a stage other than the clean one."""
+        return self._by_stage[stage]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a stage did.
+
+    Args:
+        record: a row a try.
+        points: int64 (k,), ids of points with an adversarial image, each once; images: (k, ...), on the CPU.
+        distance: float64 (k,), of the images.
+    """
+
+    record: Record
+    points: NDArray[np.int64]
+    images: Tensor
+    distance: NDArray[np.float64]
+
+
+@dataclass
+class Points:
+    """The points under attack and what is known of them.
+
+    Args:
+        model: from ``prepared``.
+        x: images in [0, 1], (N, ...), on any device; y: true classes, int64 (N,).
+        ids: int64 (N,), ascending or not, each once: the names of the points in the keys of random numbers.
+        plan: what to do.
+    """
+
+    model: Prepared
+    x: Tensor
+    y: Tensor
+    ids: NDArray[np.int64]
+    plan: Plan
+    _logits: Tensor | None = field(default=None, init=False, repr=False)  # (N, K), NaN where not yet known
+
+    def run(
+        self,
+        stage: Stage,
+        points: NDArray[np.int64],
+        *,
+        resume: State | None = None,
+        save: Save | None = None,
+        progress: Progress = silent,
+    ) -> Done:
+        """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.drive.Drive`."""
+        rows = torch.as_tensor(self._position[points] if len(points) else np.empty(0, np.int64))
+        if stage == CLEAN:
+            return self._clean(points, rows, progress)
+        if not len(points):
+            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0], np.empty(0))
+        attack = self.plan.attack(stage)
+
+        def tick(done: int, total: int, left: int) -> None:
+            progress(done, total, f"{stage}, {left:,} of {len(points):,} stand")
+
+        drive = Drive(
+            self.model, attack, self.x[rows], self.y[rows], torch.as_tensor(points), self._ranking(rows),
+            self.plan.seed, self.plan.batch_size, self.plan.beside, tick if progress is not silent else no_tick, save,
+        )  # fmt: skip
+        attempts = drive.run(resume)
+        columns = {name: column.numpy() for name, column in attempts.columns.items()}
+        record = Record.of(stage, points[columns.pop("row")], fell=columns["distance"] <= stage.eps, **columns)
+        found = attempts.nearest.isfinite()
+        return Done(record, points[found.numpy()], attempts.images[found], attempts.nearest[found].numpy())
+
+    def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: Progress) -> Done:
+        logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
+        if broken := int((logits.isnan() | logits.isposinf()).any(1).sum()):
+            raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
+        wrong = (logits.argmax(1) != y).numpy()
+        by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
+        record = Record.of(CLEAN, points, fell=wrong, distance=distance, margin=by, forwards=1)
+        return Done(record, points[:0], self.x[:0], np.empty(0))
+
+    def _classify(self, rows: Tensor, progress: Progress = silent) -> Tensor:
+        """(n, K) clean logits of the original model, on the CPU; each point is classified once."""
+        done = 0
+        for some in torch.split(rows, self.plan.batch_size):
+            if self._logits is None or self._logits[some].isnan().any():
+                with torch.no_grad():
+                    logits = self.model.original(self.model.load(self.x[some.to(self.x.device)])).cpu()
+                if self._logits is None:
+                    self._logits = torch.full((len(self.x), logits.shape[1]), torch.nan, dtype=logits.dtype)
+                    check_labels(self.y, logits.shape[1])
+                self._logits[some] = logits
+            done += len(some)
+            progress(done, len(rows), "clean")
+        assert self._logits is not None
+        return self._logits[rows]
+
+    def _ranking(self, rows: Tensor) -> Tensor:
+        """(n, K - 1) the classes but for the true one, by falling clean logit."""
+        logits = self._classify(rows).double()
+        logits[torch.arange(len(rows)), self.y[rows.to(self.y.device)].cpu()] = torch.inf
+        return logits.argsort(dim=1, descending=True, stable=True)[:, 1:]
+
+    @property
+    def classes(self) -> int:
+        """How many logits there are, once the clean stage was run."""
+        assert self._logits is not None
+        return self._logits.shape[1]
+
+    @cached_property
+    def _position(self) -> NDArray[np.int64]:
+        position = np.zeros(int(self.ids.max()) + 1, np.int64)
+        position[self.ids] = np.arange(len(self.ids))
+        return position
+
+
+def run_all(
+    points: Points, progress: Progress = silent, keep_images: bool = False
+) -> tuple[Record, dict[float, Tensor]]:
+    """Every stage on all points, in this process.
+
+    Returns:
+        The record of all tries, and for each radius, if they are kept, (N, ...): the nearest adversarial image
+        of each point that has one within the radius, and the image itself for the others.
+    """
+    plan = points.plan
+    records: list[Record] = []
+    nearest = np.full(len(points.ids), np.inf)
+    images = points.x.detach().to(points.model.image_dtype, copy=True) if keep_images else points.x[:0]
+    at: dict[float, Tensor] = {}
+    for stage in plan.stages:
+        before = Record.joined(records)
+        done = points.run(stage, to_attack(before, stage, points.ids, plan.share), progress=progress)
+        records.append(done.record)
+        if not plan.share and stage.eps not in at:
+            nearest[:] = np.inf
+        if keep_images and len(done.points):
+            position = points._position[done.points]
+            nearer = done.distance < nearest[position]
+            nearest[position[nearer]] = done.distance[nearer]
+            images[position[nearer]] = done.images[nearer].to(images)
+        if keep_images and stage.eps:
+            beyond = torch.as_tensor(nearest > stage.eps).to(images.device)
+            keep = (len(beyond), *[1] * (images.dim() - 1))
+            at[stage.eps] = torch.where(beyond.view(keep), points.x.to(images), images)
+    return Record.joined(records), at

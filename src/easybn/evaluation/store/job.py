@@ -1,0 +1,117 @@
+"""What every process of an evaluation runs: take a chunk that nobody has, do its stages, until all are done."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ...attacks.prepare import Progress, silent
+from ..record import Record
+from ..verdicts import to_attack
+from .claim import Claim, Claims, Lost
+from .store import Store
+from .task import Found, Late, Task
+
+RunStage = Callable[[Task], Found]
+
+
+def work(
+    store: Store,
+    run_stage: RunStage,
+    *,
+    shard: tuple[int, int] | None = None,
+    deadline: float | None = None,
+    progress: Progress = silent,
+    save_seconds: float = 60.0,
+    poll: float = 1.0,
+    patience: float = 120.0,
+) -> bool:
+    """Work on an evaluation until all of it is there, side by side with any other process that does the same.
+
+    However it ends (a kill, an interrupt, a full disk), calling it again goes on from the last state that was
+    saved, and ends with the very rows of an undisturbed run, provided ``run_stage`` is a function of its task.
+
+    Args:
+        store: where the results go.
+        run_stage: does the work of one task.
+        shard: (i, n), to take the chunks whose number is i modulo n only.
+        deadline: moment of ``time.monotonic`` at which to stop: between stages at once, within one as soon as it
+            saves its state.
+        progress: told after every stage, in stages of all chunks of the shard.
+        save_seconds: between two states of a stage.
+        poll: seconds between two looks at what other processes still work on.
+        patience: see :class:`Claims`.
+
+    Returns:
+        Whether every chunk of the shard is whole; False only at the deadline.
+
+    Raises:
+        ValueError: a shard that does not exist; or ``run_stage`` did not do all of its task.
+        OSError: something could not be written, as on a full disk.
+    """
+    part, parts = shard or (0, 1)
+    if not 0 <= part < parts:
+        raise ValueError(f"a shard is i of n with 0 <= i < n, got {part} of {parts}")
+    job = _Job(store, run_stage, deadline, save_seconds)
+    claims = Claims(store.folder / "claims", patience)
+    todo = list(range(store.manifest.chunks))[part::parts]
+    stages = len(store.manifest.stages)
+    total = len(todo) * stages
+    try:
+        while todo:
+            left = len(todo)
+            for chunk in [*todo]:
+                job.check_time()
+                done = total - len(todo) * stages
+                if store.whole(chunk) is None:
+                    with claims.hold(chunk) as claim:
+                        if claim is None or not _did(job.stages_of(chunk, claim), done, total, progress):
+                            continue
+                else:
+                    progress(done + stages, total, f"chunk {chunk}")
+                todo.remove(chunk)
+            if len(todo) == left:  # others have them all
+                time.sleep(poll if deadline is None else max(0.0, min(poll, deadline - time.monotonic())))
+    except Late:
+        return False
+    return True
+
+
+def _did(stages: Iterator[str], done: int, total: int, progress: Progress) -> bool:
+    """Run the stages of a chunk and tell of each; False if the chunk is another process's now."""
+    try:
+        for number, what in enumerate(stages, 1):
+            progress(done + number, total, what)
+    except Lost:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Job:
+    store: Store
+    run_stage: RunStage
+    deadline: float | None
+    save_seconds: float
+
+    def stages_of(self, chunk: int, claim: Claim) -> Iterator[str]:
+        """Do the stages of a chunk in their order, those that are done already but for a look; yields what was done."""
+        store, before = self.store, Record.joined([])
+        for number, stage in enumerate(store.manifest.stages):
+            points = to_attack(before, stage, store.manifest.points_of(chunk), store.manifest.share)
+            found = store.stage_done(chunk, number, points)
+            if found is None:
+                self.check_time()
+                found = self._run(Task(store, claim, chunk, number, points, self.deadline, self.save_seconds))
+            store.file(chunk, number).drop_state()  # a kill may have left it
+            before = Record.joined([before, found])
+            yield f"chunk {chunk}, {stage}"
+
+    def _run(self, task: Task) -> Record:
+        # a stage without points is stored too, so that a chunk is whole when all its files are there
+        found = self.run_stage(task) if len(task.points) else Found(Record.joined([]))
+        self.store.write(task.chunk, task.number, task.points, found.record, found.images)
+        return found.record
+
+    def check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise Late

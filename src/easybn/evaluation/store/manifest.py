@@ -1,0 +1,129 @@
+"""What an evaluation in a folder is: everything that decides its results, and nothing that does not."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..record import CLEAN, Stage
+
+SCHEMA = 1
+NORMS = ("l2", "linf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A job: one model, one list of points, one list of stages.
+
+    Args:
+        model: digest of the model: of its weights, and of what it says of a few fixed images.
+        data: digest of the points' images and labels.
+        points: their ids, in order, each once.
+        norm: "l2" or "linf".
+        eps: radii in [0, 1] pixel units, ascending, each positive.
+        attacks: names, in the order in which they are run at each radius.
+        seed: of all that is random.
+        batch_size: images a forward pass at most; kernels round differently for other sizes.
+        chunk: points whose stages one process works on at a time.
+        share: see :func:`easybn.evaluation.verdicts.proves`.
+        keep_images: the adversarial images are stored too.
+        preparation: what was done to the model before the attacks, as text.
+        version: of the attacks.
+        settings: what else decides results, by name, in values that JSON knows.
+        schema: of the files.
+
+    Raises:
+        ValueError: anything out of range.
+    """
+
+    model: str
+    data: str
+    points: tuple[int, ...]
+    norm: str
+    eps: tuple[float, ...]
+    attacks: tuple[str, ...]
+    seed: int = 0
+    batch_size: int = 256
+    chunk: int = 256
+    share: bool = True
+    keep_images: bool = False
+    preparation: str = ""
+    version: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        # as they come back from the file, so that what was asked compares with it
+        plain: dict[str, Any] = {"points": tuple(map(int, self.points)), "eps": tuple(map(float, self.eps))}
+        plain |= {"attacks": tuple(self.attacks), "settings": json.loads(json.dumps(self.settings))}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}; known: {', '.join(NORMS)}")
+        if list(self.eps) != sorted(set(self.eps)) or not all(0 < eps < math.inf for eps in self.eps):
+            raise ValueError(f"eps must be positive and ascending, got {self.eps}")
+        if len({*self.attacks, CLEAN.attack}) <= len(self.attacks):
+            raise ValueError(f"attacks must differ, and clean comes by itself, got {', '.join(self.attacks)}")
+        if not self.points or len(set(self.points)) < len(self.points):
+            raise ValueError("points must be there, and differ")
+        if self.chunk < 1 or self.batch_size < 1:
+            raise ValueError(f"chunk and batch_size must be at least 1, got {self.chunk} and {self.batch_size}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Clean first, then every attack at every radius, the smallest radius first."""
+        return (CLEAN, *(Stage(attack, eps) for eps in self.eps for attack in self.attacks))
+
+    @property
+    def chunks(self) -> int:
+        """How many there are."""
+        return -(-len(self.points) // self.chunk)
+
+    def rows(self, chunk: int) -> range:
+        """The positions in ``points`` of a chunk's points."""
+        return range(len(self.points))[chunk * self.chunk : (chunk + 1) * self.chunk]
+
+    def points_of(self, chunk: int) -> NDArray[np.int64]:
+        """int64 (n,), ids of a chunk's points."""
+        rows = self.rows(chunk)
+        return np.array(self.points[rows.start : rows.stop], np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 bytes in hexadecimal, by which the job's files know it."""
+        return hashlib.blake2b(self.to_json(indent=None).encode(), digest_size=16).hexdigest()
+
+    def to_json(self, indent: int | None = 1) -> str:
+        """The fields as text."""
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """What ``to_json`` wrote.
+
+        Raises:
+            ValueError: anything else.
+        """
+        values: Any = json.loads(text)
+        if not isinstance(values, dict) or set(values) != {each.name for each in fields(cls)}:
+            raise ValueError("these are not the fields of a manifest")
+        return cls(**values)
+
+    def differences(self, asked: "Manifest") -> list[str]:
+        """The fields that differ, one a line: ``name: this value here, the other asked``."""
+        here, there = (asdict(each) | {f"settings.{k}": v for k, v in each.settings.items()} for each in (self, asked))
+        names = [name for name in here | there if name != "settings" and here.get(name) != there.get(name)]
+        return [f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} asked" for name in names]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) > 8:
+        name = hashlib.blake2b(repr(value).encode(), digest_size=4).hexdigest()
+        return f"{len(value)} ({value[0]} .. {value[-1]}, digest {name})"
+    return repr(value)

@@ -1,0 +1,40 @@
+"""The first file of an evaluation's folder: its manifest, written once."""
+
+from pathlib import Path
+
+from ...files import new_folder, write_text
+from .manifest import Manifest
+from .stage_file import clear_when_full
+
+NAME = "manifest.json"
+
+
+def place(folder: Path, manifest: Manifest) -> None:
+    """See that ``folder`` is that of the job ``manifest``; one that is missing or empty becomes it.
+
+    Raises:
+        ValueError: it is another job's (the message names what differs) or holds other things.
+        OSError: it cannot be written.
+    """
+    if not (folder / NAME).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} holds other things and no {NAME}: use another folder")
+        with clear_when_full(folder), new_folder(folder) as part:
+            write_text(part / NAME, manifest.to_json())
+    # of several processes that come at the same time one was first; the others find its manifest
+    if differences := read(folder).differences(manifest):
+        raise ValueError(f"{folder} is of another evaluation: use another folder\n  " + "\n  ".join(differences))
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ValueError: it cannot be understood.
+    """
+    path = folder / NAME
+    try:
+        return Manifest.from_json(path.read_text())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or of another version of easybn ({error})") from error

@@ -1,0 +1,146 @@
+"""The folder of an evaluation: whose it is, what is done of it, and what follows from that."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..record import Record
+from ..verdicts import Verdicts, derive, to_attack
+from .encode import Damaged
+from .manifest import Manifest
+from .place import place, read
+from .stage_file import Images, StageFile
+from .whole import check_images, check_stage, checked
+
+_NO_IMAGES: Images = (np.empty(0, np.int64), np.empty((0, 0), np.float32))
+
+
+def warn(line: str) -> None:
+    """Report by a Python warning."""
+    warnings.warn(line, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An evaluation in a folder; from :meth:`open` or :meth:`existing`.
+
+    Args:
+        folder: where it is.
+        manifest: what it is.
+        report: told, a line each, what was found damaged.
+    """
+
+    folder: Path
+    manifest: Manifest
+    report: Callable[[str], None] = warn
+
+    @classmethod
+    def open(cls, folder: Path | str, manifest: Manifest, report: Callable[[str], None] = warn) -> "Store":
+        """The job ``manifest`` in ``folder``, which is new, empty, or holds that very job.
+
+        Raises:
+            ValueError: the folder holds another job (the message names what differs) or other things.
+            OSError: it cannot be written.
+        """
+        place(Path(folder), manifest)
+        return cls(Path(folder), read(Path(folder)), report)
+
+    @classmethod
+    def existing(cls, folder: Path | str, report: Callable[[str], None] = warn) -> "Store":
+        """The job that ``folder`` holds.
+
+        Raises:
+            FileNotFoundError: it holds none.
+            ValueError: its manifest cannot be understood.
+        """
+        return cls(Path(folder), read(Path(folder)), report)
+
+    def file(self, chunk: int, stage: int) -> StageFile:
+        """The files of a stage."""
+        return StageFile(self.folder, self.manifest.digest, chunk, stage)
+
+    def stage_done(self, chunk: int, stage: int, points: NDArray[np.int64]) -> Record | None:
+        """What is stored of a stage, or None if it is to be computed.
+
+        What is damaged, or does not follow from the stages before it, is put aside and reported. Only the
+        process that holds the chunk may call this.
+
+        Args:
+            chunk: number of the chunk.
+            stage: number of the stage.
+            points: int64 (n,), ids of the points that the stage has to attack.
+        """
+        file = self.file(chunk, stage)
+        try:
+            return checked(file, self.manifest.stages[stage], points)
+        except Damaged as error:
+            self.report(f"{file.path()}: {error}; put aside as {file.put_aside().name}, to be computed again")
+            return None
+
+    def write(
+        self, chunk: int, stage: int, points: NDArray[np.int64], record: Record, images: Images | None = None
+    ) -> None:
+        """Store a whole stage, and drop its state.
+
+        Args:
+            chunk: number of the chunk.
+            stage: number of the stage.
+            points: int64 (n,), ids of the points that the stage had to attack.
+            record: at least a row for each of them, in any order.
+            images: of the points with a finite distance; left out unless the job keeps images.
+
+        Raises:
+            ValueError: the record is not that of a whole stage, or images are missing.
+            TypeError: images that are not float32.
+            OSError: it could not be written; nothing is half-written.
+        """
+        check_stage(record, self.manifest.stages[stage], points)
+        kept = (images or _NO_IMAGES) if self.manifest.keep_images else None
+        if kept is not None:
+            check_images(record, self.manifest.stages[stage], *kept)
+        self.file(chunk, stage).save(record.sorted(), kept)
+
+    def whole(self, chunk: int) -> Record | None:
+        """All tries at a chunk's points if every stage is there and as it should be, else None."""
+        stages = self.manifest.stages
+        if not self.file(chunk, len(stages) - 1).path().exists():
+            return None  # the usual case, at little cost
+        done, points = Record.joined([]), self.manifest.points_of(chunk)
+        for number, stage in enumerate(stages):
+            try:
+                found = checked(self.file(chunk, number), stage, to_attack(done, stage, points, self.manifest.share))
+            except Damaged:
+                return None
+            if found is None:
+                return None
+            done = Record.joined([done, found])
+        return done
+
+    def read(self) -> Iterator[tuple[StageFile, Record, Images | None]]:
+        """All that is stored, chunks under way included; what is damaged is left out and reported."""
+        for chunk in range(self.manifest.chunks):
+            for stage in range(len(self.manifest.stages)):
+                file = self.file(chunk, stage)
+                try:
+                    found = file.load()
+                except Damaged as error:
+                    self.report(f"{file.path()}: {error}; left out")
+                    continue
+                if found is not None:
+                    yield file, *found
+
+    @property
+    def record(self) -> Record:
+        """All tries that :meth:`read` gives."""
+        return Record.joined(record for _, record, _ in self.read())
+
+    def verdicts(self) -> Verdicts:
+        """On the points of all chunks that are whole."""
+        every = {chunk: self.whole(chunk) for chunk in range(self.manifest.chunks)}
+        done = {chunk: record for chunk, record in every.items() if record is not None}
+        points = np.concatenate([np.empty(0, np.int64), *(self.manifest.points_of(chunk) for chunk in done)])
+        return derive(Record.joined(done.values()), points, self.manifest.stages, self.manifest.share)

@@ -1,0 +1,265 @@
+from collections import deque
+
+import pytest
+import torch
+from pyautoattack.square import SquareAttack
+from torch import nn
+
+from easybn import L2, Linf
+from easybn.attacks.drive import Drive
+from easybn.attacks.prepare import prepared
+from easybn.attacks.square import Square
+from easybn.attacks.square_kernel import kernel
+from easybn.attacks.square_windows import share, sides, stages
+from easybn.attacks.tracks import Tracks
+from easybn.keyed_random import Noise
+
+from ..small import small_images, small_net
+
+BALLS = [Linf(0.05), L2(0.7)]
+IDS = ["linf", "l2"]
+
+
+class Watched(nn.Module):
+    """A smooth function of images of any size that keeps what it was shown; its class 0 leads by far."""
+
+    def __init__(self, shape, lead=100.0):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(shape.numel(), 16), nn.Tanh(), nn.Linear(16, 4))
+        self.net[3].bias.data[0] += lead
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return self.net(x)
+
+
+def tracks_of(x, y=None):
+    rows = torch.arange(len(x))
+    return Tracks.begun(rows, rows * 0 if y is None else y, rows * 0 - 1, rows * 0, rows + 1, x)
+
+
+def walk(attack, net, tracks, queries):
+    """The pattern and so many queries; yields after each."""
+    attack.begin(tracks)
+    with prepared(net) as model, torch.no_grad():
+        for query in range(queries + 1):
+            attack.look(model, tracks)
+            yield
+            if query < queries:
+                attack.move(model, tracks)
+                tracks["age"] = tracks["age"] + 1
+
+
+def peer_of(ball, net, queries, **options):
+    norm = "Linf" if isinstance(ball, Linf) else "L2"
+    options = {"norm": norm, "eps": ball.eps, "n_queries": queries, "resc_schedule": False, **options}
+    return SquareAttack(net, **options)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)  # the reference allocates in the default type
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=IDS)
+@pytest.mark.parametrize("p_init", [0.8, 0.3])
+def test_the_schedule_is_that_of_the_reference(ball, p_init):
+    peer, linf = peer_of(ball, None, 5000, p_init=p_init), isinstance(ball, Linf)
+    stage = stages(torch.arange(10_001)).tolist()
+    for query in range(10_001):
+        assert share(query, p_init) == peer.p_selection(query)
+    for height, width in ((28, 28), (32, 32), (224, 224), (28, 20), (8, 8), (4, 4), (1, 1)):
+        ours = sides(p_init, height, width, linf)
+        for query in range(10_001):
+            side = max(round((peer.p_selection(query) * height * width) ** 0.5), 1 if linf else 3)
+            side = side + 1 if not linf and side % 2 == 0 else side
+            assert ours[stage[query]] == min(side, height, width)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_kernels_are_those_of_the_reference(monkeypatch):
+    peer = peer_of(L2(1), None, 1)
+    peer.device = "cpu"
+    for side in (*range(1, 30), 44, 45):
+        ours = kernel(side, torch.float64, torch.device("cpu"))
+        for turned, number in enumerate((0.2, 0.8)):
+            monkeypatch.setattr(torch, "rand", lambda shape, number=number: torch.full(shape, number))
+            torch.testing.assert_close(ours[turned], peer.eta(side), rtol=0, atol=1e-15)
+
+
+def draws_of(key, shape, linf, queries):
+    """The numbers in [0, 1) that the reference has to draw to do what the row of that key does."""
+    noise, (channels, height, width) = Noise(key), shape
+
+    def places(bits):
+        return [bit % 2**32 / 2**32 for bit in bits]
+
+    def coins(bits):
+        return [0.25 if bit < 0 else 0.75 for bit in bits]
+
+    out = []
+    start = noise.child("start")
+    if linf:
+        out += coins(start.bits(channels * width)[0].tolist())
+    else:
+        down, across = height // (height // 5), width // (height // 5)
+        of_tile = start.bits(down * across * (1 + channels)).view(1 + channels, -1).T.tolist()
+        for turn, *signs in of_tile:
+            out += [1 - coins([turn])[0], *coins(signs)]
+    for query in range(queries):
+        bits = noise.numbered(query).bits(8)[0].tolist()
+        if linf:
+            out += [*places(bits[:2]), *coins(bits[2 : 2 + channels])]
+        else:
+            top, below, left, beside, turn, *signs = bits
+            out += [*places([top, left, below, beside]), 1 - coins([turn])[0], *coins(signs[:channels])]
+    return deque(out)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (2, 9, 13)], ids=str)
+@pytest.mark.parametrize("ball", BALLS, ids=IDS)
+def test_a_point_is_led_along_the_path_of_the_reference(ball, shape, monkeypatch):
+    """With the same random numbers the reference shows the model the same image at every query."""
+    queries, net = 260, Watched(torch.Size(shape))
+    # pixels at 0 and 1 keep the l2 norm below eps: what is unused of eps would else be rounding, and its root noise
+    x = torch.rand(1, *shape).mul(1.4).sub(0.2).clamp(0, 1)
+    attack, tracks = Square(ball, queries), tracks_of(x)
+    for _ in walk(attack, net, tracks, queries):
+        pass
+    ours, net.seen = torch.cat(net.seen), []
+    draws = draws_of(tracks["key"], shape, isinstance(ball, Linf), queries)
+    peer = peer_of(ball, net, queries)
+    peer.init_hyperparam(x)
+    monkeypatch.setattr(
+        torch,
+        "rand",
+        lambda shape: torch.tensor([draws.popleft() for _ in range(torch.Size(shape).numel())]).view(shape),
+    )
+    _, best = peer.attack_single_run(x, torch.zeros(1, dtype=torch.int64))
+    assert not draws
+    theirs = torch.cat(net.seen)
+    assert len(theirs) == len(ours) == queries + 1
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    better = tracks["loss"] > tracks["best_loss"]
+    torch.testing.assert_close(tracks["point"] if better else tracks["best"], best, rtol=0, atol=1e-9)
+    assert len(ours.flatten(1).unique(dim=0)) > queries / 2
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (3, 8, 8), (3, 12, 12), (1, 1, 1), (2, 3, 3), (1, 4, 40), (1, 40, 7)], ids=str
+)
+@pytest.mark.parametrize("ball", BALLS, ids=IDS)
+def test_images_of_any_size_stay_in_the_ball_at_every_query(ball, shape):
+    net, x = Watched(torch.Size(shape)), torch.rand(5, *shape)
+    x[0], x[1] = 0, 1
+    tracks = tracks_of(x)
+    tracks["age"] = torch.tensor([0, 9, 50, 300, 3000])  # windows of all sizes side by side
+    for _ in walk(Square(ball), net, tracks, 100):
+        point = tracks["point"]
+        assert point.shape == x.shape
+        assert point.min() >= 0
+        assert point.max() <= 1
+        assert ball.distance(point, x).max() <= ball.eps + 1e-6
+    assert x[0].numel() == 1 or (ball.distance(tracks["best"], x) > ball.eps / 20).all()
+
+
+@pytest.mark.parametrize("ball", [Linf(0.02), L2(0.2)], ids=IDS)
+def test_verdicts_depend_on_neither_batch_nor_order(ball):
+    net, x = small_net().double(), small_images(12, dtype=torch.float64)
+    y, ids = net(x).argmax(1), torch.arange(12) * 7
+
+    def run(rows, batch_size):
+        ranking = torch.zeros(len(rows), 3, dtype=torch.int64)
+        with prepared(net) as model:
+            drive = Drive(model, Square(ball, 60), x[rows], y[rows], ids[rows], ranking, batch_size=batch_size)
+            return drive.run()
+
+    expected = run(torch.arange(12), 12)
+    fell = expected.fell(float(ball.eps))
+    assert 2 < fell.sum() < 11
+    for order, batch_size in ((torch.arange(12), 1), (torch.arange(11, -1, -1), 4), (torch.randperm(12), 7)):
+        found = run(order, batch_size)
+        back = order.argsort()
+        assert torch.equal(found.nearest[back], expected.nearest)
+        assert torch.equal(found.images[back][fell], expected.images[fell])
+        assert torch.equal(found.columns["iteration"][back], expected.columns["iteration"])
+        assert torch.equal(found.columns["forwards"][back], expected.columns["forwards"])
+
+
+@pytest.mark.parametrize("ball", [Linf(0.03), L2(0.3)], ids=IDS)
+def test_as_many_points_fall_as_to_the_reference(ball):
+    """Over some seeds: the reference draws one window for all points, so that its figure scatters more."""
+    net, x, queries, seeds = small_net(), small_images(120), 60, 5
+    y = net(x).argmax(1)
+    net.requires_grad_(False)
+    ours, theirs = [], []
+    with prepared(net) as model:
+        for seed in range(seeds):
+            ranking = torch.zeros(len(x), 3, dtype=torch.int64)
+            found = Drive(model, Square(ball, queries), x, y, torch.arange(len(x)), ranking, seed=seed).run()
+            ours.append(float(found.fell(float(ball.eps)).double().mean()))
+            images = peer_of(ball, net, queries, seed=seed).perturb(x, y)
+            theirs.append(float((net(images).argmax(1) != y).double().mean()))
+    ours, theirs = torch.tensor(ours).double(), torch.tensor(theirs).double()
+    assert 0.2 < ours.mean() < 0.8
+    assert abs(ours.mean() - theirs.mean()) < 4 * float(((ours.var() + theirs.var()) / seeds).sqrt())
+
+
+def test_on_a_linear_model_every_pixel_that_windows_reach_ends_at_its_best():
+    """In l-infinity the optimum is eps times the signs of the weights; windows leave out the far edge, as they do."""
+    torch.manual_seed(3)
+    weight = torch.randn(1, 1, 6, 6)
+
+    class Linear(nn.Module):
+        def forward(self, x):
+            lift = (x * weight).flatten(1).sum(1)
+            return torch.stack((1000 - lift, lift), 1)
+
+    x = torch.full((3, 1, 6, 6), 0.5)
+    tracks, start = tracks_of(x), []
+    for _ in walk(Square(Linf(0.1), 1000), Linear(), tracks, 1000):
+        start = start or [tracks["point"] - x]
+    moved = tracks["best"] - x
+    torch.testing.assert_close(moved[:, :, :5, :5], (0.1 * weight.sign()).expand_as(x)[:, :, :5, :5])
+    for at_edge in (lambda image: image[:, :, 5], lambda image: image[:, :, :, 5]):
+        assert torch.equal(at_edge(moved), at_edge(start[0]))
+
+
+def test_a_robust_point_costs_one_pass_more_than_there_are_queries():
+    net, x = Watched(torch.Size((1, 6, 6))), torch.rand(2, 1, 6, 6)
+    with prepared(net) as model:
+        zeros = torch.zeros(2, dtype=torch.int64)
+        attack = Square(Linf(0.1), 25, restarts=2)
+        found = Drive(model, attack, x, zeros, torch.arange(2), zeros[:, None] + torch.arange(1, 4)).run()
+    assert found.columns["restart"].tolist() == [0, 1, 0, 1]
+    assert found.columns["forwards"].tolist() == [26] * 4
+    assert found.columns["iteration"].tolist() == [25] * 4
+    assert found.columns["backwards"].sum() == 0
+    assert sum(map(len, net.seen)) == 4 * 26
+
+
+def test_logits_that_are_not_a_number_are_no_progress():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 3), torch.nan)
+
+    tracks = tracks_of(torch.rand(2, 1, 6, 6))
+    for _ in walk(Square(Linf(0.1), 5), Broken(), tracks, 5):
+        pass
+    assert tracks["best"].isfinite().all()
+    assert (tracks["best_loss"] == -torch.inf).all()
+
+
+def test_arguments_out_of_range():
+    for options in ({"queries": 0}, {"restarts": 0}, {"p_init": 0.0}, {"p_init": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            Square(Linf(0.1), **options)
+    with pytest.raises(ValueError, match="L2 and Linf"):
+        Square(0.1)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got shape \(2, 5\)"):
+        Square(Linf(0.1)).begin(tracks_of(torch.rand(2, 5)))

@@ -1,0 +1,141 @@
+"""Verification finds what is planted in a store."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from easybn.evaluation.record import CLEAN, Record, Stage
+from easybn.evaluation.store import Found, Manifest, Store, Task, work
+from easybn.evaluation.verify import Problem, verify
+
+POINTS = (5, 2, 9, 4)
+X = torch.tensor([[0.5, 0.2], [0.4, 0.0], [0.9, 0.1], [0.2, 0.6]])  # class 0 where the first is larger
+Y = torch.tensor([0, 0, 0, 0])
+LEVEL = Manifest(
+    model="m", data="d", points=POINTS, norm="l2", eps=(0.25,), attacks=("fab-t",), chunk=2, keep_images=True
+)
+
+
+def logits(images: Tensor) -> Tensor:
+    assert images.dtype == torch.float32
+    return images
+
+
+def attack(task: Task) -> Found:
+    x = X[task.rows]
+    gap = (x[:, 0] - x[:, 1]).double().numpy()
+    if task.stage == CLEAN:
+        wrong = gap < 0
+        return Found(Record.of(CLEAN, task.points, fell=wrong, distance=np.where(wrong, 0, np.inf)))
+    change = torch.tensor([-0.501, 0.501]) * torch.from_numpy(gap)[:, None].float()
+    image = (x + change).numpy()
+    distance = np.linalg.norm(image.astype(float) - x.double().numpy(), axis=1)
+    record = Record.of(task.stage, task.points, fell=distance <= 0.25, distance=distance)
+    return Found(record, (task.points, image))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store.open(tmp_path / "store", LEVEL)
+    work(store, attack)
+    return store
+
+
+def spoil(store: Store, point: int, image: list[float]) -> None:
+    """Put another image in the place of a point's."""
+    chunk = POINTS.index(point) // 2
+    record, (ids, images) = store.file(chunk, 1).load()
+    images = images.copy()
+    images[ids == point] = image
+    store.file(chunk, 1).save(record, (ids, images))
+
+
+def test_all_is_well(store):
+    told = []
+    assert store.record.fell.sum() == 2
+    assert sum(len(images[0]) for _, _, images in store.read()) == 3, "one of them lies beyond eps"
+    assert verify(store, logits, X, Y, batch_size=1, progress=lambda *what: told.append(what)) == []
+    assert told[-1][:2] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("point", "image", "what"),
+    [
+        (5, [0.2, 0.5], "the image is outside its ball"),
+        (5, [0.5, 0.3], "the image is classified correctly"),
+        (9, [0.2, 0.9], "the image is outside its ball"),  # it did not fall: farther than the record says
+        (2, [0.2, -0.001], None),
+        (5, [float("nan"), 0.5], None),
+    ],
+)
+def test_planted_faults(point, image, what, store):
+    spoil(store, point, image)
+    problems = verify(store, logits, X, Y)
+    assert {problem.point for problem in problems} == {point}
+    if what:
+        assert problems == [Problem(point, "fab-t", 0.25, what)]
+
+
+def test_a_pixel_outside(store):
+    spoil(store, 2, [0.3, -0.001])
+    assert Problem(2, "fab-t", 0.25, "the image is outside [0, 1]") in verify(store, logits, X, Y)
+
+
+def test_another_model(store):
+    problems = verify(store, lambda images: images.flip(1), X, Y)
+    assert {problem.point for problem in problems if problem.attack == "clean"} == set(POINTS)
+    assert {problem.point for problem in problems if problem.attack == "fab-t"} == {5, 2, 9}
+
+
+def test_nothing_to_verify(tmp_path, store):
+    with pytest.raises(ValueError, match="3 images and 4 labels for 4 points"):
+        verify(store, logits, X[:3], Y)
+    bare = Store.open(tmp_path / "bare", replace(LEVEL, keep_images=False))
+    work(bare, attack)
+    assert not (bare.folder / "images").exists()
+    with pytest.raises(ValueError, match="no images were kept"):
+        verify(bare, logits, X, Y)
+
+
+def fell(task: Task, **changes) -> Found:
+    return Found(Record.of(task.stage, **({"point": task.points, "fell": False, "distance": np.inf} | changes)))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (lambda t: fell(t, point=t.points[:1]), "points without a try: 1, such as point 2"),
+        (lambda t: fell(t, point=[5, 2, 9]), "were not to be attacked: 1, such as point 9"),
+        (lambda t: fell(t, fell=True), "fell at no distance"),
+        (lambda t: fell(t, distance=-1.0), "have not fallen"),
+        (lambda t: fell(t, finished=False), "given up that have not fallen"),
+        (lambda t: Found(fell(t).record.where([0, 1]), (t.points, X[:2].numpy())), "for which none was found"),
+        (lambda t: Found(fell(t).record, (t.points[[0, 0]], X[:2].numpy())), "2 images for 1 points"),
+        (lambda t: Found(Record.of(Stage("x", 0.1), t.points, fell=False, distance=np.inf)), "rows of another stage"),
+    ],
+)
+def test_a_stage_that_did_not_do_its_task_is_not_stored(found, message, tmp_path):
+    store = Store.open(tmp_path, LEVEL)
+    with pytest.raises(ValueError, match=message):
+        work(store, lambda task: found(task))
+    assert len(store.record) == 0
+    assert not list(tmp_path.glob("claims/*.json"))
+
+
+def test_images_must_be_there_and_float32(tmp_path):
+    store = Store.open(tmp_path, LEVEL)
+
+    def without(task):
+        return Found(attack(task).record)
+
+    def doubles(task):
+        ids, images = attack(task).images or (task.points[:0], np.empty((0, 2)))
+        return Found(attack(task).record, (ids, images.astype(np.float64)))
+
+    with pytest.raises(ValueError, match="no image of 2 points for which one was found"):
+        work(store, without)
+    with pytest.raises(TypeError, match="float32, got float64"):
+        work(store, doubles)
