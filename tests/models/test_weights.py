@@ -5,7 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from easybn.models import BUILT_IN, build, load, save
+from easybn import data
+from easybn.models import BUILT_IN, build, load, save, trained
 from easybn.models.weights import TrainedOn, trained_on
 
 
@@ -99,3 +100,16 @@ def test_a_file_says_what_the_model_was_trained_on(tmp_path):
     load(tmp_path / "old.safetensors")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         trained_on(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist-vanilla", "fashion-mnist-adversarial"])
+def test_the_models_of_the_package_are_small_and_trained(name):
+    file = trained()[name]
+    assert file.stat().st_size <= 350_000
+    assert trained_on(name).name == "fashion-mnist"
+    model, (x, y) = load(name), data.load("sample").test.batch(torch.arange(1000))
+    with torch.no_grad():
+        accuracy = (model(x).argmax(1) == y).double().mean().item()
+    assert accuracy > 0.87  # images of the test split: neither model saw them
+    assert sorted(trained()) == sorted(path.stem for path in file.parent.glob("*.safetensors"))
+    assert all(f"`{name}`" in (file.parent / "README.md").read_text() for name in trained())

@@ -11,7 +11,7 @@ from .external import timm_model, torchvision_model
 from .pixels import Normalise
 from .resnet import ResNet, resnet18, resnet50
 from .small import resnet_small, resnet_tiny
-from .weights import load, save
+from .weights import load, save, trained
 
 __all__ = [
     "BUILT_IN",
@@ -24,6 +24,7 @@ __all__ = [
     "resnet_small",
     "resnet_tiny",
     "save",
+    "trained",
 ]
 
 BUILT_IN = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small, "resnet_tiny": resnet_tiny}

@@ -48,7 +48,8 @@ def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
     """The plain model of a run's folder or of a weights file, in eval mode, on the CPU.
 
     Args:
-        path: a folder with ``model.safetensors``, or such a file.
+        path: a folder with ``model.safetensors``, such a file, or the name of a model that comes with the
+            package (:func:`trained`).
         model: where the weights belong, for a file without a description; filled in place.
 
     Raises:
@@ -84,12 +85,23 @@ def trained_on(path: Path | str) -> TrainedOn | None:
 
 
 def file_of(path: Path | str) -> Path:
-    """The weights file of a run's folder, or ``path`` itself; FileNotFoundError if it is not there."""
+    """The weights file of a run's folder, of a model of the package, or ``path`` itself.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if str(path) in trained() and not Path(path).exists():
+        return trained()[str(path)]
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
         raise FileNotFoundError(f"no weights at {file}" + (": is the training finished?" if path.is_dir() else ""))
     return file
+
+
+def trained() -> dict[str, Path]:
+    """The trained models that come with the package, by name; how they were made is told beside them."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "trained").glob("*.safetensors"))}
 
 
 def _read(file: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
