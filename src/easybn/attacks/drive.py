@@ -48,6 +48,7 @@ class Drive:
         beside: where fewer rows than that are busy, further tries of the same points run at their side.
         save: called with a state about every ``save_seconds``. The state is written, or copied, before it returns:
             the run goes on in the same memory.
+        due: asked after every move whether to save, in the place of ``save_seconds``.
     """
 
     model: Prepared
@@ -62,6 +63,7 @@ class Drive:
     tick: Tick = no_tick
     save: Callable[[State], None] | None = None
     save_seconds: float = 60.0
+    due: Callable[[], bool] | None = None
     live: Tracks = field(default_factory=Tracks, init=False)
     ended: list[dict[str, Tensor]] = field(default_factory=list, init=False)
 
@@ -89,7 +91,8 @@ class Drive:
                     self.attack.move(self.model, self.live)
                     self.live["age"] = self.live["age"] + 1
             self._report(len(tries))
-            if self.save is not None and time.monotonic() - saved > self.save_seconds:
+            over = time.monotonic() - saved > self.save_seconds if self.due is None else self.due()
+            if self.save is not None and over:
                 self.save(self._state())
                 saved = time.monotonic()
         return Attempts.of(stacked(self.ended), tries, self.nearest, self.images)
@@ -162,6 +165,8 @@ class Drive:
         }
 
     def _restore(self, state: State) -> None:
-        self.live, self.fallen, self.images = Tracks(state["live"]), state["fallen"], state["images"]
+        device = self.model.device or self.x.device  # a state from a file is on the CPU
+        self.live = Tracks({name: column.to(device) for name, column in state["live"].items()})
+        self.fallen, self.images = state["fallen"], state["images"]
         self.nearest, self.ended = state["nearest"], [state["ended"]] if state["ended"] else []
         self.pending.rows, self.pending.numbers = state["rows"], state["numbers"]

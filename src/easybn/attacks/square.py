@@ -10,6 +10,7 @@ from ..perturb.ball import L2, Ball, Linf, per_sample
 from .attack import Attack, Try
 from .objective import margin
 from .prepare import Prepared
+from .square_ahead import MEMORY, look_on
 from .square_l2 import displaced, tiles
 from .square_linf import flipped, stripes
 from .square_windows import sides, stages
@@ -29,6 +30,8 @@ class Square(Attack):
         p_init: share of the image that the first windows cover, in (0, 1]. It shrinks after fixed numbers of
             queries, which do not depend on ``queries`` (AutoAttack's schedule, not rescaled).
         restarts: tries from other patterns.
+        beside: where fewer than half as many rows are busy, a pass looks at several queries of each
+            (:mod:`~easybn.attacks.square_ahead`); 0 for one query a pass, always.
 
     Raises:
         ValueError: an argument out of its range; in an attack, images that are not (N, C, H, W).
@@ -38,6 +41,7 @@ class Square(Attack):
     queries: int = 5000
     p_init: float = 0.8
     restarts: int = 1
+    beside: int = 32
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):
@@ -67,9 +71,12 @@ class Square(Attack):
         start = stripes if isinstance(self.ball, Linf) else tiles
         point = start(centre, float(self.ball.eps), Noise(tracks["key"]).child("start"))
         worst = torch.full((tracks.count,), -torch.inf, dtype=torch.float64, device=centre.device)
-        tracks.update(centre=centre, point=point, best=point, loss=worst, best_loss=worst)
+        luck = torch.ones_like(worst)
+        tracks.update(centre=centre, point=point, best=point, loss=worst, best_loss=worst, luck=luck)
 
     def look(self, model: Prepared, tracks: Tracks) -> Tensor:
+        if ahead := self._spare(tracks):
+            return look_on(model, tracks, self._proposal, self.queries, ahead)
         with torch.no_grad():
             logits = model(tracks["point"])
         tracks.spent(forwards=1)
@@ -81,8 +88,17 @@ class Square(Attack):
         better = tracks["loss"] > tracks["best_loss"]  # never where the loss is NaN
         tracks["best"] = torch.where(per_sample(better, tracks["point"]), tracks["point"], tracks["best"])
         tracks["best_loss"] = torch.where(better, tracks["loss"], tracks["best_loss"])
+        tracks["luck"] = tracks["luck"] + MEMORY * (better.double() - tracks["luck"])
+        tracks["point"] = self._proposal(tracks, tracks["age"])
+
+    def _spare(self, tracks: Tracks) -> int:
+        """How many queries of each row a pass may hold."""
+        return self.beside // tracks.count if self.beside >= 2 * tracks.count else 0
+
+    def _proposal(self, tracks: Tracks, query: Tensor) -> Tensor:
+        """(B, C, H, W) the image of a query (int64, (B,)), given the best one so far."""
         best, linf = tracks["best"], isinstance(self.ball, Linf)
-        noise, stage = Noise(tracks["key"]).numbered(tracks["age"]), stages(tracks["age"])
+        noise, stage = Noise(tracks["key"]).numbered(query), stages(query)
         sizes = sides(self.p_init, *best.shape[2:], linf)
         propose = flipped if linf else displaced
-        tracks["point"] = propose(best, tracks["centre"], float(self.ball.eps), sizes, stage, noise)
+        return propose(best, tracks["centre"], float(self.ball.eps), sizes, stage, noise)

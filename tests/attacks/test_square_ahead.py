@@ -1,0 +1,55 @@
+"""Looking ahead changes the number of passes and nothing else."""
+
+import pytest
+import torch
+from torch import nn
+
+from easybn import L2, Linf
+from easybn.attacks.drive import Drive
+from easybn.attacks.prepare import prepared
+from easybn.attacks.square import Square
+from easybn.attacks.square_ahead import depths
+
+from ..small import small_images, small_net
+
+
+class Passes(nn.Module):
+    """A model that counts its passes and the images in them."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.passes, self.images = net, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes, self.images = self.passes + 1, self.images + len(x)
+        return self.net(x)
+
+
+@pytest.mark.parametrize("ball", [Linf(0.02), L2(0.3)], ids=["linf", "l2"])
+def test_the_images_are_those_of_one_query_a_pass(ball):
+    net, x = small_net().double().eval(), small_images(6, dtype=torch.float64)
+    y = net(x).argmax(1)
+    ranking = net(x).argsort(1, descending=True)[:, 1:]
+    runs, passes, images = [], [], []
+    for beside in (0, 48):
+        model = Passes(net).eval()
+        with prepared(model) as ready:
+            attack = Square(ball, queries=700, beside=beside)
+            runs.append(Drive(ready, attack, x, y, torch.arange(6), ranking).run())
+        passes.append(model.passes)
+        images.append(model.images)
+    plain, ahead = runs
+    fallen = plain.nearest.isfinite()
+    assert 0 < fallen.sum() < 6
+    assert torch.equal(plain.nearest, ahead.nearest)
+    assert torch.equal(plain.images[fallen], ahead.images[fallen])
+    for name in ("iteration", "margin", "finished"):
+        torch.testing.assert_close(plain.columns[name], ahead.columns[name], rtol=0, atol=0, equal_nan=True)
+    assert int(ahead.columns["forwards"].sum()) == images[1] > images[0] == int(plain.columns["forwards"].sum())
+    assert passes[1] < passes[0] / 2
+
+
+def test_depth_follows_luck_and_room():
+    luck = torch.tensor([1.0, 0.3, 0.03, 0.0], dtype=torch.float64)
+    assert depths(luck, 8).tolist() == [1, 2, 8, 8]
+    assert depths(luck, 100).tolist() == [1, 2, 11, 100]
