@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -131,11 +132,15 @@ def test_a_success_within_rounding_goes_on_and_a_clear_one_takes_its_place():
 
 
 def test_a_success_within_rounding_counts_if_nothing_better_comes():
-    found = ramp(Steps(THIN), Ramp(), [0.3])
+    left = []
+    found = ramp(
+        Steps(THIN), Ramp(speeds=(1.0, 1.0)), [0.3], beside=0, tick=lambda done, total, standing: left.append(standing)
+    )
     assert found.fell(0.4).all()
     assert found.columns["iteration"].tolist() == [8]
     assert found.columns["margin"].tolist() == pytest.approx([1e-6], rel=0.2)
     assert found.images[0].item() == pytest.approx(0.6)  # the nearest one
+    assert left == [1] * 8 + [0]  # so that its second try is spared
 
 
 @pytest.mark.parametrize("speeds", [(1.0, 0.5), (0.5, 1.0)])
@@ -170,12 +175,11 @@ def test_neither_the_batch_nor_its_company_changes_a_verdict(loss):
     expected = run(net, attack, x, y, batch_size=9, beside=0)
     fell = expected.fell(0.012)
     assert 0 < fell.sum() < 9
-    for batch_size in (1, 3, 7, 100):
-        for beside in (0, 5, 32):
-            found = run(net, attack, x, y, batch_size=batch_size, beside=beside)
-            assert torch.equal(found.fell(0.012), fell)
-            if loss != "t" or beside == 0:
-                assert_same(found, expected)
+    for batch_size, beside in ((1, 0), (3, 0), (3, 2), (7, 0), (7, 5), (100, 0), (100, 32)):
+        found = run(net, attack, x, y, batch_size=batch_size, beside=beside)
+        assert torch.equal(found.fell(0.012), fell)
+        if loss != "t" or beside == 0:
+            assert_same(found, expected)
 
 
 @pytest.mark.parametrize("beside", [0, 8])
@@ -208,7 +212,7 @@ def test_the_work_done_rises_to_the_total(beside):
     done, total, left = (list(column) for column in zip(*ticks, strict=True))
     assert set(total) == {9 * 3 * 7}
     assert done[-1] == total[-1]
-    assert all(a < b for a, b in zip(done, done[1:], strict=False))
+    assert all(a < b for a, b in pairwise(done))
     assert left == sorted(left, reverse=True)
     assert left[-1] == 9 - found.fell(0.012).sum()
 
@@ -238,7 +242,7 @@ def test_the_passes_noted_are_those_made(loss, eot):
     y, counted = net(x).argmax(1), Counted(net)
     with prepared(counted) as model:
         attack = APGD(Linf(0.012), loss, iterations=6, eot=eot)
-        found = drive_of(model, net, attack, x, y, batch_size=4, beside=4).run()
+        found = drive_of(model, net, attack, x, y, batch_size=20, beside=20).run()
     assert found.columns["forwards"].sum() == counted.forwards
     assert found.columns["backwards"].sum() == counted.backwards
     assert (~found.columns["finished"]).any() == (loss == "t")
