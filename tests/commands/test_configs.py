@@ -35,7 +35,7 @@ for name, recipe in RECIPES.items():
         recipe=recipe,
         data="cifar10",
         model="resnet_small",
-        training=Training(epochs=12, batch_size=128, lr=0.1, augment="crop_flip"),
+        training=Training(epochs=6, batch_size=128, lr=0.1, augment="crop_flip"),
     )
 for source in ("fashion-mnist", "cifar10"):
     for model in ("resnet18", "resnet50"):
