@@ -15,7 +15,8 @@ from .train.interrupt import Interrupted
 COMMANDS = {
     "demo": "train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table",
     "train": "train one model by one recipe",
-    "evaluate": "clean and robust accuracy of trained models",
+    "evaluate": "clean and robust accuracy of trained models and of any model of yours: PGD, AutoAttack",
+    "verify": "stored adversarial images tested again: inside the ball, inside [0, 1], misclassified",
     "table": "the scores of several runs side by side",
     "perturb": "an image made harder or easier for a trained model, as pictures and confidences",
     "export": "a trained model as safetensors, torch.export or ONNX file, checked against itself",

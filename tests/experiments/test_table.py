@@ -60,7 +60,7 @@ def test_markdown_is_a_table(made):
     (block,) = blocks([run])
     lines = [line for line in block.markdown().splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["Model", "Basic", "l2 0.1", "linf 0.0313725"]
+    assert cells[0] == ["Model", "Basic", "l2 0.1", "linf 8/255"]
     assert cells[1] == ["---", "---:", "---:", "---:"]
     assert cells[2][0] == "resnet18 (EBN)"
     assert cells[2][1].startswith("87.30 ±")

@@ -92,6 +92,22 @@ number.__name__ = "number or fraction"  # what the help calls it
 register_type(number, float, number, fail_already_registered=False)
 
 
+class time_span(float):
+    """Seconds, of "90s", "10m", "2h" or a plain number; ValueError for anything else."""
+
+    def __new__(cls, text: str | float) -> "time_span":
+        word = str(text).strip()
+        unit = {"s": 1, "m": 60, "h": 3600}.get(word[-1:].lower())
+        try:
+            return super().__new__(cls, float(word[:-1]) * unit if unit else float(word))
+        except ValueError:
+            raise ValueError(f"{text} is no time such as 90s, 10m or 2h") from None
+
+
+time_span.__name__ = "time such as 90s, 10m, 2h"
+register_type(time_span, float, time_span, fail_already_registered=False)
+
+
 def _packaged_configs(words: list[str]) -> list[str]:
     """``--config NAME`` as the path of the packaged config of that name.
 

@@ -1,47 +1,177 @@
-"""Clean and robust accuracy of trained models on their test split; what was measured already is shown again.
+"""Clean and robust accuracy on test images; what was measured already is shown again, not measured again.
 
-PGD is run under two protocols: "robustness", the paper's columns, faithful to the library of that name, and
-"strong", which no saturated loss can mislead. Where the two disagree, believe the second.
+Without --attacks, PGD under two protocols: "robustness", the paper's columns, faithful to the library of that
+name, and "strong", which no saturated loss can mislead. Where the two disagree, believe the second.
+
+--attacks autoattack is the standard AutoAttack (apgd-ce, apgd-t, fab-t, square): the number to report. Every
+verdict is stored in the run's folder below verdicts/. Kill it, stop it with Ctrl-C or lose the machine: the same
+command goes on and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
+all points: --budget 10m. Several machines: --shard 0/3, 1/3, 2/3, or the same command on each.
+
+easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
+easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
 
-from .arguments import Parser, number
+from .arguments import Parser, number, time_span
+from .own_model import OWN, of_own_model, own
+
+if TYPE_CHECKING:
+    from ..experiments.evaluated import Evaluated
+    from ..experiments.score_attacks import Attacks
+
+OF_A_STORE = ("chunk", "shard", "budget", "keep_images", "estimate")
 
 
 def configure(parser: Parser) -> None:
-    parser.add_argument("runs", nargs="+", type=str, help="folders of finished runs, or of folders of runs")
-    parser.add_argument("--norm", choices=["l2", "linf"], default="l2", help="of the perturbations")
-    parser.add_argument("--eps", nargs="+", type=number, default=[0.1, 0.5, 1.0], help="radii in [0, 1] pixel units")
-    parser.add_argument("--protocols", nargs="+", choices=["robustness", "strong"], default=["robustness", "strong"])
-    parser.add_argument("--steps", type=int, default=100, help="gradient steps an image, for each loss")
-    parser.add_argument("--points", type=int, default=1000, help="test images attacked, drawn by --seed")
-    parser.add_argument("--batch_size", type=int, default=100, help="part of the 'robustness' protocol's result")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of the test images")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
+    add = parser.add_argument
+    add("runs", nargs="*", type=str, default=[], help="folders of finished runs, or of folders of runs; or --model")
+    attacks = "pgd; clean; AutoAttack's presets autoattack (standard), plus, rand (for models that draw random numbers)"
+    add("--attacks", nargs="+", type=str, default=["pgd"], help=f"{attacks}; or names such as apgd-ce square")
+    add("--norm", choices=["l2", "linf"], default=None, help="of the perturbations; pgd: l2, others: linf")
+    radii = "radii in [0, 1] pixel units, such as 8/255; by default 0.1 0.5 1.0 for pgd, else 8/255 in linf, 0.5 in l2"
+    add("--eps", nargs="+", type=number, default=None, help=radii)
+    points = "test images attacked, drawn by --seed; 1000 by default, and under --budget as many as fit"
+    add("--points", type=int, default=None, help=points)
+    add("--seed", type=int, default=0, help="of the draw of the test images, and of all that is random in attacks")
+    size = "images a pass, 100 for pgd (part of the 'robustness' protocol's result), else 256"
+    add("--batch_size", type=int, default=None, help=size)
+    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
+    add(
+        "--branch", type=str, default=None, help="a branch of the run instead of the deployed one (needs checkpoint.pt)"
+    )
+    pgd = parser.add_argument_group("pgd")
+    pgd.add_argument("--protocols", nargs="+", choices=["robustness", "strong"], default=["robustness", "strong"])
+    pgd.add_argument("--steps", type=int, default=100, help="gradient steps an image, for each loss")
+    group = parser.add_argument_group("all other attacks")
+    add = group.add_argument
+    add("--estimate", action="store_true", help="time a few moves on these images and say how long it will take here")
+    add("--budget", type=time_span, default=None, help="as many points as fit into 90s, 10m or 2h, drawn at random")
+    chunk = "points whose attacks are run together (1000; 32 under --budget)"
+    add("--chunk", type=int, default=None, help=chunk)
+    shard = "do every n-th chunk, from the i-th on (0/3, 1/3, 2/3); the score comes when all are done"
+    add("--shard", type=str, default=None, metavar="I/N", help=shard)
+    add("--keep_images", action="store_true", help="store the adversarial images, for easybn verify")
+    add("--no_share", action="store_true", help="attack again at a larger eps what fell at a smaller one")
+    add("--no_diagnosis", action="store_true", help="do not look for what makes the figures misleading")
+    add = of_own_model(parser)
+    add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
 
 
 def run(arguments: Namespace) -> None:
-    from ..experiments.score_run import Measurement, score
-    from ..train.prepare import usable
-    from ..train.progress import training_progress
-    from .table import find, show
+    pgd = list(arguments.attacks) == ["pgd"]
+    if pgd and (given := [name for name in OF_A_STORE if getattr(arguments, name)]):
+        raise ValueError(
+            f"--{given[0]} is for attacks with stored verdicts: --attacks autoattack, or pgd-ce pgd-margin"
+        )
+    _of_a_model(arguments)
+    if pgd:
+        _pgd(arguments)
+    else:
+        _attacks(arguments)
 
+
+def _of_a_model(arguments: Namespace) -> None:
+    """ValueError unless it is said what is evaluated, once."""
+    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
+    if arguments.runs and given:
+        raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
+    if not arguments.runs and not (arguments.model or arguments.weights):
+        raise ValueError("nothing to evaluate: name runs, or --model module:function (easybn evaluate --help)")
+    if arguments.branch and not arguments.runs:
+        raise ValueError("--branch is for runs: route the model to a branch in your function")
+
+
+def _evaluated(arguments: Namespace) -> "list[Evaluated]":
+    from ..experiments.own_model import evaluated_in
+    from .table import find
+
+    if not arguments.runs:
+        model = own(arguments)
+        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
     runs = find(arguments.runs)
-    if unfinished := [each for each in runs if not each.finished]:  # before hours of work on the others
+    if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
+        # before hours of work on the others
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
+    return [evaluated_in(each.folder, arguments.branch) for each in runs]
+
+
+def _pgd(arguments: Namespace) -> None:
+    from ..experiments.score_run import Measurement, score
+    from ..train.progress import training_progress
+    from .table import show
+
+    every = _evaluated(arguments)
     wanted = Measurement(
-        norm=arguments.norm,
-        eps=tuple(arguments.eps),
+        norm=arguments.norm or "l2",
+        eps=tuple(arguments.eps or (0.1, 0.5, 1.0)),
         protocols=tuple(arguments.protocols),
         steps=arguments.steps,
-        points=arguments.points,
-        batch_size=arguments.batch_size,
+        points=1000 if arguments.points is None else arguments.points,
+        batch_size=arguments.batch_size or 100,
         seed=arguments.seed,
-        device=None if arguments.device is None else str(usable(arguments.device)),
+        device=_device(arguments),
     )
     with training_progress() as display:
-        for each in runs:
-            score(each, display, wanted)
-    show(Console(), runs)
+        for each in every:
+            score(each.run, display, wanted, each)
+    show(Console(), [each.run for each in every])
+
+
+def _attacks(arguments: Namespace) -> None:
+    from ..experiments.attack_bars import AttackBars
+    from ..experiments.score_attacks import measure, time_needed
+    from ..train.progress import training_progress
+    from .show_attacks import show_estimate, show_result
+
+    wanted, console = wanted_of(arguments), Console(highlight=False, soft_wrap=True)
+    for each in _evaluated(arguments):
+        if arguments.estimate:
+            show_estimate(console, each, time_needed(each, wanted))
+            continue
+        with training_progress() as display:
+            result = measure(each, wanted, AttackBars(display, each.run.folder.name))
+        show_result(console, each, wanted, result)
+
+
+def wanted_of(arguments: Namespace) -> "Attacks":
+    """The attacks that the arguments describe."""
+    from ..experiments.score_attacks import Attacks
+
+    norm = arguments.norm or "linf"
+    return Attacks(
+        attacks=tuple(arguments.attacks),
+        norm=norm,
+        eps=tuple(float(e) for e in sorted(set(arguments.eps or [8 / 255 if norm == "linf" else 0.5]))),
+        points=arguments.points,
+        seed=arguments.seed,
+        batch_size=256 if arguments.batch_size is None else arguments.batch_size,
+        chunk=arguments.chunk,
+        shard=_shard(arguments.shard),
+        budget=None if arguments.budget is None else float(arguments.budget),
+        keep_images=arguments.keep_images,
+        share=not arguments.no_share,
+        device=_device(arguments),
+        diagnosed=not arguments.no_diagnosis,
+    )
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    part, _, parts = (text or "").partition("/")
+    if text is None:
+        return None
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        last = f" .. {int(parts) - 1}/{parts}" if parts.isdigit() and int(parts) > 1 else ""
+        raise ValueError(f"--shard {text}: a shard is i/n with i from 0 to n - 1, such as 0/{parts or 3}{last}")
+    return int(part), int(parts)
+
+
+def _device(arguments: Namespace) -> str | None:
+    from ..train.prepare import usable
+
+    return None if arguments.device is None else str(usable(arguments.device))

@@ -23,7 +23,7 @@ def run(arguments: Namespace) -> None:
 
 
 def find(folders: Sequence[str]) -> list["Run"]:
-    """The runs in and directly below ``folders``.
+    """The runs, and the evaluations of users' models, in and directly below ``folders``.
 
     Raises:
         FileNotFoundError: there is none in one of them.
@@ -32,10 +32,11 @@ def find(folders: Sequence[str]) -> list["Run"]:
 
     runs = []
     for folder in map(Path, folders):
-        found = [path.parent for path in sorted([*folder.glob("config.json"), *folder.glob("*/config.json")])]
-        if not found:
+        names = ("config.json", "evaluation.json")
+        files = sorted(path for name in names for place in (name, f"*/{name}") for path in folder.glob(place))
+        if not files:
             raise FileNotFoundError(f"no run in {folder}: a run's folder has a config.json")
-        runs += [Run(path) for path in found]
+        runs += [Run(path.parent) for path in files]
     return runs
 
 

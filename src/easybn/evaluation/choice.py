@@ -1,5 +1,6 @@
 """Which attacks were asked for, and how their result is called."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Choice:
     """The names given to :func:`easybn.evaluate`, and the options of PGD.
 
     Args:
-        names: "clean", "pgd", a preset of AutoAttack, or names of its attacks.
+        names: "clean", "pgd", a preset of AutoAttack ("autoattack" is "standard"), or names of its attacks.
         norm: "l2" or "linf".
         protocol: of pgd, "strong" or "robustness".
         steps: of pgd; step_size: of pgd, default 2.5 * eps / steps; random_start: of pgd.
@@ -36,9 +37,12 @@ class Choice:
     random_start: bool = False
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.names if name not in ("clean", "pgd", *PRESETS, *ATTACKS)]:
-            known = ", ".join(["clean", "pgd", *PRESETS, *ATTACKS])
-            raise ValueError(f"unknown attack {unknown[0]!r}; known: {known}")
+        object.__setattr__(self, "names", tuple("standard" if name == "autoattack" else name for name in self.names))
+        known = ["clean", "pgd", "autoattack", *PRESETS, *ATTACKS]
+        if unknown := [name for name in self.names if name not in known]:
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"unknown attack {unknown[0]!r}{hint}; known: {', '.join(known)}")
         if not self.names or (len(self.names) > 1 and {*self.names} & {"clean", *PRESETS}):
             raise ValueError(f"attacks: one preset, or names of attacks, got {', '.join(self.names) or 'none'}")
         if self.norm not in BALLS:

@@ -1,79 +1,31 @@
 """``evaluate``: clean and robust accuracy of a model, with all that a reader needs to trust them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..attacks.prepare import Progress, prepared, silent
 from ..attacks.suite import changed_losses
 from ..perturb.pgd import check_images
 from .choice import Choice
-from .interval import Interval
+from .images import attacked
 from .pgd_robustness import as_the_library
 from .plan import Plan, Points, run_all
 from .record import Record
+from .result import Evaluation
 from .score import Score
+from .stored import run_stored
+from .storing import Storing
 from .verdicts import derive
 
 PROBE = 16  # images on which the preparation of the model is checked
 Radius = float | Fraction | str
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found.
-
-    Args:
-        clean: bool (N,), classified correctly as they are.
-        robust_at: for each eps, ascending, bool (N,): classified correctly under attack. A point that is
-            wrong from the start is not robust.
-        scores: a row for clean and one for each eps.
-        notes: what a reader should know about the model or the attack, a sentence each.
-        images_at: for each eps, (N, ...) such that classifying them gives ``robust_at`` again; empty unless
-            images were asked for. Where nothing was found they are the images themselves.
-        record: every try at every point; ``point`` is the row in ``x``. Empty under the ``robustness`` protocol.
-    """
-
-    clean: Tensor
-    robust_at: dict[float, Tensor]
-    scores: list[Score]
-    notes: list[str] = field(default_factory=list)
-    images_at: dict[float, Tensor] = field(default_factory=dict)
-    record: Record = field(default_factory=lambda: Record.joined([]))
-
-    @property
-    def robust(self) -> Tensor:
-        """bool (N,): classified correctly under attack at the largest eps; ValueError if there was no attack."""
-        if not self.robust_at:
-            raise ValueError("no attack was run, so that nothing is known of robustness")
-        return self.robust_at[max(self.robust_at)]
-
-    @property
-    def images(self) -> Tensor:
-        """(N, ...) attacked images at the largest eps; ValueError if they were not asked for."""
-        if not self.images_at:
-            raise ValueError("no images were kept: evaluate(..., keep_images=True)")
-        return self.images_at[max(self.images_at)]
-
-    @property
-    def clean_accuracy(self) -> float:
-        """In [0, 1]."""
-        return self.scores[0].accuracy
-
-    @property
-    def robust_accuracy(self) -> float:
-        """In [0, 1], over all N points, at the largest eps."""
-        return int(self.robust.sum()) / len(self.robust)
-
-    @property
-    def interval(self) -> Interval:
-        """The 95% interval of ``robust_accuracy``, or of ``clean_accuracy`` if there was no attack."""
-        return self.scores[-1].interval
 
 
 def evaluate(
@@ -93,6 +45,11 @@ def evaluate(
     batch_size: int = 256,
     keep_images: bool = False,
     fold: bool = True,
+    ids: Sequence[int] | Tensor | None = None,
+    store: Path | str | None = None,
+    chunk: int | None = None,
+    shard: tuple[int, int] | None = None,
+    budget: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Classify images as they are and under attack.
@@ -107,8 +64,8 @@ def evaluate(
         y: true classes, integers, (N,).
         norm: "l2" or "linf".
         eps: one radius or several, in [0, 1] pixel units: numbers, fractions or strings such as "8/255".
-        attacks: "pgd"; AutoAttack's presets "standard", "plus", "rand"; one or several of its attacks
-            ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"); "clean" for no attack.
+        attacks: "pgd"; AutoAttack's presets "standard" (also "autoattack"), "plus", "rand"; one or several of its
+            attacks ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"); "clean" for no attack.
         protocol: of pgd: "strong", or "robustness" for the figure that the library of that name gives.
         steps: of pgd: gradient steps an image, for each loss.
         step_size: of pgd: in [0, 1] pixel units; default 2.5 * eps / steps.
@@ -119,11 +76,21 @@ def evaluate(
         keep_images: keep the attacked images.
         fold: attack a faster copy of the model, batch norm folded into the convolutions, where that is the same
             function (it is checked); verdicts come from the model itself.
+        ids: the points' names in the keys of random numbers and in the record, integers, each once; by default
+            0 .. N - 1. With names that stay, parts of a data set get the numbers that the whole would.
+        store: a folder for the verdicts. What is there is not computed again, a killed call goes on where it was,
+            and several may work side by side. The folder belongs to this very evaluation; another is refused.
+        chunk: of the store: points whose attacks are run together, by default 1000 (fewer if images are large).
+        shard: of the store: (i, n) for every n-th chunk, from the i-th on, i from 0.
+        budget: of the store: seconds. As many points as fit, drawn at random by the seed: a pilot of one chunk
+            always counts, and fixes how many follow. Chunks not finished in time do not count.
         progress: called as ``progress(done, total, what)`` after every iteration; ``total`` belongs to ``what``.
 
     Raises:
         TypeError: images that are not floating point, a model that does not return a tensor.
-        ValueError: anything out of range, an unknown name, labels that do not fit the logits, logits that are NaN.
+        ValueError: anything out of range, an unknown name, labels that do not fit the logits, logits that are NaN;
+            a store of another evaluation.
+        OSError: the store cannot be written, as on a full disk; what was stored is whole.
     """
     radii = sorted({radius(e) for e in (eps if isinstance(eps, Iterable) and not isinstance(eps, str) else [eps])})
     if not radii:
@@ -133,25 +100,50 @@ def evaluate(
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     choice = Choice(names, norm, protocol, steps, step_size, random_start)
     at = {e: choice.at(e) for e in radii}
+    storing = Storing.of(store, chunk, shard, budget)
+    if choice.literal and storing:
+        raise ValueError("the robustness protocol belongs to its batches and has no verdicts to store: leave store out")
     check_images(x, y)
     x, y = x.detach(), y.detach().to(x.device).long()
     report = progress or silent
     with prepared(model, probe=x[:PROBE] if fold else None) as ready:
-        points = Points(ready, x, y, np.arange(len(x)), Plan(at, seed, batch_size, share=share))
-        record, images = run_all(points, report, keep_images)
-        verdicts = derive(record, points.ids, points.plan.stages, share)
-        notes = [*ready.notes, *changed_losses(at[radii[0]], points.classes)]
+        points = Points(ready, x, y, _named(ids, len(x)), Plan(at, seed, batch_size, share=share))
+        notes = list(ready.notes)
+        if storing:
+            stored = run_stored(points, choice, storing, keep_images, report)
+            known, record, found = stored.points, stored.record, stored.found()
+            notes += stored.missing(storing)
+        else:
+            every = run_all(points, report, keep_images)
+            known, record, found = points.ids, Record.joined(done.record for done in every), iter(every)
+        verdicts = derive(record, known, points.plan.stages, share)
+        notes += changed_losses(at[radii[0]], points.classes)
         robust = {e: torch.as_tensor(verdicts.robust(e)).to(x.device) for e in at if at[e]}
-        scores = [Score("clean", len(x), int(verdicts.clean.sum()), batch_size=min(batch_size, len(x)))]
+        scores = [Score("clean", len(known), int(verdicts.clean.sum()), batch_size=min(batch_size, len(known)))]
         scores += [choice.score(e, verdicts, record, seed, batch_size) for e in robust]
+        images: dict[float, Tensor] = {}
+        if keep_images and robust:
+            originals = x[torch.as_tensor(points.rows_of(known)).to(x.device)].to(ready.image_dtype)
+            images = attacked(originals, known, found, list(robust), share)
         if choice.literal:
-            attacked = [as_the_library(ready, choice.pgd(e), x, y, batch_size, keep_images, report) for e in radii]
-            robust = {e: each.robust for e, each in zip(radii, attacked, strict=True)}
-            images = {e: each.images for e, each in zip(radii, attacked, strict=True) if each.images is not None}
-            scores += [each.score for each in attacked]
+            results = [as_the_library(ready, choice.pgd(e), x, y, batch_size, keep_images, report) for e in radii]
+            robust = {e: each.robust for e, each in zip(radii, results, strict=True)}
+            images = {e: each.images for e, each in zip(radii, results, strict=True) if each.images is not None}
+            scores += [each.score for each in results]
     if lost := sum(score.non_finite for score in scores):
         notes.append(f"{lost} gradient steps were not taken because the gradient was not finite")
-    return Evaluation(torch.as_tensor(verdicts.clean).to(x.device), robust, scores, notes, images, record)
+    clean = torch.as_tensor(verdicts.clean).to(x.device)
+    return Evaluation(clean, robust, scores, notes, images, record, torch.as_tensor(known), len(x))
+
+
+def _named(ids: Sequence[int] | Tensor | None, n: int) -> NDArray[np.int64]:
+    """int64 (n,), the names of the points."""
+    if ids is None:
+        return np.arange(n)
+    given = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+    if given.shape != (n,) or given.dtype.kind not in "iu" or len(np.unique(given)) < n:
+        raise ValueError(f"ids must be {n} integers, each once, got {given.dtype} {given.shape}")
+    return given.astype(np.int64)
 
 
 def radius(eps: Any) -> float:

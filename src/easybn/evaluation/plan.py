@@ -18,6 +18,7 @@ from .record import CLEAN, Record, Stage
 from .verdicts import to_attack
 
 Save = Callable[[State], None]
+Due = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,13 @@ class Done:
     """What a stage did.
 
     Args:
-        record: a row a try.
+        record: a row a try, in the order of :meth:`~easybn.evaluation.record.Record.sorted`.
         points: int64 (k,), ids of points with an adversarial image, each once; images: (k, ...), on the CPU.
-        distance: float64 (k,), of the images.
     """
 
     record: Record
     points: NDArray[np.int64]
     images: Tensor
-    distance: NDArray[np.float64]
 
 
 @dataclass
@@ -93,14 +92,15 @@ class Points:
         *,
         resume: State | None = None,
         save: Save | None = None,
+        due: Due | None = None,
         progress: Progress = silent,
     ) -> Done:
         """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.drive.Drive`."""
-        rows = torch.as_tensor(self._position[points] if len(points) else np.empty(0, np.int64))
+        rows = torch.as_tensor(self.rows_of(points))
         if stage == CLEAN:
             return self._clean(points, rows, progress)
         if not len(points):
-            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0], np.empty(0))
+            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0])
         attack = self.plan.attack(stage)
 
         def tick(done: int, total: int, left: int) -> None:
@@ -109,12 +109,13 @@ class Points:
         drive = Drive(
             self.model, attack, self.x[rows], self.y[rows], torch.as_tensor(points), self._ranking(rows),
             self.plan.seed, self.plan.batch_size, self.plan.beside, tick if progress is not silent else no_tick, save,
+            due=due,
         )  # fmt: skip
         attempts = drive.run(resume)
         columns = {name: column.numpy() for name, column in attempts.columns.items()}
         record = Record.of(stage, points[columns.pop("row")], fell=columns["distance"] <= stage.eps, **columns)
-        found = attempts.nearest.isfinite()
-        return Done(record, points[found.numpy()], attempts.images[found], attempts.nearest[found].numpy())
+        record, found = record.sorted(), attempts.nearest.isfinite()
+        return Done(record, points[found.numpy()], attempts.images[found])
 
     def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: Progress) -> Done:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
@@ -123,7 +124,14 @@ class Points:
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
         record = Record.of(CLEAN, points, fell=wrong, distance=distance, margin=by, forwards=1)
-        return Done(record, points[:0], self.x[:0], np.empty(0))
+        return Done(record.sorted(), points[:0], self.x[:0])
+
+    def classify(self, points: NDArray[np.int64]) -> None:
+        """Have the clean logits of ``points`` (ids) computed together, whichever of them are attacked.
+
+        Kernels round differently for other batches: a stage that goes on in another process needs the same logits.
+        """
+        self._classify(torch.as_tensor(self.rows_of(points)))
 
     def _classify(self, rows: Tensor, progress: Progress = silent) -> Tensor:
         """(n, K) clean logits of the original model, on the CPU; each point is classified once."""
@@ -149,44 +157,26 @@ class Points:
 
     @property
     def classes(self) -> int:
-        """How many logits there are, once the clean stage was run."""
-        assert self._logits is not None
+        """How many logits there are."""
+        if self._logits is None:
+            with torch.no_grad():
+                return self.model.original(self.model.load(self.x[:1])).shape[1]
         return self._logits.shape[1]
 
+    def rows_of(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (n,), the positions of ``points`` (ids) among all ids."""
+        return self._order[np.searchsorted(self.ids, points, sorter=self._order)]
+
     @cached_property
-    def _position(self) -> NDArray[np.int64]:
-        position = np.zeros(int(self.ids.max()) + 1, np.int64)
-        position[self.ids] = np.arange(len(self.ids))
-        return position
+    def _order(self) -> NDArray[np.int64]:
+        return np.argsort(self.ids, kind="stable")
 
 
-def run_all(
-    points: Points, progress: Progress = silent, keep_images: bool = False
-) -> tuple[Record, dict[float, Tensor]]:
-    """Every stage on all points, in this process.
-
-    Returns:
-        The record of all tries, and for each radius, if they are kept, (N, ...): the nearest adversarial image
-        of each point that has one within the radius, and the image itself for the others.
-    """
-    plan = points.plan
-    records: list[Record] = []
-    nearest = np.full(len(points.ids), np.inf)
-    images = points.x.detach().to(points.model.image_dtype, copy=True) if keep_images else points.x[:0]
-    at: dict[float, Tensor] = {}
-    for stage in plan.stages:
-        before = Record.joined(records)
-        done = points.run(stage, to_attack(before, stage, points.ids, plan.share), progress=progress)
-        records.append(done.record)
-        if not plan.share and stage.eps not in at:
-            nearest[:] = np.inf
-        if keep_images and len(done.points):
-            position = points._position[done.points]
-            nearer = done.distance < nearest[position]
-            nearest[position[nearer]] = done.distance[nearer]
-            images[position[nearer]] = done.images[nearer].to(images)
-        if keep_images and stage.eps:
-            beyond = torch.as_tensor(nearest > stage.eps).to(images.device)
-            keep = (len(beyond), *[1] * (images.dim() - 1))
-            at[stage.eps] = torch.where(beyond.view(keep), points.x.to(images), images)
-    return Record.joined(records), at
+def run_all(points: Points, progress: Progress = silent, keep_images: bool = False) -> list[Done]:
+    """Every stage on all points, in this process and its memory; images only if they are to be kept."""
+    every: list[Done] = []
+    for stage in points.plan.stages:
+        before = Record.joined(done.record for done in every)
+        done = points.run(stage, to_attack(before, stage, points.ids, points.plan.share), progress=progress)
+        every.append(done if keep_images else Done(done.record, done.points[:0], done.images[:0].clone()))
+    return every

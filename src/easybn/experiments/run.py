@@ -98,15 +98,18 @@ class Run:
             write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, timeout: float = 0.0) -> Iterator[None]:
         """One process at a time.
+
+        Args:
+            timeout: seconds to wait for another one.
 
         Raises:
             BusyError: another process is at work here.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(self.folder / ".lock", timeout=timeout):
                 yield
         except Timeout as error:
             raise BusyError(

@@ -9,9 +9,10 @@ import torch
 from rich.progress import Progress as Display
 from rich.progress import TaskID
 
-from .. import data, models
+from .. import data
 from ..evaluation import evaluate
 from ..keyed_random import permutation
+from .evaluated import Evaluated
 from .run import Run
 
 Progress = Callable[[int, int, str], None]
@@ -46,18 +47,19 @@ class Measurement:
             raise ValueError(f"points must be at least 1, got {self.points}")
 
 
-def score(run: Run, display: Display, wanted: Measurement = Measurement()) -> None:
+def score(run: Run, display: Display, wanted: Measurement = Measurement(), evaluated: Evaluated | None = None) -> None:
     """Measure what is ``wanted`` and not yet among the run's scores.
 
     Args:
         display: a live rich display with :func:`easybn.train.progress.training_progress`'s columns.
+        evaluated: the model and its images; by default those of the run.
 
     Raises:
         FileNotFoundError: the run is not finished.
         BusyError: another process is at work there.
         ValueError: an unknown norm or protocol, or a number out of range.
     """
-    source = data.load(run.config["data"], folder=run.config["data_folder"])
+    what = evaluated or Evaluated.of_run(run)
     task: list[TaskID] = []
 
     def progress(done: int, total: int, what: str) -> None:
@@ -65,10 +67,12 @@ def score(run: Run, display: Display, wanted: Measurement = Measurement()) -> No
             task.append(display.add_task(f"{run.folder.name}: evaluation", info=""))
         display.update(task[0], completed=done, total=total, info=what)
 
+    if evaluated is not None and evaluated.model and evaluated.source:
+        evaluated.claim()
     with run.locked():
-        _clean(run, source, wanted, progress)
+        _clean(what, wanted, progress)
         for protocol in wanted.protocols:
-            _pgd(run, source, wanted, protocol, progress)
+            _pgd(what, wanted, protocol, progress)
     if task:
         display.update(task[0], info="")
 
@@ -79,16 +83,17 @@ def test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
     return permutation(count, seed, "test points")[: min(points, count)].sort().values
 
 
-def _clean(run: Run, source: data.Source, wanted: Measurement, progress: Progress) -> None:
-    request = {"attack": "clean", "test_images": len(source.test)}
-    if not _known(run, request):
-        every = torch.arange(len(source.test))
-        _measure(run, source, every, request, progress, wanted.device, attacks="clean", batch_size=500)
+def _clean(what: Evaluated, wanted: Measurement, progress: Progress) -> None:
+    count = len(what.source.test)
+    request = {"branch": what.branch, "attack": "clean", "test_images": count}
+    if not _known(what.run, request):
+        _measure(what, torch.arange(count), request, progress, wanted.device, attacks="clean", batch_size=500)
 
 
-def _pgd(run: Run, source: data.Source, wanted: Measurement, protocol: str, progress: Progress) -> None:
-    index = test_points(source, wanted.points, wanted.seed)
+def _pgd(what: Evaluated, wanted: Measurement, protocol: str, progress: Progress) -> None:
+    index = test_points(what.source, wanted.points, wanted.seed)
     request = {
+        "branch": what.branch,
         "attack": "pgd",
         "protocol": protocol,
         "norm": wanted.norm,
@@ -97,13 +102,13 @@ def _pgd(run: Run, source: data.Source, wanted: Measurement, protocol: str, prog
         "points_seed": wanted.seed,
         "requested_batch_size": wanted.batch_size,
     }
-    radii = [e for e in wanted.eps if not _known(run, {**request, "eps": float(e)})]
+    radii = [e for e in wanted.eps if not _known(what.run, {**request, "eps": float(e)})]
     if not radii:
         return
     if protocol == "strong":
         radii = list(wanted.eps)  # together: what falls at one radius counts at every larger one
     how = {"norm": wanted.norm, "eps": radii, "protocol": protocol, "steps": wanted.steps}
-    _measure(run, source, index, request, progress, wanted.device, **how, batch_size=wanted.batch_size)
+    _measure(what, index, request, progress, wanted.device, **how, batch_size=wanted.batch_size)
 
 
 def _known(run: Run, wanted: dict[str, Any]) -> bool:
@@ -111,19 +116,18 @@ def _known(run: Run, wanted: dict[str, Any]) -> bool:
 
 
 def _measure(
-    run: Run,
-    source: data.Source,
+    what: Evaluated,
     index: torch.Tensor,
     request: dict[str, Any],
     progress: Progress,
     device: str | None,
     **how: Any,
 ) -> None:
-    model = models.load(run.folder).to(device or "cpu")
-    x, y = source.test.batch(index)
+    model = what.model.to(device or "cpu")
+    x, y = what.source.test.batch(index)
     began = time.monotonic()
     result = evaluate(model, x, y, progress=progress, **how)
     seconds = round(time.monotonic() - began, 1)
     rows = [score for score in result.scores if score.attack == request["attack"]]
-    shared = {"data": source.name, "branch": "main", **request, "seconds": seconds, "notes": result.notes}
-    run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in rows])
+    shared = {"data": what.source.name, **request, "seconds": seconds, "notes": result.notes}
+    what.run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in rows])

@@ -33,16 +33,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """One table: a protocol, its columns and a row a run."""
+    """One table: an attack, its columns and a row a run."""
 
-    protocol: str
+    title: str
     columns: list[str]
     rows: list[tuple[str, list[Cell | None]]]
     caption: str
 
     def rich(self) -> Table:
         """For the terminal."""
-        table = Table(title=TITLES.get(self.protocol, self.protocol), caption=self.caption, title_justify="left")
+        table = Table(title=self.title, caption=self.caption, title_justify="left")
         table.add_column("Model")
         for column in self.columns:
             table.add_column(column, justify="right")
@@ -52,7 +52,7 @@ class Block:
 
     def markdown(self) -> str:
         """For a README."""
-        lines = [f"**{TITLES.get(self.protocol, self.protocol)}**", "", "| Model | " + " | ".join(self.columns) + " |"]
+        lines = [f"**{self.title}**", "", "| Model | " + " | ".join(self.columns) + " |"]
         lines.append("| --- |" + " ---: |" * len(self.columns))
         for name, cells in self.rows:
             lines.append(f"| {name} | " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")
@@ -60,33 +60,43 @@ class Block:
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-    """A block for each protocol found in the runs' scores (with clean accuracy alone if there is none)."""
+    """A block for each attack and protocol found in the runs' scores (with clean accuracy alone if there is none).
+
+    A branch other than the deployed one is a row of its own.
+    """
     titles = [title(run) for run in runs]
     names = [t if titles.count(t) == 1 else f"{t} {run.folder.name}" for t, run in zip(titles, runs, strict=True)]
-    rows = [(name, run.scores) for name, run in zip(names, runs, strict=True)]
-    found = {row["protocol"]: None for _, scores in rows for row in scores if row["attack"] == "pgd"}
-    return [_block(protocol, rows) for protocol in sorted(found)] or [_block("clean", rows)]
+    rows = [each for name, run in zip(names, runs, strict=True) for each in _branches(name, run.scores)]
+    attacks = {(row["attack"], row["protocol"]) for _, scores in rows for row in scores if row["attack"] != "clean"}
+    order = sorted(attacks, key=lambda each: (each[0] != "pgd", each[0], str(each[1])))
+    return [_block(attack, protocol, rows) for attack, protocol in order] or [_block("clean", None, rows)]
 
 
 def title(run: Run) -> str:
-    """``resnet18 (EBN)``, as the paper writes its rows."""
+    """``resnet18 (EBN)``, as the paper writes its rows; of a user's model the name of its folder."""
+    if not (run.folder / "config.json").exists():
+        return run.folder.name
     config = run.config
     return f"{config['model']} ({config['recipe']['class'].rpartition('.')[2]})"
 
 
-def _block(protocol: str, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> Block:
-    def clean(row: dict[str, Any]) -> bool:
-        return row["attack"] == "clean"
+def _branches(name: str, scores: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    found: dict[str, list[dict[str, Any]]] = {"main": []} if not scores else {}
+    for row in sorted(scores, key=lambda row: row.get("branch", "main") != "main"):
+        found.setdefault(row.get("branch", "main"), []).append(row)
+    return [(name if branch == "main" else f"{name}, branch {branch}", rows) for branch, rows in found.items()]
 
+
+def _block(attack: str, protocol: str | None, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> Block:
     def attacked(row: dict[str, Any]) -> bool:
-        return row["attack"] == "pgd" and row["protocol"] == protocol
+        return row["attack"] == attack != "clean" and row["protocol"] == protocol
 
     radii = sorted({(row["norm"], row["eps"]) for _, scores in rows for row in scores if attacked(row)})
     tested: list[dict[str, Any]] = []  # the rows shown: the latest where something was measured twice
     every: list[dict[str, Any]] = []
     body: list[tuple[str, list[Cell | None]]] = []
     for name, scores in rows:
-        basic = [row for row in scores if clean(row)][-1:]
+        basic = [row for row in scores if row["attack"] == "clean"][-1:]
         shown = {(row["norm"], row["eps"]): row for row in scores if attacked(row)}
         tested += basic
         every += shown.values()
@@ -95,9 +105,26 @@ def _block(protocol: str, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> B
     caption = "Accuracy in % with the half-width of its 95% interval (Wilson)."
     caption += f" Basic: {_list(tested, 'n')} test images." if tested else " Nothing is measured yet: easybn evaluate."
     if every:
-        caption += f" Attacks: {_list(every, 'steps')} steps, {_list(every, 'n')} test images"
+        steps = f"{_list(every, 'steps')} steps, " if attack == "pgd" else ""
+        caption += f" Attacks: {steps}{_list(every, 'n')} test images"
         caption += f", batch size {_list(every, 'batch_size')}." if protocol == "robustness" else "."
-    return Block(protocol, ["Basic", *(f"{norm} {eps:g}" for norm, eps in radii)], body, caption)
+        if any(row.get("budget") for row in every):
+            caption += " Within a budget of time: as many points as fitted, drawn at random."
+    columns = ["Basic", *(f"{norm} {_radius(norm, eps)}" for norm, eps in radii)]
+    return Block(_title(attack, protocol), columns, body, caption)
+
+
+def _title(attack: str, protocol: str | None) -> str:
+    if attack in ("pgd", "clean"):
+        return TITLES.get(str(protocol), str(protocol or attack))
+    return f"AutoAttack ({protocol})" if attack == "autoattack" else attack
+
+
+def _radius(norm: str, eps: float) -> str:
+    """8/255 in linf where it is so many 255ths, else a decimal number."""
+    share = 255 * eps
+    whole = norm == "linf" and abs(share - round(share)) < 1e-6 and 0 < round(share) < 255
+    return f"{round(share)}/255" if whole else f"{eps:g}"
 
 
 def _cell(row: dict[str, Any] | None) -> Cell | None:

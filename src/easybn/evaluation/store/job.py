@@ -20,6 +20,7 @@ def work(
     *,
     shard: tuple[int, int] | None = None,
     deadline: float | None = None,
+    most: int | None = None,
     progress: Progress = silent,
     save_seconds: float = 60.0,
     poll: float = 1.0,
@@ -36,13 +37,14 @@ def work(
         shard: (i, n), to take the chunks whose number is i modulo n only.
         deadline: moment of ``time.monotonic`` at which to stop: between stages at once, within one as soon as it
             saves its state.
+        most: take only the first so many chunks; all by default.
         progress: told after every stage, in stages of all chunks of the shard.
         save_seconds: between two states of a stage.
         poll: seconds between two looks at what other processes still work on.
         patience: see :class:`Claims`.
 
     Returns:
-        Whether every chunk of the shard is whole; False only at the deadline.
+        Whether every chunk of the shard (of the first ``most``) is whole; False only at the deadline.
 
     Raises:
         ValueError: a shard that does not exist; or ``run_stage`` did not do all of its task.
@@ -53,7 +55,7 @@ def work(
         raise ValueError(f"a shard is i of n with 0 <= i < n, got {part} of {parts}")
     job = _Job(store, run_stage, deadline, save_seconds)
     claims = Claims(store.folder / "claims", patience)
-    todo = list(range(store.manifest.chunks))[part::parts]
+    todo = list(range(store.manifest.chunks))[:most][part::parts]
     stages = len(store.manifest.stages)
     total = len(todo) * stages
     try:

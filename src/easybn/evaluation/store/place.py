@@ -23,7 +23,8 @@ def place(folder: Path, manifest: Manifest) -> None:
             write_text(part / NAME, manifest.to_json())
     # of several processes that come at the same time one was first; the others find its manifest
     if differences := read(folder).differences(manifest):
-        raise ValueError(f"{folder} is of another evaluation: use another folder\n  " + "\n  ".join(differences))
+        what = f"{folder} is of another evaluation: use another folder, or move this one away"
+        raise ValueError("\n  ".join([what, *differences]))
 
 
 def read(folder: Path) -> Manifest:

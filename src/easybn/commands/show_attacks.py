@@ -1,0 +1,83 @@
+"""What an evaluation found, in the terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from .train import duration
+
+if TYPE_CHECKING:
+    from ..evaluation import Score
+    from ..evaluation.estimate import Estimate
+    from ..experiments.evaluated import Evaluated
+    from ..experiments.score_attacks import Attacks, Result
+
+
+def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", result: "Result") -> None:
+    """Accuracies with their intervals, what broke how many points, notes and findings; or what is still missing."""
+    found = result.evaluation
+    n, where = len(found.clean), evaluated.run.folder
+    branch = "" if evaluated.branch == "main" else f", branch {evaluated.branch}"
+    clean, *attacked = found.scores
+    title = f"{where}{branch}: {'+'.join(wanted.attacks)}, {wanted.norm}, {n:,} test images"
+    table = Table(title=title, title_justify="left", caption=_caption(wanted, found.asked, n), caption_justify="left")
+    for column in ("eps", "accuracy", "95% interval", *_attacks(attacked), "farthest"):
+        table.add_column(column, justify="right")
+    names = _attacks(attacked)
+    table.add_row("clean", *_accuracy(clean))
+    for score in attacked:
+        broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
+        table.add_row(spoken(score.eps or 0.0), *_accuracy(score), *broke, f"{score.max_perturbation:.5f}")
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    _show_findings(console, result)
+    if not found.complete and not wanted.budget:
+        console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts", markup=False)
+    console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)", markup=False)
+
+
+def _show_findings(console: Console, result: "Result") -> None:
+    fine = [finding for finding in result.findings if finding.fine]
+    for finding in result.findings:
+        if not finding.fine:
+            console.print(str(finding), markup=False)
+    if fine:
+        console.print(
+            f"ok       {len(fine)} checks found nothing: {', '.join(each.name for each in fine)}", markup=False
+        )
+
+
+def _caption(wanted: "Attacks", asked: int, n: int) -> str:
+    words = "Columns of attacks: points that each was the first to break."
+    if wanted.budget:
+        words += f" A budget of {duration(wanted.budget)}: {n:,} of {asked:,} points, drawn at random."
+    return words
+
+
+def _attacks(scores: "list[Score]") -> list[str]:
+    return list(dict.fromkeys(name for score in scores for name in score.broke))
+
+
+def _accuracy(score: "Score") -> tuple[str, str]:
+    low, high = score.interval
+    return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
+
+
+def spoken(eps: float) -> str:
+    """8/255 where it is so many 255ths, else a decimal number."""
+    share = eps * 255
+    return f"{round(share)}/255" if round(share) and abs(share - round(share)) < 1e-6 and share < 254.5 else f"{eps:g}"
+
+
+def show_estimate(console: Console, evaluated: "Evaluated", found: "Estimate") -> None:
+    """Between which times it will end."""
+    looks = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in found.seconds_a_look.items())
+    console.print(f"{evaluated.run.folder}: ms an image and move: {looks}", markup=False)
+    console.print(
+        f"{found.points:,} points: {duration(found.least)} if nothing survives .. {duration(found.most)} if all do, on "
+        f"this machine as it is now (a point that falls: {1000 * found.fallen:.3g} ms, a robust one: "
+        f"{found.robust:.3g} s)",
+        markup=False,
+    )

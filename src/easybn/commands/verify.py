@@ -1,0 +1,46 @@
+"""Test stored adversarial images again on the model: inside the ball, inside [0, 1], misclassified.
+
+STORE is a folder of verdicts made with easybn evaluate --keep_images. Inside a run's folder (runs/x/verdicts/...)
+the model and its test images are found by themselves; for one made in Python, name them. Ends with exit status
+1 if anything does not hold.
+"""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from .arguments import Parser
+from .own_model import of_own_model, own
+
+SHOWN = 20  # problems
+
+
+def configure(parser: Parser) -> None:
+    add = parser.add_argument
+    add("store", type=str, help="folder of verdicts")
+    add("--batch_size", type=int, default=256, help="images a pass")
+    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
+    of_own_model(parser)
+
+
+def run(arguments: Namespace) -> None:
+    from ..experiments.attack_bars import AttackBars
+    from ..experiments.verify_store import verify_store
+    from ..train.prepare import usable
+    from ..train.progress import training_progress
+
+    model = own(arguments) if arguments.model or arguments.weights else None
+    device = None if arguments.device is None else str(usable(arguments.device))
+    console = Console(highlight=False, soft_wrap=True)
+    with training_progress() as display:
+        bars = AttackBars(display, arguments.store)
+        checked, problems = verify_store(Path(arguments.store), model, device, arguments.batch_size, bars)
+    for problem in problems[:SHOWN]:
+        console.print(f"point {problem.point}, {problem.attack} {problem.eps:.4g}: {problem.what}", markup=False)
+    if len(problems) > SHOWN:
+        console.print(f"and {len(problems) - SHOWN:,} more")
+    verdict = f"{len(problems):,} problems" if problems else "everything holds"
+    console.print(f"{arguments.store}: {checked:,} adversarial images tested again: {verdict}", markup=False)
+    if problems:
+        raise SystemExit(1)

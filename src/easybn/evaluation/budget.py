@@ -1,0 +1,57 @@
+"""As many points as fit into a time: how many is fixed after a pilot, before anything is known of the others."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..files import write_text
+from .store import Store
+
+PILOT = 32
+"""Points a chunk under a budget, if no number is asked for: the first chunk is the pilot."""
+USED = 0.9  # share of the remaining time that is planned with: a chunk that the deadline cuts off is lost
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A time to spend on a store whose points are in random order.
+
+    Args:
+        seconds: in all, of one sitting.
+
+    Raises:
+        ValueError: not a positive number.
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"a budget must be a positive number of seconds, got {self.seconds}")
+
+    def spend(self, store: Store, work: Callable[[int, float | None], bool]) -> None:
+        """Run the pilot, however long it takes, and then as many chunks as the remaining time is enough for.
+
+        The pilot's time is kept in ``budget.json``, so that the same budget means the same points after a kill.
+
+        Args:
+            store: whose chunks are to be done, in their order.
+            work: ``work(chunks, deadline)`` does the first so many chunks, until ``time.monotonic()`` is
+                ``deadline``, if there is one.
+        """
+        note, began = store.folder / "budget.json", time.monotonic()
+        if note.exists():
+            pilot = float(json.loads(note.read_text())["pilot_seconds"])
+            began -= pilot
+        else:
+            work(1, None)
+            pilot = time.monotonic() - began
+            write_text(note, json.dumps({"pilot_seconds": pilot}) + "\n")
+        work(self.chunks(pilot, store.manifest.chunks), began + self.seconds)
+
+    def chunks(self, pilot: float, most: int) -> int:
+        """How many of ``most`` chunks, the pilot included, given the pilot's seconds."""
+        more = USED * (self.seconds - pilot) / max(pilot, 1e-6)
+        return min(most, 1 + max(0, int(more)))

@@ -1,0 +1,144 @@
+"""``diagnose``: every check on one model, and none of them able to stop the others."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from ...attacks.prepare import Progress, prepared, silent
+from ...attacks.suite import BALLS
+from ...keyed_random import permutation
+from ...perturb.pgd import check_images
+from ..record import Record
+from ..result import Evaluation
+from .answers import probabilities, randomised, two_faced
+from .as_found import as_found
+from .batch_sizes import batch_sizes
+from .branches import transfer
+from .clamped import clamped
+from .dynamic import dynamic
+from .few_points import few_points
+from .finding import Finding
+from .gradients import gradient_passes, zero_gradients
+from .kept import kept
+from .normalisation import normalisation
+from .perturbation import perturbation, units
+from .rescored import rescored
+from .saturation import saturation
+from .square import square
+from .subject import Subject
+
+Check = Callable[[Subject], list[Finding]]
+CHECKS: dict[str, Check] = {
+    "as found": as_found,
+    "randomised": randomised,
+    "outputs": probabilities,
+    "dynamic": dynamic,
+    "one function": two_faced,
+    "normalisation": normalisation,
+    "units": units,
+    "saturation": saturation,
+    "zero gradients": zero_gradients,
+    "clamped pixels": clamped,
+    "gradients of attacks": gradient_passes,
+    "square": square,
+    "perturbation": perturbation,
+    "rescored": rescored,
+    "transfer": transfer,
+    "batch sizes": batch_sizes,
+    "points": few_points,
+}
+POINTS = 1000
+"""Points that are looked at, drawn by the seed; all of them under ``thorough``."""
+ORDER = ("warning", "note", "ok")
+Radius = float | Fraction | str
+
+
+def diagnose(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: str,
+    eps: Radius | Sequence[Radius],
+    evaluation: Evaluation | None = None,
+    record: Record | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    thorough: bool = False,
+    progress: Progress | None = None,
+    checks: Mapping[str, Check] = CHECKS,
+) -> list[Finding]:
+    """Look for what makes a robustness evaluation of ``model`` misleading.
+
+    The model is looked at in eval mode and left as it was found: modes, weights, statistics, gradients, branch;
+    torch's random state too. By default at most 1,000 points are classified, about a dozen times, and
+    256 differentiated; with PGD on a few of them (l2, or branches) that is less than AutoAttack takes for ten points.
+
+    Args:
+        model: images (N, ...) in [0, 1] to logits (N, K).
+        x: images in [0, 1], floating point, (N, ...): those of the evaluation's points, in its order.
+        y: true classes, integers, (N,).
+        norm: "l2" or "linf".
+        eps: one radius or several, in [0, 1] pixel units; attacks use the largest.
+        evaluation: of this model on these points, for the checks that need one.
+        record: of tries at these points; by default the evaluation's.
+        seed: of the draw of points, and of torch's generator while strange models are tried.
+        batch_size: images a pass at most.
+        thorough: all points, and longer attacks.
+        progress: called as ``progress(done, total, what)`` before every check, and at the end.
+        checks: those to make, by name; yours too: a function from a ``Subject`` to findings.
+
+    Returns:
+        The findings, warnings first, then notes, then what was checked and found well. A check that does not apply
+        says nothing; one that fails is a note.
+
+    Raises:
+        TypeError: images that are not floating point.
+        ValueError: images outside [0, 1], labels of another length, an eps or a norm that makes no sense, an
+            evaluation of another number of points.
+    """
+    check_images(x, y)
+    if norm not in BALLS:
+        raise ValueError(f"unknown norm {norm!r}; known: {', '.join(BALLS)}")
+    given = eps if isinstance(eps, Iterable) and not isinstance(eps, str) else [eps]
+    balls = [BALLS[norm](Fraction(e) if isinstance(e, str) else e) for e in given]
+    if not balls or batch_size < 1:
+        raise ValueError("eps must be one radius or more, and batch_size at least 1")
+    if evaluation is not None and len(evaluation.clean) != len(x):
+        raise ValueError(f"the evaluation is of {len(evaluation.clean)} points, and there are {len(x)} images")
+    if record is None and evaluation is not None and len(evaluation.record):
+        record = evaluation.record
+    ball = max(balls, key=lambda each: float(each.eps))
+    rows = torch.arange(len(x)) if thorough else permutation(len(x), seed, "diagnose")[:POINTS].sort().values
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)), kept(model), prepared(model) as ready:
+        torch.manual_seed(seed)
+        # indexed here, where they are no inference tensors
+        drawn, label = x.detach()[rows.to(x.device)], y.detach().cpu().long()[rows]
+        subject = Subject(
+            ready, drawn, label, rows, ball, sorted(float(each.eps) for each in balls), evaluation, record,
+            batch_size, thorough,
+        )  # fmt: skip
+        return _run(subject, checks, progress or silent)
+
+
+def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> list[Finding]:
+    findings: list[Finding] = []
+    failed: dict[str, list[str]] = {}
+    for done, (name, check) in enumerate(checks.items()):
+        progress(done, len(checks), f"diagnosis: {name}")
+        try:
+            findings += check(subject)
+        except Exception as error:  # of any kind: models do strange things, and the other checks still help
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            failed.setdefault(reason, []).append(name)
+    progress(len(checks), len(checks), "diagnosis")
+    for reason, names in failed.items():
+        why = "nothing is known of what they look for"
+        findings.append(
+            Finding("failed checks", "note", f"checks could not be made ({', '.join(names)})", reason, why,
+                    "see whether the model is what easybn.evaluate asks for")
+        )  # fmt: skip
+    return sorted(findings, key=lambda finding: ORDER.index(finding.severity))

@@ -1,0 +1,117 @@
+"""A user's model, as the command line names it, and the folder of its results."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import data, models
+from ..data import Source
+from ..files import write_text
+from ..models import weights
+from ..models.own import own_model
+from ..models.state import fill, read_state
+from .evaluated import Evaluated
+from .run import Run
+
+NAME = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A user's model, as the command line names it.
+
+    Args:
+        model: "module:function", "timm:NAME", "torchvision:NAME" or a built-in name; None if ``weights`` is a file of
+            ours, which says it.
+        weights: .safetensors, or a state dict saved by torch; None for the weights that the model comes with.
+        data: name or path of the data set; None for the one that ``weights`` says it was trained on.
+        data_folder: where the data set lies.
+        model_options: passed on to the model.
+        mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
+            statistics of the data set's training images.
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    data_folder: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.weights is None:
+            raise ValueError("name a model: --model module:function or timm:NAME, or --weights FILE of easybn's own")
+
+    @property
+    def name(self) -> str:
+        """For a folder."""
+        words = [*([self.model] if self.model else []), *([Path(self.weights).stem] if self.weights else [])]
+        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
+
+    def load_data(self) -> Source:
+        """The data set; ValueError if it is not said which."""
+        name = self.data
+        if name is None and self.weights is not None and self.weights.endswith(".safetensors"):
+            about = weights.trained_on(self.weights)
+            name = None if about is None else about.name
+        if name is None:
+            raise ValueError("--data is missing: the name or path of the data set whose test images are attacked")
+        return data.load(name, folder=self.data_folder)
+
+    def load_model(self) -> nn.Module:
+        """The model with its weights; ValueError if it cannot be made or they do not fit."""
+        if self.model is None:
+            return weights.load(str(self.weights))
+        library, _, rest = self.model.partition(":")
+        if rest and library not in ("timm", "torchvision"):
+            model = own_model(self.model, self.model_options)
+        else:
+            source = self.load_data()
+            mean, std = self.mean or source.mean, self.std or source.std
+            classes, channels = len(source.classes), source.test.shape[0]
+            try:
+                model = models.build(self.model, classes, channels, mean, std, **self.model_options)
+            except TypeError as error:
+                raise ValueError(f"the model does not take these model_options: {error}") from error
+        if self.weights is not None:
+            fill(model, read_state(self.weights), self.weights)
+        elif rest and library in ("timm", "torchvision") and not {"pretrained", "weights"} & set(self.model_options):
+            raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
+        return model
+
+    def evaluated(self, folder: Path) -> Evaluated:
+        """With its results in ``folder``, which is new or has those of the same model.
+
+        Raises:
+            ValueError: the folder belongs to another model.
+        """
+        about = folder / NAME
+        wanted = json.loads(json.dumps(asdict(self)))
+        if about.exists() and (found := json.loads(about.read_text())) != wanted:
+            differ = [f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items()]
+            differ = [each for each, key in zip(differ, wanted, strict=True) if found.get(key) != wanted[key]]
+            raise ValueError(f"{folder} holds the results of another model ({'; '.join(differ)}): give another --out")
+
+        def claim() -> None:
+            write_text(about, json.dumps(asdict(self), indent=2) + "\n")
+
+        return Evaluated(Run(folder), self.load_model, self.load_data, claim=claim)
+
+    @classmethod
+    def of(cls, folder: Path) -> "OwnModel":
+        """The model whose results ``folder`` has; FileNotFoundError if there is none."""
+        found = json.loads((folder / NAME).read_text())
+        for name in ("mean", "std"):
+            found[name] = None if found[name] is None else tuple(found[name])
+        return cls(**found)
+
+
+def evaluated_in(folder: Path, branch: str | None = None) -> Evaluated:
+    """The run, a branch of it, or the user's model whose results ``folder`` has; FileNotFoundError if there is none."""
+    if (folder / NAME).exists() and not (folder / "config.json").exists():
+        return OwnModel.of(folder).evaluated(folder)
+    return Evaluated.of_run(Run(folder), branch)

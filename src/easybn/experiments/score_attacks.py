@@ -1,0 +1,148 @@
+"""AutoAttack, or a list of attacks, on a model's test images: verdicts in its folder, and a row a radius."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..attacks.prepare import Progress, silent
+from ..evaluation import Evaluation, evaluate
+from ..evaluation.choice import Choice
+from ..evaluation.diagnose import Finding, diagnose
+from ..evaluation.estimate import Estimate, estimate
+from .evaluated import Evaluated
+from .score_run import test_points
+
+POINTS = 1000
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """What to measure; fields as of :func:`easybn.evaluate` and :class:`~easybn.experiments.score_run.Measurement`.
+
+    Args:
+        points: test images, drawn by ``seed``; by default 1000, and under a budget as many as fit.
+        budget: seconds for each model.
+        diagnosed: look for what makes the figures misleading.
+    """
+
+    attacks: tuple[str, ...]
+    norm: str
+    eps: tuple[float, ...]
+    points: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+    chunk: int | None = None
+    shard: tuple[int, int] | None = None
+    budget: float | None = None
+    keep_images: bool = False
+    share: bool = True
+    device: str | None = None
+    diagnosed: bool = True
+
+    def __post_init__(self) -> None:
+        choice = Choice(self.attacks, self.norm)
+        for eps in self.eps:  # a mistake is told before anything is loaded
+            choice.at(eps)
+        object.__setattr__(self, "attacks", choice.names)
+        if self.points is not None and self.points < 1:
+            raise ValueError(f"points must be at least 1, got {self.points}")
+
+    def index(self, evaluated: Evaluated) -> torch.Tensor:
+        """int64 (n,), the numbers of the test images, ascending."""
+        every = len(evaluated.source.test)
+        return test_points(evaluated.source, self.points or (every if self.budget else POINTS), self.seed)
+
+    def folder(self, evaluated: Evaluated) -> Path:
+        """Of the verdicts: a readable name, and a digest of all that was asked."""
+        names = ("attacks", "norm", "eps", "points", "seed", "batch_size", "chunk", "keep_images", "share")
+        asked: dict[str, Any] = {name: getattr(self, name) for name in names} | {"in random order": bool(self.budget)}
+        asked |= {"branch": evaluated.branch}
+        digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=4).hexdigest()
+        words = [*([] if evaluated.branch == "main" else [evaluated.branch]), "+".join(self.attacks), self.norm]
+        return evaluated.run.folder / "verdicts" / "-".join([*words, *(f"{eps:.4g}" for eps in self.eps), digest])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one model.
+
+    Args:
+        evaluation: on the points that are done.
+        store: the folder of the verdicts.
+        seconds: of this sitting.
+        findings: of the diagnosis.
+    """
+
+    evaluation: Evaluation
+    store: Path
+    seconds: float
+    findings: list[Finding]
+
+
+def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) -> Result:
+    """Do what is missing of the verdicts; once all are there, add the rows that the scores do not have yet.
+
+    Raises:
+        ValueError: anything out of range; verdicts of another model in the folder.
+        OSError: something cannot be written; what was stored is whole.
+    """
+    model, store = evaluated.model.to(wanted.device or "cpu"), wanted.folder(evaluated)
+    index = wanted.index(evaluated)
+    x, y = evaluated.source.test.batch(index)
+    evaluated.claim()
+    began = time.monotonic()
+    found = evaluate(
+        model, x, y,
+        norm=wanted.norm, eps=wanted.eps, attacks=wanted.attacks, share=wanted.share, seed=wanted.seed,
+        batch_size=wanted.batch_size, keep_images=wanted.keep_images, ids=index, store=store, chunk=wanted.chunk,
+        shard=wanted.shard, budget=wanted.budget, progress=progress,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    if not found.complete and not wanted.budget:
+        return Result(found, store, seconds, [])
+    _add_rows(evaluated, wanted, found, seconds)
+    findings: list[Finding] = []
+    if wanted.diagnosed and found.robust_at:
+        rows = torch.isin(index, found.points)
+        findings = diagnose(
+            model, x[rows], y[rows], norm=wanted.norm, eps=wanted.eps, evaluation=found, seed=wanted.seed,
+            batch_size=wanted.batch_size, progress=progress,
+        )  # fmt: skip
+    return Result(found, store, seconds, findings)
+
+
+def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
+    """How long :func:`measure` would take if nothing was there yet."""
+    index = wanted.index(evaluated)
+    x, y = evaluated.source.test.batch(index[: wanted.batch_size])
+    model = evaluated.model.to(wanted.device or "cpu")
+    how: dict[str, Any] = {"norm": wanted.norm, "eps": wanted.eps, "attacks": wanted.attacks}
+    return estimate(model, x, y, **how, points=len(index), batch_size=wanted.batch_size)
+
+
+def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds: float) -> None:
+    clean, *attacked = found.scores
+    known = {"points_seed": wanted.seed, "requested_batch_size": wanted.batch_size, "branch": evaluated.branch}
+    known |= {"share": wanted.share, "budget": wanted.budget, "test_images": len(found.clean)}
+    record = found.record
+    spent = {"forwards": int(record.forwards.sum()), "backwards": int(record.backwards.sum())}
+    shared = {"data": evaluated.source.name, **known, "seconds": round(seconds, 1), **spent, "notes": found.notes}
+    with evaluated.run.locked(timeout=60):
+        rows = evaluated.run.scores
+        new = []
+        if not any(row["attack"] == "clean" and row.get("branch", "main") == evaluated.branch for row in rows):
+            new.append(clean)
+        for score in attacked:
+            wanted_row = {**known, "attack": score.attack, "protocol": score.protocol, "norm": score.norm}
+            wanted_row |= {"eps": score.eps}
+            if wanted.budget:
+                wanted_row.pop("test_images")
+            if not any(all(row.get(name) == value for name, value in wanted_row.items()) for row in rows):
+                new.append(score)
+        if new:
+            evaluated.run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in new])

@@ -1,0 +1,75 @@
+"""A store of verdicts with the model and the images that it is of, found again by their digests."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..attacks.prepare import Progress, prepared, silent
+from ..evaluation.digests import data_digest, model_digest
+from ..evaluation.store import Store
+from ..evaluation.verify import Problem, verify
+from .branch import branch_model, branches
+from .evaluated import Evaluated
+from .own_model import NAME, OwnModel, evaluated_in
+
+
+def verify_store(
+    folder: Path, own: OwnModel | None, device: str | None, batch_size: int, progress: Progress = silent
+) -> tuple[int, list[Problem]]:
+    """Test every stored adversarial image again.
+
+    Args:
+        folder: of the store.
+        own: the model and its data; None to take those of the folder in which the store is.
+        device: where to compute; the CPU by default.
+        batch_size: images a pass.
+        progress: told after every stage.
+
+    Returns:
+        The number of images, and what does not hold.
+
+    Raises:
+        FileNotFoundError: no store.
+        ValueError: it keeps no images; the model or the images are not those that were evaluated.
+    """
+    store = Store.existing(folder)
+    points = torch.tensor(store.manifest.points)
+    source = own.load_data() if own else _owner(folder).source
+    if int(points.max()) >= len(source.test) or int(points.min()) < 0:
+        raise ValueError(f"{source.name} has {len(source.test):,} test images, and the verdicts are of others")
+    # evaluate was given them ascending, whatever the order in which they were attacked
+    if data_digest(*source.test.batch(points.sort().values)) != store.manifest.data:
+        raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
+    x, y = source.test.batch(points)
+    for model in _candidates(folder, own):
+        with prepared(model.to(device or "cpu")) as ready:
+            if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
+                continue
+            problems = verify(
+                store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
+            )  # fmt: skip
+            return sum(len(images[0]) for _, _, images in store.read() if images is not None), problems
+    raise ValueError(f"the model is not the one that was evaluated: none has the digest {store.manifest.model}")
+
+
+def _owner(folder: Path) -> Evaluated:
+    home = folder.resolve().parent.parent
+    if not (home / "config.json").exists() and not (home / NAME).exists():
+        raise ValueError(f"{folder} is in no run's folder: name its model and data (--model, --weights, --data)")
+    return evaluated_in(home)
+
+
+def _candidates(folder: Path, own: OwnModel | None) -> Iterator[nn.Module]:
+    """The model, and then the other branches of the run."""
+    if own:
+        yield own.load_model().eval()
+        return
+    owner = _owner(folder)
+    yield owner.model
+    if (owner.run.folder / "config.json").exists():
+        with suppress(FileNotFoundError):  # without a checkpoint there is the deployed branch alone
+            for name in branches(owner.run)[1:]:
+                yield branch_model(owner.run, name)

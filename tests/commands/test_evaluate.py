@@ -1,0 +1,234 @@
+"""``easybn evaluate --attacks`` and ``easybn verify`` on a tiny run, in this process and killed in others."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from easybn.evaluation.store import Store
+from easybn.experiments.experiment import Experiment
+from easybn.experiments.run import Run, train
+from easybn.recipes import EBN
+from easybn.train.training import Training
+
+from ..evaluation.fake_job import same
+from .conftest import start
+
+QUICK = ("--attacks", "pgd-ce", "--norm", "linf", "--points", "5", "--no_diagnosis", "--eps")
+LONG = ("--attacks", "apgd-ce", "pgd-ce", "--eps", "0.01", "--points", "6", "--chunk", "2", "--no_diagnosis")
+MINE = """
+from torch import nn
+
+def make(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))
+
+def fails():
+    raise RuntimeError("no such thing")
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    training = Training(epochs=2, batch_size=30, lr=0.05)
+    asked = Experiment(recipe=EBN(), train_images=600, validation=0.0, training=training)
+    return train(asked, tmp_path_factory.mktemp("run") / "r", device="cpu").folder
+
+
+@pytest.fixture
+def run(trained_run):
+    shutil.copytree(trained_run, "r")
+    return Run(Path("r"))
+
+
+@pytest.fixture
+def mine():
+    Path("mine_to_evaluate.py").write_text(MINE)
+    torch.manual_seed(0)
+    parts = {"1.weight": (4, 784), "1.bias": (4,), "3.weight": (10, 4), "3.bias": (10,)}
+    state = {name: torch.randn(shape) for name, shape in parts.items()}
+    torch.save(state, "m.pt")
+    save_file({name: value.numpy() for name, value in state.items()}, "m.safetensors")
+    return ("evaluate", "--model", "mine_to_evaluate:make", "--data", "sample", *QUICK, "0.01")
+
+
+def stores(folder="r"):
+    return sorted(Path(folder, "verdicts").iterdir())
+
+
+def test_verdicts_are_kept_and_a_row_a_radius_is_added_once(run, easybn):
+    words = ("evaluate", "r", *QUICK, "8/255", "1/255")
+    found = easybn(*words)
+    assert found.status == 0, found.err
+    clean, small, large = run.scores
+    assert (clean["attack"], clean["n"], clean["branch"]) == ("clean", 5, "main")
+    assert [(row["attack"], row["eps"], row["n"]) for row in (small, large)] == [
+        ("pgd-ce", 1 / 255, 5), ("pgd-ce", 8 / 255, 5),
+    ]  # fmt: skip
+    assert sum(large["broke"].values()) == 5 - large["correct"]
+    assert large["forwards"] > 0
+    (folder,) = stores()
+    store = Store.existing(folder)
+    assert int(store.verdicts().robust(8 / 255).sum()) == large["correct"]
+    for text in ("8/255", "1/255", "95% interval", f"{100 * large['accuracy']:.2f} ±", str(folder)):
+        assert text in found.out
+    rows, files = run.scores, {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    assert easybn(*words).status == 0
+    assert run.scores == rows
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")} == files
+    assert "linf 8/255" in easybn("table", "r").out
+
+
+def test_a_changed_model_is_refused(run, easybn):
+    words = ("evaluate", "r", *QUICK, "0.01")
+    assert easybn(*words).status == 0
+    weights = Path("r/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    found = easybn(*words)
+    assert found.status == 2
+    assert re.search(r"another evaluation: .*move this one away model: '\w+' here, '\w+' asked\n$", found.err)
+
+
+def test_shards_write_the_score_once_all_is_there(run, easybn):
+    words = ("evaluate", "r", *QUICK, "0.01", "--chunk", "2", "--shard")
+    for i in (1, 2):
+        found = easybn(*words, f"{i}/3")
+        assert found.status == 0, found.err
+        assert "no score is written yet" in found.out
+        assert run.scores == []
+    assert easybn(*words, "0/3").status == 0
+    assert [row["n"] for row in run.scores] == [5, 5]
+    shutil.copytree("r", "whole", ignore=shutil.ignore_patterns("verdicts", "scores.jsonl"))
+    assert easybn("evaluate", "whole", *words[2:-1]).status == 0
+    assert same(Store.existing(stores()[0]).record, Store.existing(stores("whole")[0]).record)
+
+
+def test_a_branch(run, easybn):
+    found = easybn("evaluate", "r", *QUICK, "0.01", "--branch", "easy", "--keep_images")
+    assert found.status == 0, found.err
+    assert {row["branch"] for row in run.scores} == {"easy"}
+    assert "(EBN), branch easy" in easybn("table", "r").out
+    assert "everything holds" in easybn("verify", str(stores()[0])).out
+    assert "has no branch 'hard'; it has main, easy" in easybn("evaluate", "r", *QUICK, "1", "--branch", "hard").err
+    Path("r/checkpoint.pt").unlink()
+    found = easybn("evaluate", "r", *QUICK, "0.02", "--branch", "easy")
+    assert "model.safetensors holds the deployed branch alone" in found.err
+
+
+def test_a_budget_says_of_how_many_points_it_speaks(run, easybn):
+    words = ("evaluate", "r", "--attacks", "pgd-ce", "--eps", "0.01", "--chunk", "4", "--no_diagnosis", "--budget")
+    found = easybn(*words, "0.001s")
+    assert found.status == 0, found.err
+    assert "4 of 1,000 points, drawn at random" in found.out
+    assert [(row["n"], row["budget"]) for row in run.scores] == [(4, 0.001), (4, 0.001)]
+    assert "Within a budget of time" in easybn("table", "r", "--markdown").out
+    assert easybn(*words, "soon").status == 2
+
+
+def test_an_estimate_writes_nothing(run, easybn):
+    before = set(Path("r").rglob("*"))
+    found = easybn("evaluate", "r", "--attacks", "apgd-ce", "square", "--estimate")
+    assert found.status == 0, found.err
+    assert re.search(r"1,000 points: .* if nothing survives \.\. .* if all do", found.out)
+    assert set(Path("r").rglob("*")) == before
+
+
+@pytest.mark.parametrize("weights", ["m.pt", "m.safetensors"])
+def test_a_model_of_ones_own(mine, weights, easybn):
+    found = easybn(*mine, "--weights", weights, "--keep_images")
+    assert found.status == 0, found.err
+    folder = Path("runs/evaluations/mine_to_evaluate-make-m")
+    assert [row["attack"] for row in Run(folder).scores] == ["clean", "pgd-ce"]
+    assert "mine_to_evaluate-make-m" in easybn("table", "runs/evaluations").out
+    (store,) = stores(folder)
+    assert easybn("verify", str(store)).status == 0
+    named = ("--model", "mine_to_evaluate:make", "--weights", weights, "--data", "sample")
+    shutil.move(store, "moved")
+    assert "name its model and data" in easybn("verify", "moved").err
+    assert easybn("verify", "moved", *named).status == 0
+    torch.save({name: value + 1 for name, value in torch.load("m.pt").items()}, "other.pt")
+    found = easybn("verify", "moved", *named[:2], "--weights", "other.pt", "--data", "sample")
+    assert "the model is not the one that was evaluated" in found.err
+    found = easybn(*mine, "--weights", "other.pt", "--out", str(folder))
+    assert "holds the results of another model (weights: " in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--weights m.pt --model mine_to_evaluate:mak", "no function 'mak' in mine_to_evaluate; it has make"),
+        ("--model mine_to_evaluate:number", "no function 'number'"),
+        ("--model mine_to_evaluate:fails", "fails failed: RuntimeError: no such thing"),
+        ("--model nowhere:make", "nowhere cannot be imported: ModuleNotFoundError"),
+        ("--weights none.pt", "no weights at none.pt"),
+        ("--weights mine_to_evaluate.py", "cannot be read as weights"),
+        ('--weights m.pt --model_options {"width":5}', "do not fit the model: 3 of another shape, such as 1.weight"),
+        ("--model timm:resnet18", "timm:resnet18 has random weights"),
+        ("--model timm:resnet18 --weights m.pt", "unexpected, such as 1."),
+        ("--data smaple", "did you mean 'sample'?"),
+        ("--weights m.pt --eps -1", "eps must be a positive number"),
+        ("--weights m.pt --eps 8", "is it in units of /255?"),
+        ("--weights m.pt --eps nan", "nan"),
+        ("--weights m.pt --attacks autoatack", "unknown attack 'autoatack' (did you mean autoattack?)"),
+        ("--weights m.pt --shard 3/3", "--shard 3/3: a shard is i/n with i from 0 to n - 1, such as 0/3 .. 2/3"),
+        ("--weights m.pt --shard two", "--shard two: a shard is i/n"),
+        ("--weights m.pt --points 0", "points must be at least 1"),
+        ("--weights m.pt --attacks pgd --budget 3m", "--budget is for attacks with stored verdicts"),
+        ("--weights m.pt --branch easy", "--branch is for runs"),
+    ],
+)
+def test_mistakes_are_one_line(mine, words, told, easybn):
+    found = easybn(*mine, *words.split())
+    assert found.status == 2
+    assert told in found.err
+    assert found.err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_run_and_a_model_do_not_go_together(run, easybn):
+    assert "name no runs" in easybn("evaluate", "r", "--model", "timm:resnet18").err
+    assert "name runs, or --model" in easybn("evaluate").err
+
+
+def test_verify_finds_what_does_not_hold(run, easybn):
+    assert easybn("evaluate", "r", *QUICK, "0.3", "--keep_images").status == 0
+    (folder,) = stores()
+    found = easybn("verify", str(folder))
+    assert (found.status, "everything holds" in found.out) == (0, True), found.err
+    store = Store.existing(folder)
+    (file, record, images), *_ = [each for each in store.read() if each[2] is not None and len(each[2][0])]
+    store.file(file.chunk, file.stage).save(record, (images[0], images[1] * 0 + 0.5))
+    found = easybn("verify", str(folder))
+    assert found.status == 1
+    assert "the image is outside its ball" in found.out
+    assert "problems" in found.out
+    shutil.copytree("r", "kept")
+    assert easybn("evaluate", "r", *QUICK, "0.2").status == 0
+    without = next(each for each in stores() if each != folder)
+    assert "no images were kept" in easybn("verify", str(without)).err
+    assert "manifest.json" in easybn("verify", "r").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 3])
+def test_killed_at_any_moment_it_ends_with_the_same_verdicts(run, kills, easybn):
+    shutil.copytree("r", "whole")
+    assert easybn("evaluate", "whole", *LONG).status == 0
+    for number in range(kills):
+        process = start("evaluate", "r", *LONG)
+        deadline = time.monotonic() + 120
+        # stages of the first chunk, then of later ones
+        while len(list(Path("r").glob("verdicts/*/attempts/*.parquet"))) < 2 * number + 2 and process.poll() is None:
+            assert time.monotonic() < deadline, "the process is too slow"
+            time.sleep(0.005)
+        process.kill()
+        process.communicate(timeout=60)
+    assert run.scores == []
+    assert easybn("evaluate", "r", *LONG).status == 0
+    assert same(Store.existing(stores()[0]).record, Store.existing(stores("whole")[0]).record)
+    assert [row["correct"] for row in run.scores] == [row["correct"] for row in Run(Path("whole")).scores]

@@ -1,0 +1,116 @@
+"""Inputs in other units than the model's or the attack's, and the protocol that depends on its batches."""
+
+from fractions import Fraction
+from math import comb
+
+import pytest
+import torch
+from torch import nn
+
+from easybn.evaluation.diagnose import diagnose
+from easybn.evaluation.diagnose.batch_sizes import batch_sizes
+from easybn.evaluation.diagnose.normalisation import normalisation
+from easybn.evaluation.diagnose.paired import mcnemar
+from easybn.evaluation.diagnose.perturbation import units
+from easybn.models import Normalise
+
+from .test_diagnose_answers import Around
+from .test_pgd_robustness import Confident
+
+
+def _finding(check, model, x, y, norm="linf", eps: float = 8 / 255, **how):
+    found = diagnose(model, x, y, norm=norm, eps=eps, checks={"check": check}, **how)
+    assert len(found) == 1
+    return found[0]
+
+
+def _statistics(x) -> tuple[list[float], list[float]]:
+    return [float(x.mean())], [float(x.std())]
+
+
+def test_a_model_that_is_shown_what_it_knows(trained):
+    assert _finding(normalisation, *trained).fine
+
+
+def test_a_missing_normalisation(trained):
+    model, x, y = trained
+    (mean,), (std,) = _statistics(x)
+    expects_normalised = Around(model, lambda net, z: net((z * std + mean).clamp(-1, 2)))
+    found = _finding(normalisation, expects_normalised, x, y)
+    assert found.severity == "warning"
+    assert "normalised by their mean" in found.what
+    assert f"means {mean:.3f}" in found.how_much
+
+
+def test_a_normalisation_too_many(trained):
+    model, x, y = trained
+    found = _finding(normalisation, nn.Sequential(Normalise(*_statistics(x)), model), x, y)
+    assert found.severity == "warning"
+    assert "undone" in found.what
+    right = int((model(x).argmax(1) == y).sum())
+    assert f"{right} of 200 points ({right / 200:.1%}) with a normalisation undone" in found.how_much
+
+
+def test_a_few_points_prove_nothing(trained):
+    model, x, y = trained
+    twice = nn.Sequential(Normalise(*_statistics(x)), model)
+    gained = ((model(x).argmax(1) == y) & (twice(x).argmax(1) != y)).nonzero()[:, 0]
+    # all of them better: 11 are the fewest whose p = 2 / 2^n is below 0.001
+    for n, severity in ((10, "ok"), (11, "warning")):
+        assert _finding(normalisation, twice, x[gained[:n]], y[gained[:n]]).severity == severity
+
+
+def test_bytes_and_images_divided_twice(trained):
+    model, x, y = trained
+    found = _finding(normalisation, Around(model, lambda net, z: net(z / 255)), x, y)
+    assert found.severity == "warning"
+    assert "0 .. 255" in found.what
+    dark = _finding(normalisation, model, x / 255, y)
+    assert dark.severity == "warning"
+    assert "nearly black" in dark.what
+
+
+def test_vectors_have_no_channels():
+    x = torch.rand(50, 5)
+    model = nn.Linear(5, 3)
+    assert _finding(normalisation, model, x, model(x).argmax(1)).fine
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 9), (0, 11), (3, 20), (20, 3), (150, 160), (500, 400)])
+def test_mcnemar_is_the_binomial_test(counts):
+    """Two-sided: all outcomes of a fair coin that are no more likely than the one seen."""
+    n = sum(counts)
+    seen = comb(n, counts[0])
+    expected = Fraction(sum(comb(n, k) for k in range(n + 1) if comb(n, k) <= seen), 2**n)
+    assert mcnemar(*counts) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "told"),
+    [
+        ("linf", 8 / 255, "ok"),
+        ("linf", 8 / 255 / 255, "8 bits"),
+        ("linf", 0.5, "large as the images"),
+        ("l2", 0.5, "ok"),
+        ("l2", 13.9, "ok"),  # 0.5 * sqrt(784) = 14
+        ("l2", 128, "large as the images"),
+    ],
+)
+def test_units_of_eps(trained, norm, eps, told):
+    found = _finding(units, *trained, norm, eps)
+    assert (found.severity, "") == ("ok", "") if told == "ok" else found.severity == "warning" and told in found.what
+
+
+def test_verdicts_that_depend_on_the_batch():
+    class Certain(Confident):
+        def forward(self, x):
+            return super().forward(x) + torch.tensor([4.0, 0.0])
+
+    x, y = torch.full((20, 1, 8, 8), 0.5), torch.zeros(20, dtype=torch.int64)
+    found = _finding(batch_sizes, Certain(), x, y, "l2", 0.6)
+    assert found.severity == "warning"
+    assert "16 of 16 points, 0 robust one by one and 16 in batches of 128" in found.how_much
+    assert diagnose(Certain(), x, y, norm="linf", eps=0.1, checks={"check": batch_sizes}) == []
+    assert diagnose(Certain(), x, y, norm="l2", eps=0.6, batch_size=1, checks={"check": batch_sizes}) == []
