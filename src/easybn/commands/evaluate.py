@@ -8,6 +8,7 @@ verdict is stored in the run's folder below verdicts/. Kill it, stop it with Ctr
 command goes on and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
 all points: --budget 10m. Several machines: --shard 0/3, 1/3, 2/3, or the same command on each.
 
+easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
@@ -82,7 +83,10 @@ def _of_a_model(arguments: Namespace) -> None:
     if arguments.runs and given:
         raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
     if not arguments.runs and not (arguments.model or arguments.weights):
-        raise ValueError("nothing to evaluate: name runs, or --model module:function (easybn evaluate --help)")
+        raise ValueError(
+            "nothing to evaluate: name runs, --model module:function, or a model of the package: "
+            "--model fashion-mnist-vanilla (easybn evaluate --help)"
+        )
     if arguments.branch and not arguments.runs:
         raise ValueError("--branch is for runs: route the model to a branch in your function")
 

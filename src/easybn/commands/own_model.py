@@ -16,7 +16,10 @@ OWN = ("model", "weights", "data", "data_folder", "model_options", "mean", "std"
 def of_own_model(parser: Parser) -> Callable[..., Any]:
     """Add the options, in a group; returns what adds more to it."""
     add: Callable[..., Any] = parser.add_argument_group("a model of yours").add_argument
-    where = "module:function (from the working folder), timm:NAME, torchvision:NAME or resnet18: [0, 1] to logits"
+    where = (
+        "module:function (from the working folder), timm:NAME, torchvision:NAME, resnet18 and the like (images in "
+        "[0, 1] to logits), or fashion-mnist-vanilla and fashion-mnist-adversarial, trained models of the package"
+    )
     add("--model", type=str, default=None, help=where)
     add("--weights", type=str, default=None, help=".safetensors, or a state dict saved by torch (.pt, .pth)")
     add("--data", type=str, default=None, help="sample, fashion-mnist, cifar10, cifar100, or an image folder or zip")

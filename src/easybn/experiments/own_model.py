@@ -24,10 +24,11 @@ class OwnModel:
     """A user's model, as the command line names it.
 
     Args:
-        model: "module:function", "timm:NAME", "torchvision:NAME" or a built-in name; None if ``weights`` is a file of
-            ours, which says it.
+        model: "module:function", "timm:NAME", "torchvision:NAME", a built-in name or a trained model of the package
+            (:func:`easybn.models.trained`); None if ``weights`` is a file of ours, which says it.
         weights: .safetensors, or a state dict saved by torch; None for the weights that the model comes with.
-        data: name or path of the data set; None for the one that ``weights`` says it was trained on.
+        data: name or path of the data set; None for the one that ``weights`` says it was trained on, and for the
+            bundled sample where the model is the package's.
         data_folder: where the data set lies.
         model_options: passed on to the model.
         mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
@@ -54,7 +55,7 @@ class OwnModel:
 
     def load_data(self) -> Source:
         """The data set; ValueError if it is not said which."""
-        name = self.data
+        name = self.data or ("sample" if self.model in models.trained() else None)
         if name is None and self.weights is not None and self.weights.endswith(".safetensors"):
             about = weights.trained_on(self.weights)
             name = None if about is None else about.name
@@ -66,6 +67,8 @@ class OwnModel:
         """The model with its weights; ValueError if it cannot be made or they do not fit."""
         if self.model is None:
             return weights.load(str(self.weights))
+        if self.model in models.trained() and self.weights is None:
+            return weights.load(self.model)
         library, _, rest = self.model.partition(":")
         if rest and library not in ("timm", "torchvision"):
             model = own_model(self.model, self.model_options)
