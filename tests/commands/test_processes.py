@@ -22,7 +22,7 @@ WORDS = (
 STEPS = 36
 
 
-def wait_until(reached, process, seconds: float = 60.0) -> None:
+def wait_until(reached, process, seconds: float = 300.0) -> None:
     """Until ``reached()``, or the process has ended."""
     deadline = time.monotonic() + seconds
     while not reached() and process.poll() is None:
