@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
 from .attack import Attack, Try, counted, look_ahead, targets
 from .losses import DLR, CrossEntropy, Loss, TargetedDLR
 from .prepare import Prepared
+from .start import around
 from .tracks import Tracks
 
 LOSSES: dict[str, type[Loss]] = {"ce": CrossEntropy, "dlr": DLR, "t": TargetedDLR}
@@ -63,16 +63,7 @@ class APGD(Attack):
         return [Try(rank, restart) for rank in ranks for restart in range(self.restarts)]
 
     def begin(self, tracks: Tracks) -> None:
-        centre = tracks["centre"]
-        noise = Noise(tracks["key"]).child("start")
-        if isinstance(self.ball, Linf):
-            offset = noise.uniform(*centre.shape[1:]).mul_(2).sub_(1)
-            size = offset.flatten(1).abs().amax(1)
-        else:
-            offset = noise.normal(*centre.shape[1:])
-            size = offset.flatten(1).norm(dim=1)
-        offset = offset * per_sample(float(self.ball.eps) / (size + 1e-12), offset)
-        point = (centre + offset.to(centre.dtype)).clamp_(0, 1)
+        centre, point = tracks["centre"], around(tracks, self.ball, float(self.ball.eps))
         rows, device = tracks.count, centre.device
         nothing = torch.zeros(rows, dtype=torch.float64, device=device)
         tracks.update(

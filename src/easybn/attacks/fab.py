@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
 from . import projection
 from .attack import Attack, Try, counted, targets
 from .prepare import Prepared
+from .start import around
 from .tracks import Tracks
 from .verdict import fooled
 
@@ -72,7 +72,11 @@ class FAB(Attack):
     def begin(self, tracks: Tracks) -> None:
         point, age = tracks["centre"], tracks["age"]
         if self.restarts > 1:
-            point = torch.where(per_sample(tracks["number"] % self.restarts > 0, point), self._random(tracks), point)
+            point = torch.where(
+                per_sample(tracks["number"] % self.restarts > 0, point),
+                around(tracks, self.ball, float(self.ball.eps) / 2),
+                point,
+            )
         tracks.update(
             point=point, far_point=point, far=torch.full_like(tracks["reach"], torch.inf),
             lately=torch.full_like(age, 3), failures=torch.zeros(len(age), 4, dtype=torch.int64, device=age.device),
@@ -159,15 +163,3 @@ class FAB(Attack):
         length, length0 = (each.norm(p=p, dim=1, keepdim=True).clamp_(min=1e-8) for each in (d, d0))
         alpha = (length / (length + length0)).clamp_(max=ALPHA_MAX)
         return ((x + ETA * d) * (1 - alpha) + (x0 + ETA * d0) * alpha).clamp_(0, 1).view_as(point)
-
-    def _random(self, tracks: Tracks) -> Tensor:
-        """(B, ...) images half of eps from the original ones, in a random direction."""
-        centre, noise = tracks["centre"], Noise(tracks["key"]).child("start")
-        if isinstance(self.ball, Linf):
-            offset = noise.uniform(*centre.shape[1:]).mul_(2).sub_(1)
-            size = offset.flatten(1).abs().amax(1)
-        else:
-            offset = noise.normal(*centre.shape[1:])
-            size = offset.flatten(1).norm(dim=1)
-        offset = offset * per_sample(float(self.ball.eps) / 2 / (size + 1e-12), offset)
-        return (centre + offset.to(centre.dtype)).clamp_(0, 1)
