@@ -8,7 +8,9 @@ from easybn.experiments.run import Run
 from easybn.experiments.table import blocks
 
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl"))]
+CURVES = [path for path in FOLDERS if path not in STUDIES]  # trainings that were watched and not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
 
@@ -30,3 +32,12 @@ def test_every_run_says_how_it_was_made(study):
         assert run.sittings[-1]["commit"]
         assert run.metrics[-1]["epoch"] == run.config["training"]["epochs"]
         assert run.folder.name in TEXT
+
+
+@pytest.mark.parametrize("study", CURVES, ids=lambda path: path.name)
+def test_curves_come_from_the_metrics(study):
+    for run in runs_of(study):
+        assert run.sittings[-1]["commit"]
+        for row in run.metrics:
+            losses = ", ".join(f"{branch} {value['loss']:.3f}" for branch, value in row["train"].items())
+            assert f"| {run.folder.name} | {row['epoch']} | {row['step']} | {losses} |" in TEXT
