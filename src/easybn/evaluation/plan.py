@@ -13,7 +13,7 @@ from ..attacks.attack import Attack
 from ..attacks.drive import Drive, State, no_tick
 from ..attacks.objective import margin
 from ..attacks.prepare import Prepared, Progress, silent
-from .clean import check_labels
+from .labels import check_labels
 from .record import CLEAN, Record, Stage
 from .verdicts import to_attack
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..attacks.prepare import Progress
 from .choice import Choice
-from .clean import check_labels
+from .labels import check_labels
 from .plan import Done, Points
 from .record import CLEAN, Record
 from .store import Found, Store, Task, work

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...attacks.objective import margin
 from ...attacks.prepare import Prepared
 from ...perturb.ball import Ball
-from ..clean import check_labels
+from ..labels import check_labels
 from ..record import Record
 from ..result import Evaluation
 
