@@ -6,7 +6,7 @@ from torch import nn
 
 from easybn import convert, route
 from easybn.attacks import fast as fast_module
-from easybn.attacks.fold import Folded, folded
+from easybn.norm.fold import Folded, folded
 from easybn.attacks.prepare import prepared
 from easybn.evaluation import evaluate
 

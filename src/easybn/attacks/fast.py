@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import BOUNDS, answer, disagreement, logit_distance
-from .fold import folded
+from ..norm.fold import folded
 
 PRECISIONS = tuple(BOUNDS)
 

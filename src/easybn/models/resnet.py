@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .stem import Stem
+
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
@@ -80,7 +82,7 @@ class ResNet(nn.Module):
         stem_stride: int = 1,
     ):
         super().__init__()
-        self.conv1 = conv3x3(in_channels, widths[0], stem_stride)
+        self.conv1 = Stem(in_channels, widths[0], 3, stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         stages, channels = [], widths[0]
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):

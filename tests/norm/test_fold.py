@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from easybn import convert, route
-from easybn.attacks.fold import folded
 from easybn.models import build
 from easybn.models.resnet import BasicBlock, ResNet
+from easybn.norm.fold import folded
 
 
 def lively(model: nn.Module) -> nn.Module:
