@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from easybn import convert
 from easybn.models import resnet18
-from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, Vanilla
+from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, FastAdvProp, FastEBN, Vanilla
 
 
 def flops(work) -> int:
@@ -24,6 +24,8 @@ def flops(work) -> int:
         (EBNShared(), 6.05),
         (AdvPropEBN(), 13.1),
         (AdversarialTraining(), 23.05),
+        (FastAdvProp(fraction=0.5), 4.55),
+        (FastEBN(fraction=0.5), 4.55),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -38,5 +40,20 @@ def test_cost_of_a_step(recipe, most):
 
     forward = flops(lambda: plain(x))
     assert forward > 2 * 2 * 0.5e9  # half a billion multiplications an image: the counter sees the convolutions
+    step()  # the first one looks for what can be folded
     cost = flops(step) / forward
     assert most - 0.12 < cost <= most
+
+
+@pytest.mark.parametrize("recipe", [FastAdvProp(fraction=0.2), FastEBN(fraction=0.2)], ids=lambda r: type(r).__name__)
+def test_a_fifth_costs_at_most_a_quarter_more_than_vanilla(recipe):
+    plain = resnet18()
+    model = convert(plain, recipe.branches)
+    x, y = torch.rand(5, 3, 32, 32), torch.arange(5)
+
+    def step(recipe, model) -> None:
+        for term in recipe(model, x, y):
+            (term.weight * term.loss).backward()
+
+    ratio = flops(lambda: step(recipe, model)) / flops(lambda: step(Vanilla(), plain))
+    assert 1.2 <= ratio <= 1.205  # beyond 1.2: the first convolution's input gradient

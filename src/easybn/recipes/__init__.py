@@ -5,6 +5,8 @@ from .advprop import AdvProp
 from .advprop_ebn import AdvPropEBN
 from .ebn import EBN
 from .ebn_shared import EBNShared
+from .fast_advprop import FastAdvProp
+from .fast_ebn import FastEBN
 from .recipe import Context, Recipe, Term, perturbing
 from .vanilla import Vanilla
 
@@ -15,6 +17,8 @@ __all__ = [
     "AdversarialTraining",
     "Context",
     "EBNShared",
+    "FastAdvProp",
+    "FastEBN",
     "Recipe",
     "Term",
     "Vanilla",

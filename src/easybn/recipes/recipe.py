@@ -6,12 +6,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keyed_random import Noise
 from ..modes import evaluating, frozen_stats
+from ..norm.folding import folding
 from ..norm.route import route
+from ..perturb.ball import per_sample
 
 Mode = Literal["eval", "train"]
 """The mode of the model while a perturbation is made; in train mode the running statistics stay as they are."""
@@ -22,7 +25,7 @@ class Term(NamedTuple):
 
     Args:
         name: what it is logged as; usually that of the branch.
-        loss: float32 scalar with a graph, a mean over the batch.
+        loss: float32 (or float64) scalar with a graph, a mean over the images that it is of.
         weight: its factor in the training loss.
         logits: (N, K) of the forward pass, for accuracies.
         labels: (N,) what the logits should say.
@@ -36,8 +39,12 @@ class Term(NamedTuple):
 
     @classmethod
     def cross_entropy(cls, name: str, logits: Tensor, y: Tensor, weight: float, label_smoothing: float = 0.0) -> "Term":
-        """The mean cross-entropy of ``logits`` (N, K) for ``y`` (N,), in float32 also under autocast."""
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+        """The mean cross-entropy of ``logits`` (N, K) for ``y`` (N,), in float32 also under autocast.
+
+        Of float64 logits it is float64.
+        """
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        loss = F.cross_entropy(wide, y, label_smoothing=label_smoothing)
         return cls(name, loss, weight, logits.detach(), y)
 
 
@@ -87,5 +94,21 @@ def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval")
     with ExitStack() as stack:
         if branch is not None:
             stack.enter_context(route(model, branch))
-        stack.enter_context(evaluating(model) if mode == "eval" else frozen_stats(model))
+        if mode == "eval":
+            stack.enter_context(evaluating(model))
+            stack.enter_context(folding(model))
+        else:
+            stack.enter_context(frozen_stats(model))
         yield
+
+
+def shared_gradient(x: Tensor) -> Tensor:
+    """(N, ...) the gradient that a term's backward pass left at its images; 0 for a sample where it is not finite.
+
+    Raises:
+        RuntimeError: there has been no backward pass.
+    """
+    if x.grad is None:
+        raise RuntimeError("this recipe needs backward() on each term as it is yielded, before the next one")
+    finite = x.grad.flatten(1).isfinite().all(1)
+    return x.grad.where(per_sample(finite, x), torch.zeros_like(x))
