@@ -134,3 +134,9 @@ def test_fresh_streams_follow_torchs_seed():
 def test_integers_refuses_an_empty_range():
     with pytest.raises(ValueError, match="high must be in"):
         Noise.fresh(1).integers(0, 3)
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, 2**63 - 1, -(2**63), 7046029254386353131])
+def test_a_number_names_the_same_streams_as_a_tensor_of_it(number):
+    noise = Noise.of(-3, "numbers", torch.arange(4), 5)
+    assert torch.equal(noise.numbered(number).keys, noise.numbered(torch.full((4,), number)).keys)

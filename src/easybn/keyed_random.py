@@ -19,6 +19,7 @@ from torch import Tensor
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden ratio of 2^64, as a signed number
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_ALL = (1 << 64) - 1
 
 
 def _xor_shift(z: Tensor, bits: int) -> Tensor:
@@ -33,10 +34,18 @@ def _mix(z: Tensor) -> Tensor:
     return _xor_shift(z, 31)
 
 
+def _mix_one(z: int) -> int:
+    """:func:`_mix` of one number, signed or not, to a signed one: without the many small steps on a tensor."""
+    z &= _ALL
+    z = (z ^ z >> 30) * _MIX_1 & _ALL
+    z = (z ^ z >> 27) * _MIX_2 & _ALL
+    z ^= z >> 31
+    return z - (z >> 63 << 64)
+
+
 def _fold(key: Tensor, value: Tensor | int) -> Tensor:
     """A key for (key, value); folding a then b differs from folding b then a."""
-    value = torch.as_tensor(value, dtype=torch.int64, device=key.device)
-    return _mix(key + _mix(value + _GAMMA))
+    return _mix(key + (_mix(value + _GAMMA) if isinstance(value, Tensor) else _mix_one(value + _GAMMA)))
 
 
 def _purpose_number(purpose: str) -> int:
@@ -58,10 +67,10 @@ class Noise:
     @classmethod
     def of(cls, seed: int, purpose: str, ids: Tensor, step: int = 0) -> "Noise":
         """The streams named (seed, purpose, step, id) for each of ``ids`` (int64, shape (N,))."""
-        root = torch.zeros((), dtype=torch.int64, device=ids.device)
+        root = 0
         for value in (seed, _purpose_number(purpose), step):
-            root = _fold(root, value)
-        return cls(_fold(root, ids))
+            root = _mix_one(root + _mix_one(value + _GAMMA))
+        return cls(_mix(_mix(ids + _GAMMA) + root))
 
     @classmethod
     def fresh(cls, n: int, device: torch.device | str = "cpu") -> "Noise":

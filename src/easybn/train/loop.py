@@ -22,7 +22,7 @@ from .checkpoint import load, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
-from .prepare import as_split, autocasting, seed_at, usable, with_branches
+from .prepare import as_split, autocasting, seed_global, usable, with_branches
 from .resume import Parts
 from .step import take_step
 from .training import Training
@@ -127,7 +127,7 @@ def fit(
             moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = moment.lr
-            torch.manual_seed(seed_at(training.seed, moment.step))
+            seed_global(training.seed, moment.step, device)
             ctx = Context(ids.to(device), moment.step, epoch, training.seed)
             tally = take_step(
                 stepped,

@@ -45,6 +45,10 @@ def autocasting(precision: str, device: torch.device) -> torch.autocast | None:
     return torch.autocast(device.type, kinds[precision]) if precision in kinds else None
 
 
-def seed_at(seed: int, step: int) -> int:
-    """The seed of torch's global generator at a step."""
-    return int(Noise.of(seed, "global", torch.zeros(1, dtype=torch.int64), step).bits(1))
+def seed_global(seed: int, step: int, device: torch.device) -> None:
+    """Seed torch's global generators, of the CPU and of ``device``, for a step."""
+    number = int(Noise.of(seed, "global", torch.zeros(1, dtype=torch.int64), step).bits(1))
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)  # torch.manual_seed formats a stack trace for each other device
+    else:
+        torch.manual_seed(number)
