@@ -1,4 +1,4 @@
-"""Peak memory of one training step of each recipe, as a ratio to vanilla's on the same batch.
+"""Peak memory of one training step of each recipe, as a ratio to vanilla's and to the usual AdvProp's, same batch.
 
     python bench/step_memory.py [--model resnet18] [--batch 64]
 
@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-RECIPES = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN")
+USUAL = "usual AdvProp"  # both batches in one pass, see usual.py
+STEPS = (USUAL, "Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN")
 
 
 def status(field: str) -> int:
@@ -31,20 +32,32 @@ def measure(name: str, model_name: str, batch: int) -> int:
     import gc
 
     import torch
+    from usual import concatenated_step, sliced
 
     from easybn import convert, recipes
     from easybn.models import build
     from easybn.train.step import take_step
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = getattr(recipes, name)()
+    layout = torch.contiguous_format if name == USUAL else torch.channels_last
+    recipe = None if name == USUAL else getattr(recipes, name)()
     model = build(model_name)
-    model = convert(model, recipe.branches) if len(recipe.branches) > 1 else model
-    model = model.to(device, memory_format=torch.channels_last).train()
+    if recipe is None:
+        model = sliced(model)
+    elif len(recipe.branches) > 1:
+        model = convert(model, recipe.branches)
+    model = model.to(device, memory_format=layout).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x = torch.rand(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
     y = torch.randint(0, 10, (batch,), device=device)
-    take_step(model, optimizer, lambda: recipe(model, x, y))
+
+    def step() -> None:
+        if recipe is None:
+            concatenated_step(model, optimizer, x, y)
+        else:
+            take_step(model, optimizer, lambda: recipe(model, x, y))
+
+    step()
     optimizer.zero_grad()
     gc.collect()
     if device == "cuda":
@@ -54,7 +67,7 @@ def measure(name: str, model_name: str, batch: int) -> int:
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
     for _ in range(2):
-        take_step(model, optimizer, lambda: recipe(model, x, y))
+        step()
     return (torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")) - before
 
 
@@ -62,19 +75,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--one", choices=RECIPES, help="measure this recipe alone, in this process, in bytes")
+    parser.add_argument("--one", choices=STEPS, help="measure this recipe alone, in this process, in bytes")
     arguments = parser.parse_args()
     if arguments.one:
         print(measure(arguments.one, arguments.model, arguments.batch))
         return
-    base = 0
-    for name in RECIPES:
+    used: dict[str, int] = {}
+    for name in STEPS:
         command = [sys.executable, __file__, "--one", name, "--model", arguments.model, "--batch", str(arguments.batch)]
         # every larger block is mapped on its own and given back when freed, so that resident means in use
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-        used = int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-        base = base or used
-        print(f"{arguments.model}, batch {arguments.batch}, {name:12} {used / 2**20:8.0f} MiB  x {used / base:.2f}")
+        used[name] = int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    for name, each in used.items():
+        print(
+            f"{arguments.model}, batch {arguments.batch}, {name:14} {each / 2**20:8.0f} MiB  "
+            f"x {each / used['Vanilla']:.2f} of Vanilla, x {each / used[USUAL]:.2f} of {USUAL}"
+        )
 
 
 if __name__ == "__main__":
