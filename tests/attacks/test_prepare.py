@@ -6,9 +6,9 @@ from torch import nn
 
 from easybn import convert, route
 from easybn.attacks import fast as fast_module
-from easybn.norm.fold import Folded, folded
 from easybn.attacks.prepare import prepared
 from easybn.evaluation import evaluate
+from easybn.norm.fold import Folded, folded
 
 from ..small import small_images, small_net
 
@@ -319,6 +319,8 @@ def test_bf16_serves_the_steps_alone():
         assert ready.notes == ()
         assert ready.preparation.endswith("bf16")
         seen = ready.load(x)
+        torch.testing.assert_close(ready(seen), expected)  # bf16 is for gradients
+        seen.requires_grad_()
         assert ready(seen).dtype == torch.float32
         assert torch.equal(ready(seen), ready(seen).bfloat16())
         torch.testing.assert_close(ready(seen).detach(), expected, rtol=0, atol=0.05 * float(expected.abs().max()))

@@ -105,6 +105,9 @@ def test_shards_write_the_score_once_all_is_there(run, easybn):
         assert run.scores == []
     assert easybn(*words, "0/3").status == 0
     assert [row["n"] for row in run.scores] == [5, 5]
+    total = Store.existing(stores()[0]).seconds  # of all three
+    assert {row["seconds"] for row in run.scores} == {round(total, 1)}
+    assert total > 0
     shutil.copytree("r", "whole", ignore=shutil.ignore_patterns("verdicts", "scores.jsonl"))
     assert easybn("evaluate", "whole", *words[2:-1]).status == 0
     assert same(Store.existing(stores()[0]).record, Store.existing(stores("whole")[0]).record)
@@ -130,6 +133,25 @@ def test_a_budget_says_of_how_many_points_it_speaks(run, easybn):
     assert [(row["n"], row["budget"]) for row in run.scores] == [(4, 0.001), (4, 0.001)]
     assert "Within a budget of time" in easybn("table", "r", "--markdown").out
     assert easybn(*words, "soon").status == 2
+
+
+def test_gradients_in_bf16_are_another_measurement(run, easybn):
+    words = ("evaluate", "r", *QUICK, "0.01")
+    assert easybn(*words).status == 0
+    found = easybn(*words, "--precision", "bf16")
+    assert found.status == 0, found.err
+    assert [row["precision"] for row in run.scores] == ["float32", "float32", "bf16"]
+    said = {Store.existing(folder).manifest.preparation.endswith("bf16") for folder in stores()}
+    assert said == {True, False}
+    rows = run.scores
+    # rows of before there was a choice are those of float32
+    Path("r/scores.jsonl").write_text(
+        "".join(
+            json.dumps({k: v for k, v in row.items() if k not in ("precision", "compile")}) + "\n" for row in rows[:2]
+        )
+    )
+    assert easybn(*words).status == 0
+    assert len(run.scores) == 2
 
 
 def test_an_estimate_writes_nothing(run, easybn):
@@ -182,6 +204,8 @@ def test_a_model_of_ones_own(mine, weights, easybn):
         ("--weights m.pt --points 0", "points must be at least 1"),
         ("--weights m.pt --attacks pgd --budget 3m", "--budget is for attacks with stored verdicts"),
         ("--weights m.pt --branch easy", "--branch is for runs"),
+        ("--weights m.pt --precision fp8", "--precision"),
+        ("--weights m.pt --attacks pgd --compile", "--compile is for attacks with stored verdicts"),
     ],
 )
 def test_mistakes_are_one_line(mine, words, told, easybn):

@@ -1,4 +1,17 @@
-"""What the evaluation attacks have in common: begin, look, move, each row by itself."""
+"""What the evaluation attacks have in common: begin, look, move, each row by itself.
+
+A store of verdicts goes on with what is in it only under the same ``easybn.evaluation.storing.VERSION``. No test can
+see that it is due; it is to be raised with every change after which, for the same model, points, settings and seed,
+
+- any try may end otherwise: another image, iteration, margin or number of passes. That is another formula, constant,
+  default that is no field of the attack, order of floating-point operations, or stream of random numbers; another
+  order or make-up of batches (``drive``, ``queue``); another rule of what counts as fallen (``judge``, ``verdict``);
+- or a saved state no longer fits: a column of ``Tracks`` or an entry of ``Drive``'s state is new, gone or renamed,
+  or means something else.
+
+Not with a new attack or field (it is in the manifest by its name), nor with the preparation of the model, which the
+manifest has as text: there the text is to change.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -7,14 +7,15 @@ there are many small operations.
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .agreement import BOUNDS, answer, disagreement, logit_distance
 from ..norm.fold import folded
+from .agreement import BOUNDS, answer, disagreement, logit_distance
 
 PRECISIONS = tuple(BOUNDS)
 
@@ -37,9 +38,10 @@ class Options:
 
     Args:
         fold: batch norms into the layers before them.
-        compile: by ``torch.compile``, for any batch size. That takes up to a minute, and a graph can then be
-            backpropagated only once (no ``retain_graph``).
-        precision: "32" for the model's own, "bf16" for automatic mixed precision with bfloat16.
+        compile: by ``torch.compile``, for any batch size. That takes up to a minute. It is called, and its graphs are
+            backpropagated, inside :func:`kept_graphs`.
+        precision: "32" for the model's own, "bf16" for automatic mixed precision with bfloat16, where a gradient is
+            asked for; without one its coarse logits would only mislead a search that compares them.
     """
 
     fold: bool = True
@@ -61,6 +63,21 @@ class Options:
             options = replace(options, compile=False)
         if options.fold:
             yield options, "folding batch norms"
+
+
+@contextmanager
+def kept_graphs(compile: bool) -> Iterator[None]:
+    """Graphs that are compiled in the block can be backpropagated again in it (``retain_graph``), as FAB does.
+
+    Otherwise torch lets the first backward pass overwrite what it has saved; it names this switch where that fails.
+    """
+    if not compile:
+        yield
+        return
+    from torch._functorch import config
+
+    with config.patch(donated_buffer=False):
+        yield
 
 
 def fast_copy(model: nn.Module, x: Tensor, options: Options) -> tuple[Fast | None, list[str]]:
@@ -131,6 +148,8 @@ def _sentence(error: Exception) -> str:
 
 def _in_bf16(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def cast(x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return call(x)
         with torch.autocast(x.device.type, torch.bfloat16):
             logits = call(x)
         return logits.to(x.dtype)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..modes import evaluating
 from ..norm.branched import BranchedNorm
-from .fast import Options, fast_copy
+from .fast import Options, fast_copy, kept_graphs
 
 PROBES = 16
 """Images of a probe batch that are used, at most."""
@@ -94,8 +94,8 @@ def prepared(
             a fast copy of the model is made, and compared with the model in logits and input gradients;
             whatever makes the copy fail or differ is given up, and noted. Without them there is no copy.
         fold: batch norms of the copy into the layers before them.
-        compile: the copy, by ``torch.compile``; not for attacks that keep a graph (``retain_graph``), as FAB does.
-        precision: of the copy, "32" for the model's own or "bf16".
+        compile: the copy, by ``torch.compile``.
+        precision: of the copy where gradients are taken, "32" for the model's own or "bf16".
 
     Raises:
         ValueError: an unknown precision, an empty probe, options that need a probe without one.
@@ -111,7 +111,7 @@ def prepared(
     try:
         for parameter in learning:
             parameter.requires_grad_(False)
-        with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        with evaluating(model), torch.inference_mode(False), torch.enable_grad(), kept_graphs(compile):
             plain = Prepared(
                 model, None if example is None else example.device, None if example is None else example.dtype, notes
             )

@@ -25,8 +25,9 @@ from .own_model import OWN, of_own_model, own
 if TYPE_CHECKING:
     from ..experiments.evaluated import Evaluated
     from ..experiments.score_attacks import Attacks
+    from ..experiments.score_run import Measurement
 
-OF_A_STORE = ("chunk", "shard", "budget", "keep_images", "estimate")
+OF_A_STORE = ("chunk", "shard", "budget", "keep_images", "estimate", "compile", "precision")
 
 
 def configure(parser: Parser) -> None:
@@ -59,22 +60,30 @@ def configure(parser: Parser) -> None:
     add("--shard", type=str, default=None, metavar="I/N", help=shard)
     add("--keep_images", action="store_true", help="store the adversarial images, for easybn verify")
     add("--no_share", action="store_true", help="attack again at a larger eps what fell at a smaller one")
+    add("--compile", action="store_true", help="attack a compiled copy of the model: for long evaluations")
+    add("--precision", choices=["float32", "bf16"], default=None, help="of gradients; verdicts stay in float32")
     add("--no_diagnosis", action="store_true", help="do not look for what makes the figures misleading")
     add = of_own_model(parser)
     add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
 
 
 def run(arguments: Namespace) -> None:
-    pgd = list(arguments.attacks) == ["pgd"]
-    if pgd and (given := [name for name in OF_A_STORE if getattr(arguments, name)]):
-        raise ValueError(
-            f"--{given[0]} is for attacks with stored verdicts: --attacks autoattack, or pgd-ce pgd-margin"
-        )
+    pgd = is_pgd(arguments)
     _of_a_model(arguments)
     if pgd:
         _pgd(arguments)
     else:
         _attacks(arguments)
+
+
+def is_pgd(arguments: Namespace) -> bool:
+    """Whether PGD under its protocols is asked for; ValueError for an option that does not go with it."""
+    pgd = list(arguments.attacks) == ["pgd"]
+    if pgd and (given := [name for name in OF_A_STORE if getattr(arguments, name)]):
+        raise ValueError(
+            f"--{given[0]} is for attacks with stored verdicts: --attacks autoattack, or pgd-ce pgd-margin"
+        )
+    return pgd
 
 
 def _of_a_model(arguments: Namespace) -> None:
@@ -106,21 +115,12 @@ def _evaluated(arguments: Namespace) -> "list[Evaluated]":
 
 
 def _pgd(arguments: Namespace) -> None:
-    from ..experiments.score_run import Measurement, score
+    from ..experiments.score_run import score
     from ..train.progress import training_progress
     from .table import show
 
     every = _evaluated(arguments)
-    wanted = Measurement(
-        norm=arguments.norm or "l2",
-        eps=tuple(arguments.eps or (0.1, 0.5, 1.0)),
-        protocols=tuple(arguments.protocols),
-        steps=arguments.steps,
-        points=1000 if arguments.points is None else arguments.points,
-        batch_size=arguments.batch_size or 100,
-        seed=arguments.seed,
-        device=_device(arguments),
-    )
+    wanted = measurement_of(arguments)
     with training_progress() as display:
         for each in every:
             score(each.run, display, wanted, each)
@@ -143,6 +143,22 @@ def _attacks(arguments: Namespace) -> None:
         show_result(console, each, wanted, result)
 
 
+def measurement_of(arguments: Namespace) -> "Measurement":
+    """What the arguments say of PGD."""
+    from ..experiments.score_run import Measurement
+
+    return Measurement(
+        norm=arguments.norm or "l2",
+        eps=tuple(arguments.eps or (0.1, 0.5, 1.0)),
+        protocols=tuple(arguments.protocols),
+        steps=arguments.steps,
+        points=1000 if arguments.points is None else arguments.points,
+        batch_size=arguments.batch_size or 100,
+        seed=arguments.seed,
+        device=_device(arguments),
+    )
+
+
 def wanted_of(arguments: Namespace) -> "Attacks":
     """The attacks that the arguments describe."""
     from ..experiments.score_attacks import Attacks
@@ -160,6 +176,8 @@ def wanted_of(arguments: Namespace) -> "Attacks":
         budget=None if arguments.budget is None else float(arguments.budget),
         keep_images=arguments.keep_images,
         share=not arguments.no_share,
+        compile=arguments.compile,
+        precision=arguments.precision or "float32",
         device=_device(arguments),
         diagnosed=not arguments.no_diagnosis,
     )

@@ -1,4 +1,8 @@
-"""The scores of several runs side by side, in the form of the paper's tables."""
+"""The scores of several runs side by side, in the form of the paper's tables.
+
+--paper puts each run beside the paper's row of the same data set and recipe: the paper's number, ours under its
+protocol, ours under the strong one, the worst case over all attacks, and a flag where columns contradict each other.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +20,13 @@ if TYPE_CHECKING:
 def configure(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="folders of runs, or of folders of runs")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    beside = "each run beside the paper's row of its data set and recipe, with what contradicts what"
+    parser.add_argument("--paper", action="store_true", help=beside)
 
 
 def run(arguments: Namespace) -> None:
-    show(Console(), find(arguments.runs), arguments.markdown)
+    show_ = show_paper if arguments.paper else show
+    show_(Console(), find(arguments.runs), arguments.markdown)
 
 
 def find(folders: Sequence[str]) -> list["Run"]:
@@ -50,3 +57,26 @@ def show(console: Console, runs: Sequence["Run"], markdown: bool = False) -> Non
         else:
             console.print(block.rich())
             console.print()
+
+
+def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
+    """Print each of ``runs`` beside the paper's row, and the contradictions inside the paper's tables."""
+    from ..experiments.paper_table import Beside, beside_the_paper, in_the_paper
+
+    found, others = [], []
+    for run in runs:
+        try:
+            found.append(beside_the_paper(run))
+        except KeyError as error:
+            others.append(str(error.args[0]))
+    for each in [*found, Beside(in_the_paper(), [])]:
+        if markdown:
+            print(each.markdown())
+            continue
+        console.print(each.block.rich())
+        for flag in each.flags:
+            console.print(flag, markup=False, highlight=False)
+        console.print()
+    if others:
+        line = f"The paper has no row for: {'; '.join(others)}."
+        print(line) if markdown else console.print(line, markup=False, highlight=False)

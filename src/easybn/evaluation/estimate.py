@@ -12,7 +12,7 @@ from ..attacks.prepare import Prepared, prepared
 from ..attacks.tracks import Tracks
 from ..keyed_random import Noise
 from .choice import Choice
-from .evaluate import PROBE, radius
+from .evaluate import PRECISIONS, PROBE, radius
 from .verdicts import FREE_OF_EPS
 
 FALLEN = 10
@@ -57,6 +57,8 @@ def estimate(
     attacks: str | Sequence[str],
     points: int | None = None,
     batch_size: int = 256,
+    compile: bool = False,
+    precision: str = "float32",
 ) -> Estimate:
     """Time it; arguments as of :func:`easybn.evaluate`. Nothing is written.
 
@@ -70,7 +72,7 @@ def estimate(
     choice = Choice((attacks,) if isinstance(attacks, str) else tuple(attacks), norm)
     radii = sorted(radius(e) for e in eps)
     every = {e: choice.at(e) for e in radii}
-    with prepared(model, probe=x[:PROBE]) as ready:
+    with prepared(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
         with torch.no_grad():
             classes = ready.original(ready.load(x[:1])).shape[1]
         seconds = {attack.name: seconds_a_look(ready, attack, x, y, batch_size) for attack in every[radii[0]]}

@@ -25,6 +25,7 @@ from .storing import Storing
 from .verdicts import derive
 
 PROBE = 16  # images on which the preparation of the model is checked
+PRECISIONS = {"float32": "32", "bf16": "bf16"}
 Radius = float | Fraction | str
 
 
@@ -45,6 +46,8 @@ def evaluate(
     batch_size: int = 256,
     keep_images: bool = False,
     fold: bool = True,
+    compile: bool = False,
+    precision: str = "float32",
     ids: Sequence[int] | Tensor | None = None,
     store: Path | str | None = None,
     chunk: int | None = None,
@@ -76,6 +79,10 @@ def evaluate(
         keep_images: keep the attacked images.
         fold: attack a faster copy of the model, batch norm folded into the convolutions, where that is the same
             function (it is checked); verdicts come from the model itself.
+        compile: that copy by ``torch.compile``: up to a minute, for long evaluations.
+        precision: of that copy where gradients are taken: "float32", or "bf16" for hardware that is faster with it.
+            Losses and verdicts stay in float32. Either is checked like folding, and given up with a note where logits
+            or gradients differ; what was done is part of what a store is of.
         ids: the points' names in the keys of random numbers and in the record, integers, each once; by default
             0 .. N - 1. With names that stay, parts of a data set get the numbers that the whole would.
         store: a folder for the verdicts. What is there is not computed again, a killed call goes on where it was,
@@ -103,10 +110,15 @@ def evaluate(
     storing = Storing.of(store, chunk, shard, budget)
     if choice.literal and storing:
         raise ValueError("the robustness protocol belongs to its batches and has no verdicts to store: leave store out")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if choice.literal and (compile or precision != "float32"):
+        raise ValueError("the robustness protocol attacks the model as it is: leave compile and precision out")
     check_images(x, y)
     x, y = x.detach(), y.detach().to(x.device).long()
     report = progress or silent
-    with prepared(model, probe=x[:PROBE] if fold else None) as ready:
+    probe = x[:PROBE] if fold or compile or precision != "float32" else None
+    with prepared(model, probe=probe, fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
         points = Points(ready, x, y, _named(ids, len(x)), Plan(at, seed, batch_size, share=share))
         notes = list(ready.notes)
         if storing:

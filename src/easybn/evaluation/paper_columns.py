@@ -17,7 +17,8 @@ class PaperColumn:
         paper: the paper's number, as a score; None if it has no row for the model.
         protocol: ours by the paper's attack and protocol; None if it was not measured, as with the others.
         strong: ours by PGD under the strong protocol in that norm at that eps; None for clean accuracy.
-        worst: the least of all our scores that bound it: in its norm at its eps or a smaller one, or clean.
+        worst: the least of our scores of attacks that bound it: in its norm at its eps or a smaller one; of clean
+            accuracy the least measurement of that.
         flags: what does not fit together, a sentence each; empty if everything does.
     """
 
@@ -29,7 +30,7 @@ class PaperColumn:
     flags: tuple[str, ...] = ()
 
 
-def paper_columns(scores: Sequence[Score], row: PaperRow | None = None) -> list[PaperColumn]:
+def paper_columns(scores: Sequence[Score], row: PaperRow | None = None, unlike: str = "") -> list[PaperColumn]:
     """The columns of the paper for one model.
 
     Flagged are, beyond the 95% intervals: a column of the paper's that exceeds another which bounds it (AutoAttack
@@ -40,15 +41,19 @@ def paper_columns(scores: Sequence[Score], row: PaperRow | None = None) -> list[
     Args:
         scores: ours, of one model, in any order; of several of one kind that of most points counts.
         row: of the paper, see :func:`~easybn.evaluation.paper_tables.paper_row`.
+        unlike: in what the paper's model is another one than ours, such as "another network"; told where its number
+            is away from ours.
     """
     theirs = row.scores if row else [None] * len(COLUMNS)
-    return [_column(each, paper, scores, row) for each, paper in zip(COLUMNS, theirs, strict=True)]
+    return [_column(each, paper, scores, row, unlike) for each, paper in zip(COLUMNS, theirs, strict=True)]
 
 
-def _column(column: Column, paper: Score | None, scores: Sequence[Score], row: PaperRow | None) -> PaperColumn:
+def _column(
+    column: Column, paper: Score | None, scores: Sequence[Score], row: PaperRow | None, unlike: str
+) -> PaperColumn:
     protocol = _find(scores, column.attack, column.protocol, column)
     strong = _find(scores, "pgd", "strong", column) if column.norm else None
-    in_reach = [score for score in scores if score.eps is None or _within(score, column)]
+    in_reach = [score for score in scores if (_within(score, column) if column.norm else score.eps is None)]
     worst = min(in_reach, key=lambda score: score.accuracy, default=None)
     flags = [f"the paper: {each}" for each in contradictions(row.scores if row else []) if each.higher == paper]
     flags += [f"ours: {each}" for each in contradictions(scores) if each.higher in (protocol, strong)]
@@ -60,7 +65,7 @@ def _column(column: Column, paper: Score | None, scores: Sequence[Score], row: P
         if abs(away) > chance(paper, protocol):
             flags.append(
                 f"the paper's {100 * paper.accuracy:.2f} is {100 * abs(away):.2f} points "
-                f"{'above' if away > 0 else 'below'} ours under its protocol"
+                f"{'above' if away > 0 else 'below'} ours under its protocol{f' ({unlike})' if unlike else ''}"
             )
     return PaperColumn(column, paper, protocol, strong, worst, tuple(flags))
 

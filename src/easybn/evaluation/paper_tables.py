@@ -86,3 +86,15 @@ def paper_row(data: str, model: str, method: str) -> PaperRow:
         if (row.data, row.model, row.method) == (data, model, method):
             return row
     raise KeyError(f"the paper has no row for {method} with {model} on {data}")
+
+
+def nearest_row(data: str, model: str, method: str) -> PaperRow:
+    """The row of that data set and method: that of the model, or else that of the smaller network.
+
+    Raises:
+        KeyError: the paper has none.
+    """
+    rows = [row for row in ROWS if (row.data, row.method) == (data, method)]
+    if not rows:
+        raise KeyError(f"the paper has no row for {method} on {data}")
+    return next((row for row in rows if row.model == model), rows[0])

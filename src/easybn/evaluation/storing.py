@@ -12,7 +12,7 @@ from .plan import Plan, Points
 from .store import Manifest
 
 VERSION = "1"
-"""Of the attacks: to be raised with any change after which their verdicts or their saved states are others."""
+"""Of the attacks; :mod:`easybn.attacks.attack` says when it is to be raised."""
 CHUNK = 1000
 _CHUNK_BYTES = 64 * 2**20  # of images: the state of a stage holds some of each, and is written every minute
 

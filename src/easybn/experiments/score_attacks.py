@@ -14,10 +14,12 @@ from ..evaluation import Evaluation, evaluate
 from ..evaluation.choice import Choice
 from ..evaluation.diagnose import Finding, diagnose
 from ..evaluation.estimate import Estimate, estimate
+from ..evaluation.store import Store
 from .evaluated import Evaluated
 from .score_run import test_points
 
 POINTS = 1000
+FAST = {"compile": False, "precision": "float32"}  # what rows and folders without these fields were made with
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Attacks:
     budget: float | None = None
     keep_images: bool = False
     share: bool = True
+    compile: bool = False
+    precision: str = "float32"
     device: str | None = None
     diagnosed: bool = True
 
@@ -62,6 +66,7 @@ class Attacks:
         names = ("attacks", "norm", "eps", "points", "seed", "batch_size", "chunk", "keep_images", "share")
         asked: dict[str, Any] = {name: getattr(self, name) for name in names} | {"in random order": bool(self.budget)}
         asked |= {"branch": evaluated.branch}
+        asked |= {name: getattr(self, name) for name, usual in FAST.items() if getattr(self, name) != usual}
         digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=4).hexdigest()
         words = [*([] if evaluated.branch == "main" else [evaluated.branch]), "+".join(self.attacks), self.norm]
         return evaluated.run.folder / "verdicts" / "-".join([*words, *(f"{eps:.4g}" for eps in self.eps), digest])
@@ -100,12 +105,12 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
         model, x, y,
         norm=wanted.norm, eps=wanted.eps, attacks=wanted.attacks, share=wanted.share, seed=wanted.seed,
         batch_size=wanted.batch_size, keep_images=wanted.keep_images, ids=index, store=store, chunk=wanted.chunk,
-        shard=wanted.shard, budget=wanted.budget, progress=progress,
+        shard=wanted.shard, budget=wanted.budget, compile=wanted.compile, precision=wanted.precision, progress=progress,
     )  # fmt: skip
     seconds = time.monotonic() - began
     if not found.complete and not wanted.budget:
         return Result(found, store, seconds, [])
-    _add_rows(evaluated, wanted, found, seconds)
+    _add_rows(evaluated, wanted, found, Store.existing(store).seconds)
     findings: list[Finding] = []
     if wanted.diagnosed and found.robust_at:
         rows = torch.isin(index, found.points)
@@ -122,6 +127,7 @@ def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
     x, y = evaluated.source.test.batch(index[: wanted.batch_size])
     model = evaluated.model.to(wanted.device or "cpu")
     how: dict[str, Any] = {"norm": wanted.norm, "eps": wanted.eps, "attacks": wanted.attacks}
+    how |= {name: getattr(wanted, name) for name in FAST}
     return estimate(model, x, y, **how, points=len(index), batch_size=wanted.batch_size)
 
 
@@ -129,6 +135,7 @@ def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds:
     clean, *attacked = found.scores
     known = {"points_seed": wanted.seed, "requested_batch_size": wanted.batch_size, "branch": evaluated.branch}
     known |= {"share": wanted.share, "budget": wanted.budget, "test_images": len(found.clean)}
+    known |= {name: getattr(wanted, name) for name in FAST}
     record = found.record
     spent = {"forwards": int(record.forwards.sum()), "backwards": int(record.backwards.sum())}
     shared = {"data": evaluated.source.name, **known, "seconds": round(seconds, 1), **spent, "notes": found.notes}
@@ -142,7 +149,9 @@ def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds:
             wanted_row |= {"eps": score.eps}
             if wanted.budget:
                 wanted_row.pop("test_images")
-            if not any(all(row.get(name) == value for name, value in wanted_row.items()) for row in rows):
+            if not any(
+                all(row.get(name, FAST.get(name)) == value for name, value in wanted_row.items()) for row in rows
+            ):
                 new.append(score)
         if new:
             evaluated.run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in new])

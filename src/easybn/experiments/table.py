@@ -33,17 +33,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """One table: an attack, its columns and a row a run."""
+    """One table: an attack, its columns and a row a run; ``head`` stands above the names of the rows."""
 
     title: str
     columns: list[str]
-    rows: list[tuple[str, list[Cell | None]]]
+    rows: Sequence[tuple[str, Sequence[Cell | str | None]]]
     caption: str
+    head: str = "Model"
 
     def rich(self) -> Table:
         """For the terminal."""
         table = Table(title=self.title, caption=self.caption, title_justify="left")
-        table.add_column("Model")
+        table.add_column(self.head)
         for column in self.columns:
             table.add_column(column, justify="right")
         for name, cells in self.rows:
@@ -52,7 +53,7 @@ class Block:
 
     def markdown(self) -> str:
         """For a README."""
-        lines = [f"**{self.title}**", "", "| Model | " + " | ".join(self.columns) + " |"]
+        lines = [f"**{self.title}**", "", f"| {self.head} | " + " | ".join(self.columns) + " |"]
         lines.append("| --- |" + " ---: |" * len(self.columns))
         for name, cells in self.rows:
             lines.append(f"| {name} | " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")

@@ -111,7 +111,7 @@ class _Job:
     def _run(self, task: Task) -> Record:
         # a stage without points is stored too, so that a chunk is whole when all its files are there
         found = self.run_stage(task) if len(task.points) else Found(Record.joined([]))
-        self.store.write(task.chunk, task.number, task.points, found.record, found.images)
+        self.store.write(task.chunk, task.number, task.points, found.record, found.images, task.seconds)
         return found.record
 
     def check_time(self) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...files import replacing
 from ..record import Record
 from . import partial
-from .encode import Damaged, digest, from_parquet, from_safetensors, to_parquet, to_safetensors
+from .encode import Damaged, digest, from_parquet, from_safetensors, seconds_in, to_parquet, to_safetensors
 
 Images = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Ids of points, (k,), each once, and their adversarial images, (k, ...)."""
@@ -58,7 +58,13 @@ class StageFile:
             raise Damaged("its images are missing or have changed")
         return record, from_safetensors(images)
 
-    def save(self, record: Record, images: Images | None) -> None:
+    @property
+    def seconds(self) -> float:
+        """That the stage took, in all sittings; 0 if it is not there."""
+        data = _bytes(self.path())
+        return 0.0 if data is None else seconds_in(data)
+
+    def save(self, record: Record, images: Images | None, seconds: float = 0.0) -> None:
         """Store the stage and drop its state; OSError if it could not be written, and then it is not there."""
         name = None
         if images is not None:
@@ -66,7 +72,7 @@ class StageFile:
             name = digest(data)
             _write(self.path("images"), data)
         # the tries come last, because the stage counts as done once they are there
-        _write(self.path(), to_parquet(record, self._name(name)))
+        _write(self.path(), to_parquet(record, self._name(name), seconds))
         self.drop_state()
 
     def put_aside(self) -> Path:

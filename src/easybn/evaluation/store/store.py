@@ -81,8 +81,20 @@ class Store:
             self.report(f"{file.path()}: {error}; put aside as {file.put_aside().name}, to be computed again")
             return None
 
+    @property
+    def seconds(self) -> float:
+        """That the stages stored took, added up over sittings and processes; 0 for what a kill took with it."""
+        stages = range(len(self.manifest.stages))
+        return sum(self.file(chunk, stage).seconds for chunk in range(self.manifest.chunks) for stage in stages)
+
     def write(
-        self, chunk: int, stage: int, points: NDArray[np.int64], record: Record, images: Images | None = None
+        self,
+        chunk: int,
+        stage: int,
+        points: NDArray[np.int64],
+        record: Record,
+        images: Images | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Store a whole stage, and drop its state.
 
@@ -92,6 +104,7 @@ class Store:
             points: int64 (n,), ids of the points that the stage had to attack.
             record: at least a row for each of them, in any order.
             images: of the points with a finite distance; left out unless the job keeps images.
+            seconds: that it took.
 
         Raises:
             ValueError: the record is not that of a whole stage, or images are missing.
@@ -102,7 +115,7 @@ class Store:
         kept = (images or _NO_IMAGES) if self.manifest.keep_images else None
         if kept is not None:
             check_images(record, self.manifest.stages[stage], *kept)
-        self.file(chunk, stage).save(record.sorted(), kept)
+        self.file(chunk, stage).save(record.sorted(), kept, seconds)
 
     def whole(self, chunk: int) -> Record | None:
         """All tries at a chunk's points if every stage is there and as it should be, else None."""

@@ -56,6 +56,8 @@ class Task:
     deadline: float | None = None
     save_seconds: float = 60.0
     _saved: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=time.monotonic)
+    _before: float = 0.0  # seconds of earlier sittings
 
     @property
     def stage(self) -> Stage:
@@ -72,10 +74,22 @@ class Task:
         """The last state that was saved of this very task, its tensors on the CPU; None to begin."""
         file = self.store.file(self.chunk, self.number)
         try:
-            return file.load_state(self.points)
+            kept = file.load_state(self.points)
+            if kept is None:
+                return None
+            if set(kept) != {"seconds", "state"}:
+                raise Damaged("it is of another version of easybn")
+            self._before = float(kept["seconds"])
+            state: State = kept["state"]
+            return state
         except Damaged as error:
             self.store.report(f"{file.path('partial')}: {error}; {self.stage} of chunk {self.chunk} begins anew")
             return None
+
+    @property
+    def seconds(self) -> float:
+        """Spent on it so far, here and before the state that was resumed."""
+        return self._before + time.monotonic() - self._began
 
     def beat(self) -> None:
         """Give a sign of life; costs next to nothing. Raises Lost if another process has taken the chunk over."""
@@ -98,7 +112,7 @@ class Task:
             OSError: it could not be written; the state before is still there.
         """
         self.beat()
-        self.store.file(self.chunk, self.number).save_state(state, self.points)
+        self.store.file(self.chunk, self.number).save_state({"seconds": self.seconds, "state": state}, self.points)
         self._saved = time.monotonic()
         if self.late:
             raise Late

@@ -1,0 +1,125 @@
+"""The paper's columns beside ours: its number, ours under its protocol, under the strong one, and the worst case."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..attacks.suite import ATTACKS, PRESETS
+from ..evaluation.contradictions import contradictions
+from ..evaluation.paper_columns import PaperColumn, paper_columns
+from ..evaluation.paper_tables import COLUMNS, ROWS, TEST_IMAGES, nearest_row
+from ..evaluation.score import Score
+from ..evaluation.store import Store
+from ..evaluation.worst_case import worst_case
+from .run import Run
+from .table import Block, Cell, title
+
+METHODS = {"AdvProp": "advprop", "EBN": "ebn"}
+TWINS = {"cifar10-jpeg": "cifar10", "sample": "fashion-mnist"}
+"""Data sets of other pixels, or fewer of them, that a column of the paper may still stand beside."""
+STEPS = 100  # of the paper's PGD
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run beside the paper's row.
+
+    Args:
+        block: a line for each of the paper's columns.
+        flags: what does not fit together, a sentence each, numbered as in the block.
+    """
+
+    block: Block
+    flags: list[str]
+
+    def markdown(self) -> str:
+        """For a README."""
+        return "\n".join([self.block.markdown(), *self.flags, ""])
+
+
+def beside_the_paper(run: Run) -> Beside:
+    """The deployed branch of a run beside the paper's row of the same data set and recipe.
+
+    Raises:
+        KeyError: the paper has no such row; the message says of what.
+    """
+    if not (run.folder / "config.json").exists():
+        raise KeyError(f"{run.folder.name}: a model of your own")
+    config, rows = run.config, [row for row in run.scores if row.get("branch", "main") == "main"]
+    recipe, data = config["recipe"]["class"], next((row["data"] for row in rows if "data" in row), config["data"])
+    try:
+        paper = nearest_row(TWINS.get(data, data), config["model"], METHODS.get(recipe, recipe))
+    except KeyError as error:
+        raise KeyError(f"{run.folder.name}: {recipe} on {data}") from error
+    unlike = [f"other network: {config['model']}"] * (paper.model != config["model"])
+    unlike += [f"other images: {data}"] * (paper.data != data)
+    scores = _scores(run, rows)
+    columns = paper_columns(scores, paper, ", ".join(unlike))
+    flags = [f"{each.column.name}: {flag}" for each in columns for flag in each.flags]
+    numbered = [f"{number}. {flag}" for number, flag in enumerate(flags, 1)]
+    remark = f" ({', '.join(unlike)})" if unlike else ""
+    shown = f"{run.folder.name}, {title(run)} beside the paper's {paper.row}, table {paper.table}{remark}"
+    return Beside(_block(shown, columns, scores), numbered)
+
+
+def in_the_paper() -> Block:
+    """Where the paper's own columns contradict each other: figures that a stronger attack cannot leave."""
+    lines: list[tuple[str, list[Cell | str | None]]] = []
+    for row in ROWS:
+        for each in contradictions(row.scores):
+            names = [_column_of(score) for score in (each.higher, each.lower)]
+            cells = [Cell(score.correct, score.n) for score in (each.higher, each.lower)]
+            by = f"{100 * each.excess:.2f} ({100 * each.allowed:.2f})"
+            lines.append((f"table {row.table}, {row.row}", [names[0], cells[0], names[1], cells[1], by]))
+    caption = (
+        f"Accuracy in % with the half-width of its 95% interval for {TEST_IMAGES:,} test images. By: points in %, and "
+        "in brackets what chance allows. AutoAttack contains 100 steps of APGD."
+    )
+    columns = ["column", "leaves", "above", "leaves", "by"]
+    return Block("Contradictions inside the paper's tables", columns, lines, caption, head="Row")
+
+
+def _column_of(score: Score) -> str:
+    same = ((score.attack, score.norm, score.eps) == (each.attack, each.norm, each.eps) for each in COLUMNS)
+    return next(each.name for each, yes in zip(COLUMNS, same, strict=True) if yes)
+
+
+def _scores(run: Run, rows: Sequence[dict[str, Any]]) -> list[Score]:
+    """The latest first, and what all stored verdicts together leave at the radii of the paper's columns."""
+    known = {each.name for each in fields(Score)}
+    scores = [Score.from_dict({name: row[name] for name in known & set(row)}) for row in reversed(rows)]
+    scores = [score for score in scores if score.protocol != "robustness" or score.steps == STEPS]
+    stores = _stores(run)
+    together = [worst_case(stores, each.norm, each.eps) for each in COLUMNS[1:] if each.norm and each.eps]
+    return scores + list(dict.fromkeys(score for score in together if score is not None))
+
+
+def _stores(run: Run) -> list[Store]:
+    """The verdicts on the deployed branch; the folders of other branches begin with their names."""
+    folders = sorted(path.parent for path in run.folder.glob("verdicts/*/manifest.json"))
+    names = ("pgd", *PRESETS, *ATTACKS)
+    stores = [Store.existing(folder) for folder in folders if folder.name.startswith(names)]
+    # all of one model: the folder's, by whatever was evaluated last
+    newest = max(stores, key=lambda store: store.folder.stat().st_mtime, default=None)
+    return [store for store in stores if newest and store.manifest.model == newest.manifest.model]
+
+
+def _block(name: str, columns: Sequence[PaperColumn], scores: Sequence[Score]) -> Block:
+    lines: list[tuple[str, list[Cell | str | None]]] = []
+    number = 0
+    for each in columns:
+        cells = [
+            None if score is None else Cell(score.correct, score.n)
+            for score in (each.paper, each.protocol, each.strong, each.worst if each.column.norm else None)
+        ]
+        marks = ", ".join(str(number + i) for i in range(1, len(each.flags) + 1))
+        number += len(each.flags)
+        lines.append((each.column.name, [*cells, marks]))
+    ours = [score for each in columns for score in (each.protocol, each.strong, each.worst) if score is not None]
+    caption = "Accuracy in % with the half-width of its 95% interval (Wilson). Ours: "
+    caption += f"{' / '.join(f'{n:,}' for n in sorted({score.n for score in ours}))} test images" if ours else "nothing"
+    sizes = sorted({score.batch_size for score in scores if score.protocol == "robustness" and score.batch_size})
+    caption += f"; batch size of its protocol {' / '.join(f'{size:,}' for size in sizes)}." if sizes else "."
+    return Block(
+        name, ["the paper", "ours, its protocol", "ours, strong", "worst case", "flags"], lines, caption, "Column"
+    )

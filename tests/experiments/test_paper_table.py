@@ -1,0 +1,152 @@
+"""``easybn table --paper``: runs beside the paper's rows, of hand-made scores, of stored verdicts and of results/."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from easybn.evaluation import evaluate
+from easybn.evaluation.paper_tables import COLUMNS, ROWS
+from easybn.experiments.paper_table import beside_the_paper, in_the_paper
+from easybn.experiments.run import Run
+from easybn.keyed_random import permutation
+
+from ..small import small_images, small_net
+from .test_table import clean, pgd
+
+ROOT = Path(__file__).parents[2]
+
+
+def autoattack(norm, eps, correct, n=200):
+    row = {"attack": "autoattack", "protocol": "standard", "norm": norm, "eps": eps, "correct": correct, "n": n}
+    return {**row, "broke": {}, "branch": "main", "notes": []}
+
+
+@pytest.fixture
+def made(tmp_path):
+    def make(*rows, recipe="EBN", data="fashion-mnist", model="resnet18", name="r"):
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        config = {"experiment": {"model": model, "data": data, "recipe": {"class": recipe}}}
+        (run.folder / "config.json").write_text(json.dumps(config))
+        run.add_scores(rows)
+        return run
+
+    return make
+
+
+def as_the_paper(row):
+    """Our scores, were they the paper's, but for AutoAttack, which cannot leave more than PGD."""
+    percent = dict(zip((each.name for each in COLUMNS), row.percent, strict=True))
+    rows = [clean(round(100 * percent["Basic"]), 10_000)]
+    for eps in (0.1, 0.5, 1.0):
+        correct = round(100 * percent[f"l2 {eps}"])
+        rows += [pgd(protocol, eps, correct, n=10_000) for protocol in ("robustness", "strong")]
+    return rows
+
+
+def test_each_number_is_where_it_belongs(made):
+    rows = [
+        clean(940), pgd("robustness", 0.1, 170), pgd("strong", 0.1, 168), pgd("robustness", 0.5, 160),
+        pgd("strong", 0.5, 30), autoattack("l2", 0.5, 20), autoattack("linf", 8 / 255, 3),
+    ]  # fmt: skip
+    found = beside_the_paper(made(*rows))
+    assert found.block.title == "r, resnet18 (EBN) beside the paper's RN-18 (EBN), table 1"
+    cells = {
+        name: [None if cell is None else str(cell).split()[0] for cell in row[:4]] for name, row in found.block.rows
+    }
+    assert cells == {
+        "Basic": ["94.28", "94.00", None, None],
+        "l2 0.1": ["86.39", "85.00", "84.00", "84.00"],
+        "l2 0.5": ["83.27", "80.00", "15.00", "10.00"],
+        "l2 1.0": ["80.31", None, None, "10.00"],  # what falls within 0.5 falls within 1.0
+        "AA linf 8/255": ["86.93", "1.50", None, "1.50"],
+        "AA l2 0.5": ["90.89", "10.00", "15.00", "10.00"],
+    }
+    told = "\n".join(found.flags)
+    assert "l2 0.5: ours: pgd (strong) l2 0.5 leaves 15.00, 65.00 points less" in told
+    assert "AA linf 8/255: the paper's 86.93 is 85.43 points above ours under its protocol" in told
+    assert "AA l2 0.5: the paper: autoattack (standard) l2 0.5 is 7.62 points above pgd (robustness) l2 0.5" in told
+    marks = [mark for _, row in found.block.rows for mark in row[4].split(", ") if mark]
+    assert marks == [str(number) for number in range(1, len(found.flags) + 1)]
+    assert all(flag.startswith(f"{mark}. ") for mark, flag in zip(marks, found.flags, strict=True))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.model == "resnet18"], ids=lambda row: f"{row.table} {row.row}"
+)
+def test_figures_like_the_papers_leave_only_its_own_contradiction(made, row):
+    recipe = {"ebn": "EBN", "advprop": "AdvProp"}[row.method]
+    found = beside_the_paper(made(*as_the_paper(row), recipe=recipe, data=row.data))
+    assert "other" not in found.block.title
+    (flag,) = found.flags
+    assert flag.startswith("1. AA l2 0.5: the paper: ")
+
+
+def test_another_network_and_other_images_are_said(made):
+    rows = [{**row, "data": "cifar10-jpeg"} for row in (clean(700), pgd("robustness", 0.5, 2))]
+    found = beside_the_paper(made(*rows, data="x/images.zip", model="resnet_small", recipe="AdvProp"))
+    unlike = "(other network: resnet_small, other images: cifar10-jpeg)"
+    assert found.block.title.endswith(f"RN-18 (AP), table 2 {unlike}")
+    assert f"the paper's 29.17 is 28.17 points above ours under its protocol {unlike}" in "\n".join(found.flags)
+    assert "RN-50 (AP)" in beside_the_paper(made(recipe="AdvProp", model="resnet50", name="deep")).block.title
+
+
+def test_only_the_papers_steps_and_the_deployed_branch_and_the_latest_count(made):
+    rows = [pgd("robustness", 0.5, 100, steps=20), {**pgd("robustness", 0.5, 90), "branch": "easy"}]
+    run = made(*rows, pgd("strong", 0.5, 60), pgd("strong", 0.5, 50))
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
+    assert line[1] is None
+    assert str(line[2]).startswith("25.00 ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"recipe": "Vanilla"}, "r: Vanilla on fashion-mnist"), ({"data": "mine"}, "r: EBN on mine")],
+)
+def test_what_the_paper_has_no_row_for(made, asked, told):
+    with pytest.raises(KeyError, match=told):
+        beside_the_paper(made(**asked))
+
+
+def test_stored_verdicts_count_together(made):
+    run, model, x = made(), small_net(), small_images(30)
+    y = model(x).argmax(1)
+    index = permutation(30, 0, "some").sort().values
+    left = []
+    for number, (name, points, how) in enumerate((
+        ("pgd-l2-0.5-a", 30, {"attacks": "pgd", "steps": 1, "step_size": 0.02}),
+        ("fab-t-l2-0.5-b", 20, {"attacks": ["fab-t"]}),
+        ("easy-fab-t-l2-0.5-c", 30, {"attacks": ["apgd-ce"]}),
+    )):  # fmt: skip
+        of = small_net(seed=1) if number == 2 else model
+        how = {"norm": "l2", "eps": 0.5, "ids": index[:points], **how}
+        found = evaluate(of, x[:points], y[:points], store=run.folder / "verdicts" / name, **how)
+        left.append(torch.cat((found.robust, torch.ones(30 - points, dtype=torch.bool))))
+    expected = int((left[0] & left[1]).sum())
+    assert expected < int(left[0].sum())
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
+    assert (line[3].correct, line[3].n) == (expected, 30)
+
+
+def test_the_papers_own_contradictions():
+    block = in_the_paper()
+    assert len(block.rows) == len(ROWS) == 8
+    for (name, cells), row in zip(block.rows, ROWS, strict=True):
+        percent = dict(zip((each.name for each in COLUMNS), row.percent, strict=True))
+        assert name == f"table {row.table}, {row.row}"
+        assert (cells[0], cells[2]) == ("AA l2 0.5", "l2 0.5")
+        assert [str(cell).split()[0] for cell in (cells[1], cells[3])] == [
+            f"{percent[column]:.2f}" for column in ("AA l2 0.5", "l2 0.5")
+        ]
+        assert str(cells[4]).startswith(f"{percent['AA l2 0.5'] - percent['l2 0.5']:.2f} (")
+
+
+def test_the_docs_show_what_the_committed_rows_give():
+    text = (ROOT / "docs" / "robustness.md").read_text()
+    shown = beside_the_paper(Run(ROOT / "results" / "fashion-mnist-cpu" / "advprop")).markdown().strip()
+    assert shown in text
+    assert in_the_paper().markdown().strip() in text
+    assert len(re.findall(r"^\d\. ", shown, re.MULTILINE)) > 2
