@@ -44,6 +44,8 @@ def test_a_subset_of_a_subset_is_a_view_of_the_same_samples() -> None:
     view = split.subset(first).subset(second)
     assert len(view) == 2
     assert view.shape == (3, 4, 4)
+    assert view.numbers.tolist() == [19, 3]
+    assert split.numbers.tolist() == list(range(20))
     assert torch.equal(view.images, split.images[[19, 3]])
     assert torch.equal(view.labels, split.labels[[19, 3]])
     assert torch.equal(view.batch(torch.tensor([1]))[0], split.batch(torch.tensor([3]))[0])

@@ -28,7 +28,7 @@ OTHER_TRAINING = {
 
 
 def test_the_cases_below_are_all_there_is():
-    assert {f.name for f in fields(Experiment)} == {*OTHER, "data_folder", "training"}
+    assert {f.name for f in fields(Experiment)} == {*OTHER, "data_folder", "leave_out", "left_out", "training"}
     assert {f.name for f in fields(Training)} == set(OTHER_TRAINING)
 
 

@@ -67,7 +67,7 @@ def experiment_of(arguments: Namespace) -> Experiment:
     """The experiment that the arguments describe."""
     values = vars(arguments)
     training = Training(**{name: values[name] for name in Training.__dataclass_fields__})
-    names = [name for name in Experiment.__dataclass_fields__ if name != "training"]
+    names = [name for name, field in Experiment.__dataclass_fields__.items() if field.init and name != "training"]
     return Experiment(**{name: values[name] for name in names}, training=training)
 
 

@@ -53,6 +53,11 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    @property
+    def numbers(self) -> Tensor:
+        """(N,) int64: the number of each sample in the split that this is a :meth:`subset` of; of others 0 .. N - 1."""
+        return torch.arange(len(self))
+
     def pixels(self, index: Tensor) -> Tensor:
         """(B, C, H, W) uint8: the images numbered ``index`` (int64, shape (B,)); no other row is read."""
         return self.images.index_select(0, index.to(self.images.device))  # far faster than images[index]
@@ -94,6 +99,10 @@ class _Rows(Split):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self._of.shape
+
+    @property
+    def numbers(self) -> Tensor:
+        return self._rows
 
     def pixels(self, index: Tensor) -> Tensor:
         return self._of.pixels(self._rows[index.to(self._rows.device)])

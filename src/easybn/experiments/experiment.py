@@ -9,9 +9,10 @@ from typing import Any
 from ..recipes.recipe import Recipe
 from ..recipes.vanilla import Vanilla
 from ..train.training import Training
+from .sample_ids import SampleIds
 
 VERSION = 1
-_NOT_IN_DIGEST = {"data_folder"}  # where something lies does not change what comes out
+_NOT_IN_DIGEST = {"data_folder", "leave_out"}  # where something lies does not change what comes out
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Experiment:
         train_images: use only so many training images, every class in proportion, the same ones for every seed;
             all by default.
         data_folder: where the data set lies; searched for by default.
+        leave_out: a file with the numbers of training images to train without, as ``easybn census`` writes; none by
+            default. What is held out by ``validation`` is not touched.
+        left_out: the digest of the numbers in that file, by which runs know each other: not where it lies.
         training: epochs, rates and the rest.
     """
 
@@ -40,16 +44,22 @@ class Experiment:
     validation: float = 0.1
     train_images: int | None = None
     data_folder: str | None = None
+    leave_out: str | None = None
+    left_out: str | None = field(default=None, init=False)
     training: Training = Training()
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is a share of the training images in [0, 1), got {self.validation}")
+        if self.leave_out is not None:
+            object.__setattr__(self, "left_out", SampleIds.read(self.leave_out).digest)
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits over every field that changes results."""
         content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
+        if content["left_out"] is None:  # as it was before there was such a field
+            del content["left_out"]
         text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

@@ -42,6 +42,7 @@ def card(
         "model": f"{experiment.model}, {parameters:,} parameters",
         "input": f"{' x '.join(map(str, data.shape))} (channels, height, width) in [0, 1]",
         "data": data.name + (f", {n:,} of its training images" if (n := experiment.train_images) else ""),
+        **({"left out": f"the images in `{experiment.leave_out}`"} if experiment.leave_out else {}),
         "classes": f"{len(data.classes)}: {', '.join(data.classes)}",
         "recipe": recipe,
         "branches": f"{', '.join(experiment.recipe.branches)}; deployed: {experiment.recipe.branches[0]}",

@@ -11,6 +11,7 @@ from ..data import Split
 from ..models import weights
 from ..norm.convert import convert
 from .experiment import Experiment
+from .sample_ids import SampleIds, without
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Prepared:
         model: new, with the recipe's branches, its weights drawn by the experiment's seed.
         description: what :func:`easybn.models.build` made it of.
         data: what it will be trained on.
-        train, val: the training images, and those held out of them, if any.
+        train, val: the training images but those left out, and those held out of them, if any.
     """
 
     model: nn.Module
@@ -42,6 +43,8 @@ def prepare(experiment: Experiment) -> Prepared:
     train_split, val_split = source.train, None
     if held_out := round(experiment.validation * len(source.train)):
         train_split, val_split = source.holdout(held_out, seed)
+    if experiment.leave_out is not None:
+        train_split = without(train_split, source, SampleIds.read(experiment.leave_out))
     description = {
         "name": experiment.model,
         "num_classes": len(source.classes),

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from easybn.experiments.stacked.over_seeds import t_quantile
+from easybn.evaluation.over_seeds import t_quantile
 from easybn.experiments.stacked.randomise import HALVES, WAYS
 from easybn.experiments.stacked.table import caption, tables
 

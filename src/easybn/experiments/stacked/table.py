@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .over_seeds import over_seeds
+from ...evaluation.over_seeds import over_seeds
 from .randomise import HALVES, WAYS
 from .settings import Condition
 

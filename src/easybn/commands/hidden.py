@@ -1,0 +1,126 @@
+"""Does the network map hidden states back? How far a perturbation moves them, layer by layer.
+
+For each layer and perturbed test image ||h(x') - h(x)|| / ||h(x)||: made easier, made harder, and, as the control,
+noise of the same size. The perturbation is made for the deployed model itself. Rows are kept in RUN/hidden.jsonl,
+and what is there is not measured again. Where a run's checkpoint holds several branches, RUN/branches.jsonl tells
+how far their batch norms have moved apart.
+
+easybn hidden runs/ebn runs/advprop runs/vanilla
+easybn hidden --model fashion-mnist-vanilla --images 500
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from .arguments import Parser, number
+from .own_model import OWN, of_own_model, own
+
+if TYPE_CHECKING:
+    from ..experiments.evaluated import Evaluated
+    from ..experiments.hidden.run import Told
+    from ..experiments.hidden.settings import Hidden
+
+
+def configure(parser: Parser) -> None:
+    add = parser.add_argument
+    add("runs", nargs="*", type=str, default=[], help="folders of finished runs, or of folders of runs; or --model")
+    made = ["easy", "untargeted", "noise"]
+    add("--perturbations", nargs="+", choices=made, default=made, help="what is done to the images")
+    add("--norm", choices=["linf", "l2"], default="linf", help="of the perturbations")
+    radii = "radii in [0, 1] pixel units; by default 1/255 8/255, in l2 0.1 0.5"
+    add("--eps", nargs="+", type=number, default=None, help=radii)
+    add("--steps", type=int, default=1, help="gradient steps")
+    add("--images", type=int, default=1000, help="test images, drawn by --seed")
+    add("--seed", type=int, default=0, help="of the draw of the test images, and of the noise")
+    layers = "names of modules, such as network.stages.0; by default the model's blocks"
+    add("--layers", nargs="+", type=str, default=None, help=layers)
+    branch = "a branch of the run instead of the deployed one (needs checkpoint.pt)"
+    add("--branch", type=str, default=None, help=branch)
+    add("--batch_size", type=int, default=100, help="images a pass; no result depends on it")
+    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
+    add("--markdown", action="store_true", help="print Markdown")
+    add = of_own_model(parser)
+    add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
+
+
+def run(arguments: Namespace) -> None:
+    _of_a_model(arguments)
+    from ..experiments.hidden.branches import write_branch_distances
+    from ..experiments.hidden.run import measure, rows_of
+    from ..experiments.hidden.table import CAPTION, tables
+    from ..train.progress import training_progress
+
+    wanted, every = _wanted(arguments), _evaluated(arguments)
+    with training_progress() as display:
+        for each in every:
+            measure(each, wanted, _told(display, each.run.folder.name), arguments.device)
+    console = Console(highlight=False, soft_wrap=True)
+    for table in tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
+        print(table.markdown()) if arguments.markdown else Console().print(table.rich())
+    print(CAPTION) if arguments.markdown else console.print(CAPTION, markup=False)
+    for each in every if arguments.runs else []:
+        told = write_branch_distances(each.run)
+        if not arguments.markdown:
+            console.print(told, markup=False)
+
+
+def _told(display: Progress, name: str) -> "Told":
+    """A bar that appears with the first images: where all is known there is none."""
+    task: list[TaskID] = []
+
+    def told(done: int, total: int, info: str) -> None:
+        if not task:
+            task.append(display.add_task(f"{name}: hidden states", info=""))
+        display.update(task[0], completed=done, total=total, info=info)
+
+    return told
+
+
+def _wanted(arguments: Namespace) -> "Hidden":
+    from ..experiments.hidden.settings import Hidden
+
+    default = (1 / 255, 8 / 255) if arguments.norm == "linf" else (0.1, 0.5)
+    return Hidden(
+        perturbations=tuple(dict.fromkeys(arguments.perturbations)),
+        norm=arguments.norm,
+        eps=tuple(dict.fromkeys(float(eps) for eps in arguments.eps or default)),
+        steps=arguments.steps,
+        images=arguments.images,
+        seed=arguments.seed,
+        layers=None if arguments.layers is None else tuple(arguments.layers),
+        batch_size=arguments.batch_size,
+    )
+
+
+def _of_a_model(arguments: Namespace) -> None:
+    """ValueError unless it is said what is measured, once."""
+    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
+    if arguments.runs and given:
+        raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
+    if not arguments.runs and not (arguments.model or arguments.weights):
+        raise ValueError("nothing to measure: name runs, or a model: --model fashion-mnist-vanilla")
+    if arguments.branch and not arguments.runs:
+        raise ValueError("--branch is for runs: route the model to a branch in your function")
+
+
+def _evaluated(arguments: Namespace) -> "list[Evaluated]":
+    from ..experiments.own_model import evaluated_in
+    from .table import find
+
+    if not arguments.runs:
+        model = own(arguments)
+        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
+    runs = find(arguments.runs)
+    if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
+        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
+    return [evaluated_in(each.folder, arguments.branch) for each in runs]
+
+
+def _names(every: "list[Evaluated]") -> list[str]:
+    """The folders' names, longer where two are alike."""
+    short = [each.run.folder.name for each in every]
+    return [name if short.count(name) == 1 else str(each.run.folder) for name, each in zip(short, every, strict=True)]

@@ -1,0 +1,1 @@
+"""How far a perturbation moves the hidden states of trained models."""
