@@ -86,11 +86,9 @@ def main() -> None:
         # every larger block is mapped on its own and given back when freed, so that resident means in use
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
         used[name] = int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-    for name, each in used.items():
-        print(
-            f"{arguments.model}, batch {arguments.batch}, {name:14} {each / 2**20:8.0f} MiB  "
-            f"x {each / used['Vanilla']:.2f} of Vanilla, x {each / used[USUAL]:.2f} of {USUAL}"
-        )
+        shares = [f"x {used[name] / used[base]:.2f} of {base}" for base in (USUAL, "Vanilla") if base in used]
+        size = f"{used[name] / 2**20:8.0f} MiB"
+        print(f"{arguments.model}, batch {arguments.batch}, {name:14} {size}  {', '.join(shares)}", flush=True)
 
 
 if __name__ == "__main__":
