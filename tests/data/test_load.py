@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from easybn.data import NAMES, DataError, available, load
 from easybn.data.progress import showing
@@ -35,6 +36,23 @@ def test_a_name_like_no_other_gets_the_list() -> None:
 def test_what_looks_like_a_path_is_looked_for_as_one(name: str) -> None:
     with pytest.raises(DataError, match="there is no such folder or zip file"):
         load(name)
+
+
+def test_a_relative_path_is_looked_for_in_the_data_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for root, size in ((here, 4), (there, 5)):
+        for name in ("pets/train/cat/a.png", "pets/test/cat/b.png"):
+            (root / name).parent.mkdir(parents=True)
+            Image.linear_gradient("L").resize((size, size)).save(root / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EASYBN_DATA", str(there))
+    assert load("./pets", cache=False).train.shape == (3, 5, 5)
+    monkeypatch.chdir(here)  # what is here comes first
+    assert load("./pets", cache=False).train.shape == (3, 4, 4)
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("EASYBN_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="there is no such folder or zip file"):
+        load("./cats")
 
 
 def test_a_known_name_is_not_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

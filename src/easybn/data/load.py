@@ -1,6 +1,7 @@
 """A data set by its name or path."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from .cifar import CIFAR10, CIFAR100, cifar
 from .errors import DataError
 from .fashion_mnist import WANTED, fashion_mnist
 from .image_folder import image_folder
+from .places import VARIABLE
 from .progress import Progress
 from .sample import FOLDER, sample
 from .source import Source
@@ -30,7 +32,8 @@ def load(
     """The data set called ``name``.
 
     Args:
-        name: 'sample', 'fashion-mnist', 'cifar10', 'cifar100', or the path of an image folder or zip.
+        name: 'sample', 'fashion-mnist', 'cifar10', 'cifar100', or the path of an image folder or zip; a relative
+            one that is not here is looked for in ``$EASYBN_DATA`` too.
         folder: where the files of a named data set are; the only place that is then looked into. By
             default ``$EASYBN_DATA``, the cache folder, and where the system keeps it.
         download: fetch a named data set that is not found.
@@ -60,7 +63,7 @@ def load(
         source = cifar(kind, folder, download=download, cache=cache, progress=progress)
     elif _is_path(name):
         source = image_folder(
-            name,
+            _placed(name),
             channels=3 if channels is None else channels,
             resize=resize,
             test_fraction=test_fraction,
@@ -77,6 +80,13 @@ def load(
 
 def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().endswith(".zip") or Path(name).expanduser().exists()
+
+
+def _placed(name: str) -> str | Path:
+    """A relative path as it is if it is there, or else below ``$EASYBN_DATA``."""
+    root = os.environ.get(VARIABLE, "")
+    below = Path(root).expanduser() / name
+    return below if root and not Path(name).expanduser().exists() and below.exists() else name
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A study: a grid of runs, each trained, stripped and evaluated; what is there is not done again."""
