@@ -37,8 +37,9 @@ def folding(model: nn.Module) -> Iterator[None]:
         model: called with images (N, ...) as its only argument.
     """
     with ExitStack() as stack:
-        if _worthwhile(model):
-            key = _way_through(model)
+        modules = list(model.modules())
+        if _worthwhile(model, modules):
+            key = *map(id, modules), *(m.active for m in modules if isinstance(m, BranchedNorm))
             known = _known.setdefault(model, {})
             if key in known:
                 stack.enter_context(_folded(known[key]))
@@ -47,16 +48,11 @@ def folding(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _worthwhile(model: nn.Module) -> bool:
-    if hasattr(model, "_orig_mod") or any(m._compiled_call_impl is not None for m in model.modules()):
+def _worthwhile(model: nn.Module, modules: list[nn.Module]) -> bool:
+    if hasattr(model, "_orig_mod") or any(m._compiled_call_impl is not None for m in modules):
         return False  # a compiler folds by itself, and would compile again
     parameter = next(model.parameters(), None)
     return parameter is not None and parameter.device.type == "cpu"
-
-
-def _way_through(model: nn.Module) -> tuple[Any, ...]:
-    modules = list(model.modules())
-    return *map(id, modules), *(m.active for m in modules if isinstance(m, BranchedNorm))
 
 
 def _at_first_call(model: nn.Module, known: dict[Any, Found], key: Any, stack: ExitStack) -> Callable[[], None]:
