@@ -14,6 +14,7 @@ development tools (``pip install --group dev``).
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -61,12 +62,19 @@ def verdicts(arguments: argparse.Namespace) -> None:
             mine, _ = ours(model, x, y, norm, eps)
             theirs = torch.stack([reference(model, x, y, norm, eps, seed)[0] for seed in range(arguments.seeds)])
             accuracies = ", ".join(f"{100 * each:.2f}" for each in theirs.double().mean(1).tolist())
-            agree = (theirs == mine).double().mean(1)
+            agree = 100 * (theirs == mine).double().mean(1)
+            pairs = [100 * (a == b).double().mean() for a, b in combinations(theirs, 2)]
+            itself = f" (of its own seeds on {min(pairs):.2f} to {max(pairs):.2f}%)" if pairs else ""
             print(
                 f"{name} {norm} {eps:.4g}, {len(x)} points: robust ours {100 * mine.double().mean():.2f}%, reference "
-                f"{accuracies}%; verdicts agree on {100 * agree.min():.2f} to {100 * agree.max():.2f}%",
+                f"{accuracies}%; verdicts agree on {agree.min():.2f} to {agree.max():.2f}%{itself}; broken by us alone "
+                f"{ids(theirs.all(0) & ~mine)}, by every seed of the reference alone {ids(mine & ~theirs.any(0))}",
                 flush=True,
             )
+
+
+def ids(rows: Tensor) -> list[int]:
+    return [int(row) for row in rows.nonzero()[:, 0]]
 
 
 def times(arguments: argparse.Namespace) -> None:
