@@ -13,6 +13,7 @@ from .. import data
 from ..evaluation import evaluate
 from ..keyed_random import permutation
 from .evaluated import Evaluated
+from .over_seeds.bits import packed, points_digest
 from .run import Run
 
 Progress = Callable[[int, int, str], None]
@@ -130,4 +131,8 @@ def _measure(
     seconds = round(time.monotonic() - began, 1)
     rows = [score for score in result.scores if score.attack == request["attack"]]
     shared = {"data": what.source.name, **request, "seconds": seconds, "notes": result.notes}
-    what.run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in rows])
+    shared["points"] = points_digest(index.tolist())  # with the verdict on each, for tests of two runs point by point
+    right = {score: result.clean if score.eps is None else result.robust_at[score.eps] for score in rows}
+    what.run.add_scores(
+        [{**shared, **each.to_dict(), "accuracy": each.accuracy, "right": packed(of)} for each, of in right.items()]
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation.interval import accuracy_interval
@@ -48,7 +49,7 @@ class Block:
         for column in self.columns:
             table.add_column(column, justify="right")
         for name, cells in self.rows:
-            table.add_row(name, *("" if cell is None else str(cell) for cell in cells))
+            table.add_row(escape(name), *("" if cell is None else escape(str(cell)) for cell in cells))
         return table
 
     def markdown(self) -> str:

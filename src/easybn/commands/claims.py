@@ -1,0 +1,35 @@
+"""The paper's claims against our rows: what is claimed, where, what supports it here, and the verdict.
+
+C1 the stacked experiment, C2 clean accuracy, C3 PGD, C4 AutoAttack, C5 both methods against basic training, C6 hidden
+states. A verdict is by the 95% interval of a difference paired by seed: holds, does not hold, or undecided at this
+scale.
+
+easybn claims runs/cpu
+easybn claims results --all --format markdown
+"""
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from .arguments import Parser
+from .report import FORMATS, printed
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("folder", type=str, help="of run folders, and of stacked experiments")
+    parser.add_argument("--all", action="store_true", help="every comparison too")
+    parser.add_argument("--format", choices=FORMATS, default="terminal", help="how to print them")
+
+
+def run(arguments: Namespace) -> None:
+    from ..experiments.claims import judge
+    from ..experiments.claims_table import claims_table, claims_text, evidence_table
+    from ..experiments.over_seeds.rows import read
+
+    judged = judge(read(arguments.folder))
+    every = [evidence_table(judged)] if arguments.all else []
+    if arguments.format == "terminal":
+        Console(highlight=False).print(claims_text(judged), markup=False)
+        printed(every, arguments.format)
+    else:
+        printed([claims_table(judged), *every], arguments.format)

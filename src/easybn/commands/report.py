@@ -1,0 +1,68 @@
+"""One HTML page about a folder of runs: claims, tables, curves, pictures, and how each run was made.
+
+It is made from rows alone (configs, metrics, scores, verdicts, summaries), holds everything in one file, asks the
+network for nothing, and can be read on a phone, in the dark and on paper. Rows that it could show and does not find are
+named with the command that makes them; easybn summarise adds what only a model can tell.
+
+--tables prints the paper's tables 1 and 2 from the runs instead: means over seeds with 95% intervals, a bold cell where
+a test supports it, the paper's rows beside ours, and the paired tests.
+
+easybn report runs/cpu -o report.html
+easybn report results --tables markdown
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ..experiments.over_seeds.layout import Table
+
+FORMATS = ["terminal", "markdown", "latex", "csv"]
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("folder", type=str, help="of run folders, and of stacked experiments")
+    parser.add_argument("-o", "--out", type=str, default="report.html", help="the HTML file")
+    parser.add_argument("--title", type=str, default=None, help="of the page; by default the folder's name")
+    parser.add_argument("--tables", choices=FORMATS, default=None, help="print the paper's tables instead")
+
+
+def run(arguments: Namespace) -> None:
+    if arguments.tables:
+        print_tables(arguments.folder, arguments.tables)
+        return
+    from ..experiments.report.build import report
+    from ..files import write_text
+
+    html, out = report(arguments.folder, arguments.title or ""), Path(arguments.out)
+    write_text(out, html)
+    Console(highlight=False, soft_wrap=True).print(f"{out}: {len(html.encode()) / 1e6:.2f} MB", markup=False)
+
+
+def print_tables(folder: str, how: str) -> None:
+    """The paper's tables from the runs in ``folder``, and the paired tests."""
+    from ..experiments.over_seeds.columns import CLEAN
+    from ..experiments.over_seeds.paper_tables import differences_table, paper_table
+    from ..experiments.over_seeds.recipes import settings
+    from ..experiments.over_seeds.rows import read
+
+    found = [each for each in settings(read(folder).runs) if any(recipe.scores(CLEAN) for recipe in each.recipes)]
+    if not found:
+        raise ValueError(f"nothing is measured in {folder}: easybn evaluate")
+    printed([table for each in found for table in (paper_table(each), differences_table(each)) if table.lines], how)
+
+
+def printed(tables: "Sequence[Table]", how: str) -> None:
+    """Print tables in one of ``FORMATS``."""
+    from ..experiments.over_seeds import formats
+
+    texts = [formats.FORMATS[how](table) for table in tables]
+    if how == "csv":  # one file: its head once
+        texts = [texts[0], *(text.partition("\n")[2] for text in texts[1:])]
+    print(("" if how == "csv" else "\n").join(texts), end="")

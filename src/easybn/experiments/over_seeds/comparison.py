@@ -1,0 +1,85 @@
+"""Two recipes in one column: the paired difference over seeds, and the points on which their models differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...evaluation.diagnose.paired import mcnemar
+from ...evaluation.over_seeds import PairedT, paired_t
+from ...evaluation.paper_tables import Column
+from .point_verdicts import point_verdicts
+from .recipes import RecipeRuns, Setting
+
+
+class McNemar(NamedTuple):
+    """Points that only the first model gets right, that only the second does, and the exact two-sided p.
+
+    Pooled over ``seeds`` pairs of models on the same images: it speaks of these models, not of other seeds.
+    """
+
+    first_only: int
+    second_only: int
+    p: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``first`` minus ``second`` in a column.
+
+    Args:
+        first, second: labels.
+        column: what was measured.
+        over_seeds: of the paired differences of accuracy, in [-1, 1]; None if no seed has both on as many points.
+        over_points: None unless both runs of a seed keep verdicts of the same points.
+        nothing_left: no point is left in either, at any seed (or all are, in both).
+    """
+
+    first: str
+    second: str
+    column: Column
+    over_seeds: PairedT | None
+    over_points: McNemar | None
+    nothing_left: bool = False
+
+
+def compare(first: RecipeRuns, second: RecipeRuns, column: Column) -> Comparison:
+    """Pair the seeds that both have, measured on the same number of points."""
+    ours, theirs = first.scores(column), second.scores(column)
+    seeds = [seed for seed in ours if seed in theirs and ours[seed]["n"] == theirs[seed]["n"]]
+    pairs = [(ours[seed]["correct"] / ours[seed]["n"], theirs[seed]["correct"] / theirs[seed]["n"]) for seed in seeds]
+    return Comparison(
+        first.label,
+        second.label,
+        column,
+        paired_t([a - b for a, b in pairs], 1 / ours[seeds[0]]["n"]) if pairs else None,
+        _over_points(first, second, column, seeds),
+        bool(pairs) and (all(a == b == 0 for a, b in pairs) or all(a == b == 1 for a, b in pairs)),
+    )
+
+
+def pairs(setting: Setting) -> list[tuple[RecipeRuns, RecipeRuns]]:
+    """Those that the paper compares: EBN with AdvProp at the same radius and rate, and every recipe with Vanilla."""
+    of = {method: [each for each in setting.recipes if each.method == method] for method in ("Vanilla", "AdvProp")}
+    with_advprop = [
+        (ebn, advprop)
+        for ebn in setting.recipes
+        for advprop in of["AdvProp"]
+        if ebn.method == "EBN" and (ebn.radii, ebn.lr) == (advprop.radii, advprop.lr)
+    ]
+    others = [each for each in setting.recipes if each.method != "Vanilla"]
+    return with_advprop + [(each, vanilla) for vanilla in of["Vanilla"] for each in others]
+
+
+def _over_points(first: RecipeRuns, second: RecipeRuns, column: Column, seeds: Sequence[int]) -> McNemar | None:
+    only = [0, 0]
+    paired = 0
+    for seed in seeds:
+        ours = point_verdicts(first.runs[seed], column)
+        theirs = point_verdicts(second.runs[seed], column) if ours else None
+        if ours is None or theirs is None or ours.points != theirs.points or len(ours.right) != len(theirs.right):
+            continue
+        only[0] += int((ours.right & ~theirs.right).sum())
+        only[1] += int((theirs.right & ~ours.right).sum())
+        paired += 1
+    return McNemar(only[0], only[1], mcnemar(only[0], only[1]), paired) if paired else None

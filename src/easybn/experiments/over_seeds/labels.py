@@ -1,0 +1,59 @@
+"""Short names for recipes: the class, the radius of its perturbations, and what tells it from its neighbours."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .rows import RunRows
+
+NOT_TOLD = ("data", "data_folder", "training.seed")
+
+
+def labels(runs: Sequence[RunRows]) -> list[str]:
+    """``EBN 8/255``, and ``Vanilla, lr 0.05`` where there is another Vanilla; each label once.
+
+    Args:
+        runs: of one setting, one for each recipe.
+    """
+    plain = [plain_label(run) for run in runs]
+    out = []
+    for label, run in zip(plain, runs, strict=True):
+        alike = [flat(other.experiment) for name, other in zip(plain, runs, strict=True) if name == label]
+        mine = flat(run.experiment)
+        keys = [key for key in mine if key not in NOT_TOLD and any(other.get(key) != mine[key] for other in alike)]
+        out.append(", ".join([label, *(f"{key.rpartition('.')[2]} {_spoken(mine[key])}" for key in keys[:3])]))
+    return [label if out.count(label) == 1 else f"{label} ({run.name})" for label, run in zip(out, runs, strict=True)]
+
+
+def plain_label(run: RunRows) -> str:
+    """The class, and the radii of its perturbations where it has any."""
+    found = "+".join(map(radius, radii(run.experiment["recipe"])))
+    return f"{run.method} {found}".strip()
+
+
+def radii(recipe: Mapping[str, Any]) -> tuple[float, ...]:
+    """The different radii of the balls in a recipe's fields, ascending, in [0, 1] pixel units."""
+    fields = [value for key, value in flat(recipe).items() if key.rpartition(".")[2] == "eps"]
+    return tuple(sorted({round(float(value), 9) for value in fields if isinstance(value, int | float)}))
+
+
+def radius(eps: float) -> str:
+    """8/255 where it is so many 255ths, else a decimal number."""
+    share = 255 * eps
+    return f"{round(share)}/255" if 0 < round(share) < 255 and abs(share - round(share)) < 1e-4 else f"{eps:g}"
+
+
+def flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested fields by their path: ``{"training.seed": 0, ...}``."""
+    return dict(_leaves(value, before))
+
+
+def _leaves(value: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _leaves(item, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", item
+
+
+def _spoken(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,182 @@
+"""Tables 1 and 2 of the paper from our runs: means over seeds with intervals, tests, and the paper's rows beside."""
+
+from collections.abc import Sequence
+
+from ...evaluation.interval import accuracy_interval
+from ...evaluation.over_seeds import t_quantile
+from ...evaluation.paper_tables import COLUMNS, Column, PaperRow, nearest_row
+from ..paper_table import METHODS, TWINS
+from .columns import CLEAN, OURS
+from .comparison import Comparison, compare, pairs
+from .holm import rejected
+from .layout import Cell, Line, Table
+from .recipes import RecipeRuns, Setting
+
+LEVEL = 0.05
+
+
+def paper_table(setting: Setting) -> Table:
+    """A row a recipe, a column for each of ``OURS`` that was measured, the paper's row below ours.
+
+    A cell is bold if its mean is the best of ours in the column and a paired t test over seeds tells it from every
+    other, at 5% over all of them together (Holm): with one seed nothing is bold.
+    """
+    columns = [column for column in OURS if column == CLEAN or any(each.scores(column) for each in setting.recipes)]
+    one_seed = all(len(each.runs) == 1 for each in setting.recipes)
+    best = {column: best_of(setting.recipes, column) for column in columns}
+    lines = []
+    for each in setting.recipes:
+        cells = [accuracy_cell(each, column, best[column] == each.label, one_seed) for column in columns]
+        lines.append(Line(each.label, cells, colour_of=each.label))
+        if paper := paper_row_of(setting, each):
+            cells = [_papers(percent(paper, column)) for column in columns]
+            lines.append(Line(f"paper: {paper.row}", cells, aside=True))
+    return Table(setting.title, "Recipe", [column.name for column in columns], lines, _caption(setting, columns))
+
+
+def differences_table(setting: Setting) -> Table:
+    """The paired differences of :func:`~.comparison.pairs` in every column, over seeds and over points."""
+    lines = []
+    for first, second in pairs(setting):
+        for column in OURS:
+            found = compare(first, second, column)
+            if found.over_seeds is not None:
+                lines.append(
+                    Line(f"{found.first} \N{MINUS SIGN} {found.second}", _tested(found), colour_of=found.first)
+                )
+    caption = (
+        "Differences of accuracy in points of a percent, paired by seed, with the 95% interval of their mean and the p "
+        "of the paired t test; nothing where there is one seed. Points: how many only the one and only the other model "
+        "gets right, over all seeds, and the p of McNemar's exact test: it speaks of these models, not of other seeds."
+    )
+    columns = ["column", "seeds", "difference", "p (t)", "only first", "only second", "p (McNemar)"]
+    title = f"{setting.title}: paired tests"
+    return Table(title, "First \N{MINUS SIGN} second", columns, lines, caption, numeric=[False, *[True] * 6])
+
+
+def best_of(recipes: Sequence[RecipeRuns], column: Column) -> str:
+    """The label of the recipe that the tests allow to be called the best of the column; empty if there is none."""
+    means = {each.label: found.mean for each in recipes if (found := each.accuracy(column)) is not None}
+    if len(means) < 2:
+        return ""
+    top = max(means, key=lambda label: means[label])
+    first = next(each for each in recipes if each.label == top)
+    tests = [compare(first, each, column).over_seeds for each in recipes if each.label in means and each is not first]
+    known = [test.p for test in tests if test is not None and test.p is not None and test.mean > 0]
+    return top if len(known) == len(tests) and all(rejected(known, LEVEL)) else ""
+
+
+def paper_row_of(setting: Setting, recipe: RecipeRuns) -> PaperRow | None:
+    """The paper's row of the method on the data, or its twin; of the smaller network where ours is another."""
+    try:
+        return nearest_row(TWINS.get(setting.data, setting.data), setting.model, METHODS.get(recipe.method, ""))
+    except KeyError:
+        return None
+
+
+def percent(paper: PaperRow, column: Column) -> float | None:
+    """The paper's figure; None where it has no such column."""
+    return dict(zip(COLUMNS, paper.percent, strict=True)).get(column)
+
+
+def accuracy_cell(recipe: RecipeRuns, column: Column, bold: bool = False, of_points: bool = False) -> Cell:
+    """``92.25 ±0.31``: percent, mean over seeds and half the width of its 95% interval.
+
+    Args:
+        bold: it is the best.
+        of_points: for a single seed give the interval for the test images drawn (Wilson) rather than none.
+    """
+    found, rows = recipe.accuracy(column), list(recipe.scores(column).values())
+    if found is None:
+        return Cell()
+    mean, n = 100 * found.mean, max(row["n"] for row in rows)
+    if found.half_width is not None:
+        half = 100 * found.half_width
+        return Cell(f"{mean:.2f} ±{half:.2f}", mean, mean - half, mean + half, found.seeds, n, bold)
+    if not of_points:
+        return Cell(f"{mean:.2f}", mean, None, None, found.seeds, n, bold)
+    interval = accuracy_interval(rows[0]["correct"], rows[0]["n"])
+    text = f"{mean:.2f} ±{100 * interval.half_width:.2f}"
+    return Cell(text, mean, 100 * interval.low, 100 * interval.high, found.seeds, n, bold)
+
+
+def difference_text(found: Comparison) -> str:
+    """``-0.31 ±0.22``, in points of a percent."""
+    test = found.over_seeds
+    if test is None:
+        return ""
+    half = "" if test.half_width is None else f" ±{100 * test.half_width:.2f}"
+    return f"{signed(100 * test.mean)}{half}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With + or a minus sign; zero without."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def p_text(p: float | None) -> str:
+    """Three digits, or that it is smaller; empty where unknown."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _papers(value: float | None) -> Cell:
+    return Cell() if value is None else Cell(f"{value:.2f}", value)
+
+
+def _tested(found: Comparison) -> list[Cell]:
+    test, points = found.over_seeds, found.over_points
+    assert test is not None
+    mean = 100 * test.mean
+    half = None if test.half_width is None else 100 * test.half_width
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    counts = [Cell(), Cell(), Cell()]
+    if points is not None:
+        counts = [
+            Cell(f"{points.first_only:,}", points.first_only),
+            Cell(f"{points.second_only:,}", points.second_only),
+        ]
+        counts.append(Cell(p_text(points.p), points.p))
+    return [
+        Cell(found.column.name),
+        Cell(str(test.seeds), test.seeds),
+        Cell(difference_text(found), mean, low, high, test.seeds),
+        Cell(p_text(test.p), test.p),
+        *counts,
+    ]
+
+
+def _caption(setting: Setting, columns: Sequence[Column]) -> str:
+    seeds = sorted({len(each.runs) for each in setting.recipes})
+    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    if seeds[-1] == 1:
+        words = (
+            "Accuracy in % with the half-width of its 95% interval for the test images drawn (Wilson): one seed, which "
+            "says nothing of others, so that nothing is bold."
+        )
+    else:
+        t = f", t = {t_quantile(seeds[-1] - 1, 0.95):.2f}" if len(seeds) == 1 else ""
+        words = (
+            f"Accuracy in %, mean over {many} seeds with the half-width of its 95% interval (Student{t}; the spread "
+            "is taken to be at least that of rounding to whole images). Bold: the best of the column, told from every "
+            "other recipe by a paired t test over seeds (5%, Holm)."
+        )
+        words += " Without an interval: one seed." if seeds[0] == 1 else ""
+    words += f" Basic: {_counts(setting, [CLEAN], 'n')} test images." if _rows(setting, [CLEAN]) else ""
+    attacked = [column for column in columns if column != CLEAN]
+    if attacked:
+        words += f" Attacks: {_counts(setting, attacked, 'n')} test images"
+        pgd = [column for column in attacked if column.attack == "pgd"]
+        words += f", PGD {_counts(setting, pgd, 'steps')} steps" if pgd else ""
+        words += "; l2 as the library robustness computes it, strong: float64 losses, any misclassified iterate."
+    unlike = {paper.data for each in setting.recipes if (paper := paper_row_of(setting, each))} - {setting.data}
+    words += f" The paper's rows are of {', '.join(sorted(unlike))}: other images." if unlike else ""
+    return " ".join([words, *setting.left_out])
+
+
+def _rows(setting: Setting, columns: Sequence[Column]) -> list[dict[str, object]]:
+    return [row for column in columns for each in setting.recipes for row in each.scores(column).values()]
+
+
+def _counts(setting: Setting, columns: Sequence[Column], key: str) -> str:
+    return " / ".join(f"{value:,}" for value in sorted({row[key] for row in _rows(setting, columns)}))  # type: ignore[type-var]

@@ -1,0 +1,74 @@
+"""Verdicts a point, from wherever a run keeps them: its scores, its verdicts.jsonl, its stores.
+
+A verdict row names what was measured (attack, protocol, norm, eps), n, ``points``
+(:func:`~.bits.points_digest` of their numbers), ``right`` (:func:`~.bits.packed`, the points in ascending order) and,
+of stored attacks, ``broke``: how many points each attack was the first to break.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...attacks.suite import ATTACKS, PRESETS
+from ...evaluation.paper_tables import Column
+from .bits import packed, points_digest, unpacked
+from .columns import is_of
+from .rows import Row, RunRows
+
+
+@dataclass(frozen=True, eq=False)
+class PointVerdicts:
+    """Args: points: digest of their numbers; right: bool (n,), the points in ascending order."""
+
+    points: str
+    right: NDArray[np.bool_]
+
+
+def point_verdicts(run: RunRows, column: Column) -> PointVerdicts | None:
+    """The latest known of a column; None if the run keeps none.
+
+    Raises:
+        ValueError: a row whose packed points are damaged.
+    """
+    rows = [*run.verdicts, *(row for row in run.scores if "right" in row)]
+    of = [row for row in rows if is_of(row, column)]
+    if not of:
+        of = [row for row in stored(run.folder) if is_of(row, column)]
+    if not of:
+        return None
+    try:
+        return PointVerdicts(of[-1]["points"], unpacked(of[-1]["right"], of[-1]["n"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{run.folder}: verdicts of {column.name}: {error}") from error
+
+
+def stored(folder: Path) -> Iterator[Row]:
+    """A verdict row for each radius of each store of the deployed branch; chunks that are not whole are left out."""
+    from ...evaluation.store import Store
+
+    for path in sorted(folder.glob("verdicts/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+        if not path.parent.name.startswith(("pgd", *PRESETS, *ATTACKS)):
+            continue  # of another branch, whose name comes first
+        store = Store.existing(path.parent)
+        verdicts = store.verdicts()
+        order = np.argsort(verdicts.points)
+        for eps in store.manifest.eps if len(order) else ():
+            yield {
+                **_names(store.manifest.attacks),
+                "norm": store.manifest.norm,
+                "eps": eps,
+                "n": len(order),
+                "points": points_digest(verdicts.points.tolist()),
+                "right": packed(verdicts.robust(eps)[order]),
+                "broke": verdicts.broken_by(eps),
+            }
+
+
+def _names(attacks: Sequence[str]) -> dict[str, Any]:
+    """attack and protocol as a score has them."""
+    preset = next((name for name, of in PRESETS.items() if tuple(of) == tuple(attacks)), None)
+    return {"attack": "autoattack" if preset else "+".join(attacks), "protocol": preset}

@@ -1,0 +1,113 @@
+"""Which runs are the same recipe at several seeds, and which recipes may be compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...evaluation.over_seeds import OverSeeds, over_seeds
+from ...evaluation.paper_tables import Column
+from .columns import is_of
+from .labels import NOT_TOLD, flat, labels, radii
+from .rows import Row, RunRows
+
+ORDER = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN", "AdversarialTraining")
+_OF_SETTING = ("model", "model_options", "validation", "train_images", "training.epochs", "training.batch_size")
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeRuns:
+    """A row of a table: one recipe with its fields, at one or several seeds.
+
+    Args:
+        label: see :func:`.labels.labels`.
+        method: the class alone.
+        radii: of its perturbations, in [0, 1] pixel units.
+        lr: the learning rate it was trained with.
+        runs: by seed, ascending.
+    """
+
+    label: str
+    method: str
+    radii: tuple[float, ...]
+    lr: float | None
+    runs: Mapping[int, RunRows]
+
+    def scores(self, column: Column) -> dict[int, Row]:
+        """The latest score of each seed that has one."""
+        of = {seed: [row for row in run.scores if is_of(row, column)] for seed, run in self.runs.items()}
+        return {seed: rows[-1] for seed, rows in of.items() if rows}
+
+    def accuracy(self, column: Column) -> OverSeeds | None:
+        """In [0, 1]; None if nothing was measured."""
+        rows = list(self.scores(column).values())
+        if not rows:
+            return None
+        return over_seeds([row["correct"] / row["n"] for row in rows], resolution=1 / max(row["n"] for row in rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Recipes that were trained on the same images with the same network, epochs and batches.
+
+    Args:
+        data, model: their names.
+        title: both, and what else tells the setting from others.
+        recipes: in the order of the paper, then ours.
+        left_out: a sentence for each run that repeats another's seed.
+    """
+
+    data: str
+    model: str
+    title: str
+    recipes: Sequence[RecipeRuns]
+    left_out: Sequence[str] = ()
+
+
+def settings(runs: Sequence[RunRows]) -> list[Setting]:
+    """The runs by setting, recipe and seed."""
+    by_setting: dict[str, list[RunRows]] = {}
+    for run in runs:
+        fields = flat(run.experiment)
+        key = json.dumps([run.data, *(fields.get(name) for name in _OF_SETTING)], default=str)
+        by_setting.setdefault(key, []).append(run)
+    titles = [_title(of[0]) for of in by_setting.values()]
+    longer = [title if titles.count(title) == 1 else f"{title}, {_more(of[0])}"
+              for title, of in zip(titles, by_setting.values(), strict=True)]  # fmt: skip
+    return [_setting(title, of) for title, of in zip(longer, by_setting.values(), strict=True)]
+
+
+def _title(run: RunRows) -> str:
+    part = run.experiment.get("train_images")
+    return f"{run.data}, {run.experiment['model']}" + (f", {part:,} training images" if part else "")
+
+
+def _more(run: RunRows) -> str:
+    training = run.experiment.get("training", {})
+    return f"{training.get('epochs')} epochs, batch {training.get('batch_size')}"
+
+
+def _setting(title: str, runs: Sequence[RunRows]) -> Setting:
+    by_recipe: dict[str, dict[int, RunRows]] = {}
+    left_out = []
+    for run in runs:
+        told = {name: value for name, value in flat(run.experiment).items() if name not in NOT_TOLD}
+        seeds = by_recipe.setdefault(json.dumps(told, sort_keys=True, default=str), {})
+        if run.seed in seeds:
+            left_out.append(f"{run.name} repeats {seeds[run.seed].name} and is left out.")
+        seeds.setdefault(run.seed, run)
+    firsts = [next(iter(seeds.values())) for seeds in by_recipe.values()]
+    recipes = [
+        RecipeRuns(label, run.method, radii(run.experiment["recipe"]), _lr(run), dict(sorted(seeds.items())))
+        for label, run, seeds in zip(labels(firsts), firsts, by_recipe.values(), strict=True)
+    ]
+    return Setting(runs[0].data, str(runs[0].experiment["model"]), title, sorted(recipes, key=_place), left_out)
+
+
+def _place(recipe: RecipeRuns) -> tuple[int, str, tuple[float, ...], str]:
+    known = ORDER.index(recipe.method) if recipe.method in ORDER else len(ORDER)
+    return known, recipe.method, recipe.radii, recipe.label
+
+
+def _lr(run: RunRows) -> float | None:
+    value = run.experiment.get("training", {}).get("lr")
+    return float(value) if isinstance(value, int | float) else None

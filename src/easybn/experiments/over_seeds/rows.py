@@ -1,0 +1,177 @@
+"""What a folder of runs holds as rows: nothing here, and nothing that is made from it, opens a model."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DEEP = 3  # folders below the one asked for: FOLDER/STUDY/RUN and what lies one deeper
+RUN, STACKED = "config.json", "stacked.json"
+
+LINES = {  # files of a run, and the keys that each of their rows has
+    "metrics": ("epoch",),
+    "scores": ("attack", "n", "correct"),
+    "hidden": ("perturbation", "layer", "depth", "relative_distance"),
+    "branches": ("layer", "depth", "branch_a", "branch_b", "measure", "value"),
+    "verdicts": ("attack", "n", "points", "right"),
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RunRows:
+    """The rows of one run; every list but that of the scores may be empty for want of a file.
+
+    Args:
+        name: its folder, from the folder that was asked for.
+        folder: where that is.
+        experiment: as of :func:`easybn.experiments.experiment.describe`.
+        sittings: environment.json, an entry a start.
+        metrics: metrics.jsonl, a row an epoch.
+        scores: scores.jsonl, of the deployed branch.
+        findings: of the diagnosis, from a study's evaluated.json or from summary.json.
+        hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
+        branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
+        verdicts: verdicts.jsonl, see :mod:`.point_verdicts`.
+        summary: summary.json, see :mod:`easybn.experiments.report.gather`.
+    """
+
+    name: str
+    folder: Path
+    experiment: Mapping[str, Any]
+    sittings: Sequence[Row] = ()
+    metrics: Sequence[Row] = ()
+    scores: Sequence[Row] = ()
+    findings: Sequence[Row] = ()
+    hidden: Sequence[Row] = ()
+    branches: Sequence[Row] = ()
+    verdicts: Sequence[Row] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return int(self.experiment.get("training", {}).get("seed", 0))
+
+    @property
+    def method(self) -> str:
+        """The recipe's class, without its module."""
+        return str(self.experiment["recipe"]["class"]).rpartition(".")[2]
+
+    @property
+    def data(self) -> str:
+        """The data set as the scores call it, which know what a path stands for; else as the config does."""
+        named = next((row["data"] for row in self.scores if row.get("data")), None)
+        return str(named or Path(str(self.experiment["data"])).stem)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedRows:
+    """A folder of ``easybn stacked``: its rows, and where its pictures lie."""
+
+    name: str
+    folder: Path
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """All that was found below a folder."""
+
+    folder: Path
+    runs: Sequence[RunRows]
+    stacked: Sequence[StackedRows] = ()
+
+
+def read(folder: Path | str) -> Rows:
+    """The runs and stacked experiments in and below ``folder``, by name.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a file is damaged; the message names it.
+    """
+    folder = Path(folder)
+    found = sorted(_folders(folder, DEEP))
+    names = {path: str(path.relative_to(folder)) if path != folder else folder.resolve().name for path in found}
+    runs = [_run(path, names[path]) for path in found if (path / RUN).exists()]
+    stacked = [_stacked(path, names[path]) for path in found if not (path / RUN).exists()]
+    if not runs and not stacked:
+        raise FileNotFoundError(f"no run in {folder}: a run's folder has a {RUN}")
+    return Rows(folder, runs, [each for each in stacked if each.rows])
+
+
+def json_lines(path: Path, needed: Sequence[str] = ()) -> list[Row]:
+    """The objects of a file of JSON lines; none if there is no file, without a last line that a kill cut off.
+
+    Raises:
+        ValueError: a line that is no object, or has not all keys ``needed``; the message names file and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n") and line.strip()]
+    return [_object(line, needed, f"{path}, line {number}") for number, line in whole]
+
+
+def _folders(folder: Path, deep: int) -> Iterator[Path]:
+    if (folder / RUN).exists() or (folder / STACKED).exists():
+        yield folder
+    elif deep and folder.is_dir():
+        for each in folder.iterdir():
+            if each.is_dir() and not each.name.startswith("."):
+                yield from _folders(each, deep - 1)
+
+
+def _run(folder: Path, name: str) -> RunRows:
+    described = _json(folder / RUN, {})
+    experiment = described.get("experiment") if isinstance(described, dict) else None
+    if not isinstance(experiment, dict) or not {"recipe", "data", "model"} <= set(experiment):
+        raise ValueError(f"{folder / RUN} does not describe an experiment")
+    if not isinstance(experiment["recipe"], dict) or "class" not in experiment["recipe"]:
+        raise ValueError(f"{folder / RUN} names no recipe")
+    summary = _json(folder / "summary.json", {})
+    evaluated = _json(folder / "evaluated.json", [])
+    findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
+    lines = {name: json_lines(folder / f"{name}.jsonl", needed) for name, needed in LINES.items()}
+    scores = lines.pop("scores")
+    lines["hidden"] = [row for row in lines["hidden"] if row.get("branch", "main") == "main"]
+    return RunRows(
+        name=name,
+        folder=folder,
+        experiment=experiment,
+        sittings=_json(folder / "environment.json", []),
+        scores=[row for row in scores if row.get("branch", "main") == "main"],
+        findings=findings or summary.get("findings", []),
+        summary=summary,
+        **lines,
+    )
+
+
+def _stacked(folder: Path, name: str) -> StackedRows:
+    needed = ("data", "classes", "seed", "copy", "eps", "steps", "half", "how", "n", "accuracy")
+    return StackedRows(name, folder, json_lines(folder / "rows.jsonl", needed))
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    if not path.exists():
+        return otherwise
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, type(otherwise)):
+        raise ValueError(f"{path} is damaged: it does not hold what it should")
+    return found
+
+
+def _object(line: str, needed: Sequence[str], where: str) -> Row:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is damaged: no row")
+    if missing := [key for key in needed if key not in found]:
+        raise ValueError(f"{where} is damaged: no {missing[0]}")
+    return found

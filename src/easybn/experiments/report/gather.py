@@ -1,0 +1,95 @@
+"""What the report shows of a model beyond its scores, gathered where the model is: summary.json and gallery.png.
+
+The one part of the report that opens models; a run's summary is some tens of kilobytes and kept with its rows.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import data, models
+from ...data import Source
+from ...files import write_text
+from ..over_seeds.bits import packed, points_digest
+from ..over_seeds.point_verdicts import stored
+from ..run import Run
+from ..study.record import evaluated
+from .gather_gallery import gallery
+
+BINS = 20
+BATCH = 500
+SUMMARY, VERDICTS = "summary.json", "verdicts.jsonl"
+Told = Callable[[int, int, str], None]
+
+
+def gather(run: Run, told: Told = lambda *_: None) -> bool:
+    """Write summary.json, gallery.png and verdicts.jsonl into the folder of a finished run.
+
+    ============= ==================================================================================
+    summary.json  data; n; confidence: {right, wrong}, 20 bins of how many test images the model was
+                  how sure of; gallery; findings of the diagnosis, if a study has made one
+    gallery.png   six test images, see :func:`.gather_gallery.gallery`
+    verdicts.jsonl a row for clean accuracy and for each radius of each stored attack: which points the
+                  model gets right, see :mod:`easybn.experiments.over_seeds.point_verdicts`
+    ============= ==================================================================================
+
+    Args:
+        told: of images done, images in all, and what is done.
+
+    Returns:
+        False if all was there already.
+
+    Raises:
+        FileNotFoundError: the run is not finished, or its data are not there.
+        BusyError: another process is at work there.
+    """
+    weights = run.folder / "model.safetensors"
+    if not weights.exists():
+        raise FileNotFoundError(f"{run.folder} is not finished: run its easybn train again")
+    with run.locked():
+        rows = list(stored(run.folder))
+        summary = run.folder / SUMMARY
+        findings = [finding for entry in evaluated(run.folder) for finding in entry["findings"]]
+        if summary.exists() and summary.stat().st_mtime_ns >= weights.stat().st_mtime_ns:
+            known = json.loads(summary.read_text())
+            if known.get("findings") == findings and known.get("stored") == len(rows):
+                return False
+        source = data.load(run.config["data"], folder=run.config["data_folder"])
+        model = models.load(run.folder).eval()
+        guess, sure = predictions(model, source, told)
+        right = guess == source.test.labels
+        ids = range(len(right))
+        clean = {"attack": "clean", "n": len(right), "points": points_digest(ids), "right": packed(right.numpy())}
+        pictures = gallery(model, source, right, run.folder / "gallery.png", told)
+        found: dict[str, Any] = {
+            "data": source.name,
+            "n": len(right),
+            "confidence": {"right": bins(sure[right]), "wrong": bins(sure[~right])},
+            "gallery": pictures,
+            "findings": findings,
+            "stored": len(rows),
+        }
+        write_text(run.folder / VERDICTS, "".join(json.dumps(row) + "\n" for row in [clean, *rows]))
+        write_text(summary, json.dumps(found) + "\n")  # last: where it is, the others are
+    return True
+
+
+def predictions(model: nn.Module, source: Source, told: Told = lambda *_: None) -> tuple[Tensor, Tensor]:
+    """int64 (n,) classes and float32 (n,) confidences of the model on all test images."""
+    guesses, sures = [], []
+    n = len(source.test)
+    with torch.inference_mode():
+        for index in torch.split(torch.arange(n), BATCH):
+            confidence, guess = model(source.test.batch(index)[0]).float().softmax(1).max(1)
+            guesses.append(guess)
+            sures.append(confidence)
+            told(int(index[-1]) + 1, n, "predictions")
+    return torch.cat(guesses), torch.cat(sures)
+
+
+def bins(confidence: Tensor) -> list[int]:
+    """How many of the confidences (n,) in [0, 1] lie in each of 20 bins of one width; 1 is in the last."""
+    return torch.histc(confidence.float(), BINS, 0, 1).long().tolist()

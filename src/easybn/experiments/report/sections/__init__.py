@@ -1,0 +1,1 @@
+"""The sections of the page, in order; each is a function from all rows to a section."""

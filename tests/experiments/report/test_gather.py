@@ -1,0 +1,102 @@
+"""The step that opens models: a tiny run summarised, and what the report makes of it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from easybn import data, models
+from easybn.experiments.over_seeds.bits import unpacked
+from easybn.experiments.report import gather as module
+from easybn.experiments.report.build import report
+from easybn.experiments.report.gather import bins, gather
+from easybn.experiments.report.gather_gallery import chosen
+from easybn.experiments.run import Run
+
+
+@pytest.fixture(scope="module")
+def summarised(finished_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gather") / "tiny"
+    shutil.copytree(finished_run.folder, folder)
+    assert gather(Run(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(summarised):
+    """The model's confidences on the test images, computed plainly, and the labels."""
+    source = data.load("sample")
+    with torch.no_grad():
+        logits = models.load(summarised)(source.test.images.float() / 255)
+    return logits.softmax(1), source.test.labels
+
+
+def test_verdicts_and_bins_are_those_of_the_model(summarised, predicted):
+    confidence, labels = predicted
+    right = confidence.argmax(1) == labels
+    (row,) = [json.loads(line) for line in (summarised / "verdicts.jsonl").read_text().splitlines()]
+    assert np.array_equal(unpacked(row["right"], row["n"]), right.numpy())
+    summary = json.loads((summarised / "summary.json").read_text())
+    assert summary["n"] == len(labels)
+    sure = confidence.max(1).values
+    for side, of in (("right", sure[right]), ("wrong", sure[~right])):
+        found = summary["confidence"][side]
+        edges = [int(((of >= i / 20 - 1e-6) & (of < (i + 1) / 20 + 1e-6)).sum()) for i in range(20)]
+        assert sum(found) == len(of)
+        assert found == pytest.approx(edges, abs=1)
+
+
+def test_the_pictures_are_the_test_images_and_copies_within_8_of_255(summarised, predicted):
+    confidence, labels = predicted
+    gallery = json.loads((summarised / "summary.json").read_text())["gallery"]
+    index = chosen(labels, confidence.argmax(1) == labels)
+    assert len(gallery["images"]) == len(index) <= 6
+    sheet = np.asarray(Image.open(summarised / "gallery.png"), np.int16)
+    height, width = gallery["size"]
+    source = data.load("sample")
+    for i, item in enumerate(gallery["images"]):
+        original, easy, adversarial = (
+            sheet[i * height : (i + 1) * height, j * width : (j + 1) * width] for j in range(3)
+        )
+        assert np.array_equal(original, source.test.images[index[i], 0].numpy())
+        assert np.abs(easy - original).max() <= 8
+        assert np.abs(adversarial - original).max() <= 8
+        assert item["original"]["class"] == item["label"] == source.classes[int(labels[index[i]])]
+        assert item["easy"]["confidence"] >= item["original"]["confidence"]
+
+
+def test_small_and_shown(summarised):
+    sizes = [(summarised / name).stat().st_size for name in ("summary.json", "gallery.png", "verdicts.jsonl")]
+    assert sum(sizes) < 60_000
+    html = report(summarised)
+    assert "easybn summarise" not in html.partition("<main>")[2].replace("easybn summarise RUNS, or a study", "")
+    images = json.loads((summarised / "summary.json").read_text())["gallery"]["images"]
+    assert html.count("data:image/png") == 5 * len(images)
+
+
+def test_done_once(summarised, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("opened a model")
+
+    monkeypatch.setattr(module.models, "load", fail)
+    assert not gather(Run(summarised))
+
+
+def test_an_unfinished_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not finished"):
+        gather(Run(tmp_path))
+
+
+def test_bins_of_the_ends():
+    found = bins(torch.tensor([0.0, 0.049, 0.051, 0.999, 1.0]))
+    assert (found[0], found[1], found[19], sum(found)) == (2, 1, 2, 5)
+
+
+def test_the_first_right_image_of_each_class():
+    labels = torch.tensor([1, 0, 1, 2, 0, 2])
+    right = torch.tensor([False, True, True, False, True, False])
+    assert chosen(labels, right).tolist() == [1, 2]
+    assert chosen(labels, torch.zeros(6, dtype=torch.bool)).tolist() == []
