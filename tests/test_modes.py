@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from easybn import evaluating, frozen_stats
+from easybn.modes import frozen_parameters
 
 
 def small() -> nn.Module:
@@ -62,3 +63,20 @@ def test_frozen_stats_restores_what_it_found_also_after_an_exception():
             raise KeyError
     assert [m.track_running_stats for m in model] == [True, False, False]
     assert model[2].momentum == 0.1
+
+
+def test_frozen_parameters_are_found_as_they_were_also_after_an_exception():
+    model = small()
+    model[0].weight.requires_grad = False  # frozen by the user
+    before = [p.requires_grad for p in model.parameters()]
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    with frozen_parameters(model):
+        assert not any(p.requires_grad for p in model.parameters())
+        model[:2](x).square().sum().backward()
+    assert [p.requires_grad for p in model.parameters()] == before
+    with pytest.raises(KeyError):
+        with frozen_parameters(model):
+            raise KeyError
+    assert [p.requires_grad for p in model.parameters()] == before
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.parameters())

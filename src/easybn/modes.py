@@ -46,3 +46,20 @@ def frozen_stats(model: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
         for instance_norm, momentum in instance_norms:
             instance_norm.momentum = momentum
+
+
+@contextmanager
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """No parameter of ``model`` asks for a gradient inside the block; each one that did asks again after it.
+
+    For gradients of the images alone. Uncompiled models compute no others anyway; a backward pass that
+    ``torch.compile`` makes computes one for whatever asked for it in the forward pass, used or not.
+    """
+    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in found:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in found:
+            parameter.requires_grad = True

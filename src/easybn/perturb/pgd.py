@@ -1,7 +1,7 @@
 """Projected gradient descent (Madry et al., 2018), on any callable from images to logits."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..keyed_random import Noise
-from ..modes import frozen_stats
+from ..modes import frozen_parameters, frozen_stats
 from .ball import Ball, per_sample
 from .goal import Goal
 
@@ -35,7 +35,8 @@ class PGD:
 
     Stateless: no parameter's ``.grad``, no mode and no running statistic of a module ``f`` changes. (The
     statistics behind a plain function are its own: wrap the model in ``frozen_stats`` if it trains.)
-    Only the gradient of the images is computed, so a step costs two forward passes, not three.
+    Only the gradient of the images is computed, so a step costs two forward passes, not three; compiled
+    modules included.
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
@@ -85,7 +86,10 @@ class PGD:
         size = self.step_length
         non_finite = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         target = None
-        with torch.enable_grad(), frozen_stats(f) if isinstance(f, nn.Module) else nullcontext():
+        with torch.enable_grad(), ExitStack() as stack:
+            if isinstance(f, nn.Module):
+                stack.enter_context(frozen_stats(f))
+                stack.enter_context(frozen_parameters(f))
             for _ in range(self.steps):
                 point.requires_grad_()
                 logits = f(point.view_as(point))  # not the leaf itself: torch's FLOP counter refuses that
@@ -94,9 +98,10 @@ class PGD:
                 # a sum: an image's gradient does not depend on how many others are in the batch
                 (gradient,) = torch.autograd.grad(goal.objective(logits, target).sum(), point)
                 with torch.no_grad():
-                    finite = gradient.flatten(1).isfinite().all(1)
+                    # the largest entry says it of all of them, a NaN included, in one pass
+                    finite = gradient.abs().amax(tuple(range(1, gradient.dim()))).isfinite()
                     non_finite += ~finite
-                    gradient = gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))
+                    gradient = gradient.where(per_sample(finite, gradient), 0)
                     point = self.ball.project(point + size * self.ball.steepest(gradient), x)
         return Perturbed(point.detach(), self.steps, non_finite)
 

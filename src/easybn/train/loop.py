@@ -22,7 +22,7 @@ from .checkpoint import load, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
-from .prepare import as_split, autocasting, seed_global, usable, with_branches
+from .prepare import as_split, autocasting, compiled, seed_global, usable, with_branches
 from .resume import Parts
 from .step import take_step
 from .training import Training
@@ -77,7 +77,7 @@ def fit(
     model = with_branches(model, recipe).to(device).train()
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
-    stepped: Any = torch.compile(model) if training.compile else model
+    stepped = compiled(model) if training.compile else model
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=training.lr,

@@ -1,6 +1,7 @@
 """What a training needs before its first step: data, device, a model with the recipe's branches."""
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,18 @@ def with_branches(model: nn.Module, recipe: Recipe) -> nn.Module:
             )
         return copy.deepcopy(model)
     return convert(model, recipe.branches) if len(recipe.branches) > 1 else copy.deepcopy(model)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """``model`` by torch.compile, a graph for each way that a recipe's batches go through it.
+
+    Every other compiled function of the process is compiled again when it is called next.
+    """
+    # graphs are kept by code object, all models' together: without this the fifth training or so of a process
+    # would pass the compiler's limit, and silently run uncompiled
+    torch.compiler.reset()
+    # a recipe's batches have a size each, in every step: a graph for any size would be a slower one
+    return cast(nn.Module, torch.compile(model, dynamic=False))
 
 
 def autocasting(precision: str, device: torch.device) -> torch.autocast | None:

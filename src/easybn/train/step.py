@@ -25,7 +25,9 @@ def take_step(
     """Take one step down the weighted sum of a recipe's losses.
 
     One term's graph is alive at a time. Under autocast the recipe's forward passes run inside it and the
-    backward passes outside; with a scaler a step whose gradients are not finite is skipped whole.
+    backward passes outside. With a scaler a step whose gradients are not finite is skipped whole: no weight
+    and no optimiser state moves, and the scale falls. What batch norms have seen in its forward passes, on
+    which no scale acts, stays in their statistics.
 
     Args:
         terms: makes the recipe's generator: ``lambda: recipe(model, x, y, ctx)``.
