@@ -219,8 +219,13 @@ def test_a_second_signal_acts_as_usual(net, images, tmp_path):
             signal.raise_signal(signal.SIGINT)  # to this very thread: os.kill may hand it to another one, later
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        sitting(net, Vanilla(), images, SHORT, tmp_path, Twice())
+    # a process that a shell has started in the background ignores Ctrl-C, and so would its tests
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sitting(net, Vanilla(), images, SHORT, tmp_path, Twice())
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_observer_may_end_the_training(net, images, tmp_path):
