@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from easybn import L2, Linf, convert
+from easybn import L2, PGD, Linf, convert
+from easybn.perturb.goal import easy, untargeted
 from easybn.recipes import Context
 from easybn.train.loop import fit
 from easybn.train.observer import Observer
@@ -149,6 +150,29 @@ def test_an_image_without_a_finite_gradient_takes_no_step_and_the_others_theirs(
     assert torch.equal(spoilt[:-1], moved[:-1])
     assert torch.equal(spoilt[-1], start[-1])
     assert all(not torch.equal(a, b) for a, b in zip(moved, start, strict=True))
+
+
+@pytest.mark.parametrize("goal", [easy(LABELS), untargeted(LABELS)], ids=["easy", "untargeted"])
+def test_in_fp16_a_confident_image_takes_the_step_that_it_takes_in_float32(goal):
+    """The attack has no scaler; its gradients, here of 1e-7 and less, are beyond float16."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))  # a linear model: no rounding turns a sign
+    model[1].bias.data = torch.zeros(4)
+    x = small_images(10)
+    with torch.no_grad():
+        onto = nn.functional.one_hot(LABELS, 4).float()
+        model[1].weight.add_(16 * (torch.linalg.pinv(x.flatten(1)) @ onto).T)  # 16 more for the label than beside it
+        model[1].weight.copy_(model[1].weight.half())
+    x = x.half().float()
+    p = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(p), LABELS, reduction="sum"), p)
+    assert gradient.abs().max() < 1e-5
+    exact = PGD(Linf(0.1))(model, x, goal)
+    with torch.autocast("cpu", torch.float16):
+        rough = PGD(Linf(0.1))(model, x, goal)
+    clear = gradient.abs() > 0.01 * gradient.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    assert clear.float().mean() > 0.9
+    assert torch.equal(rough[clear], exact[clear])
 
 
 def gradients(model, recipe, autocast, scale: float = 1.0) -> dict[str, torch.Tensor]:

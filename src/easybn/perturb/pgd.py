@@ -95,8 +95,7 @@ class PGD:
                 logits = f(point.view_as(point))  # not the leaf itself: torch's FLOP counter refuses that
                 if target is None:
                     target = goal.target(logits.shape[1])
-                # a sum: an image's gradient does not depend on how many others are in the batch
-                (gradient,) = torch.autograd.grad(goal.objective(logits, target).sum(), point)
+                gradient = _gradient(goal, logits, target, point)
                 with torch.no_grad():
                     # the largest entry says it of all of them, a NaN included, in one pass
                     finite = gradient.abs().amax(tuple(range(1, gradient.dim()))).isfinite()
@@ -119,6 +118,19 @@ class PGD:
         point = self.ball.random(x, noise.child("start"))
         from_noise = noise.child("coin").uniform() < self.random_start
         return torch.where(per_sample(from_noise, x), point, x)
+
+
+def _gradient(goal: Goal, logits: Tensor, target: Tensor, point: Tensor) -> Tensor:
+    """(N, ...) of the objective at ``point``; in float16 up to a positive factor for each image."""
+    if logits.dtype != torch.float16:
+        # a sum: an image's gradient does not depend on how many others are in the batch
+        return torch.autograd.grad(goal.objective(logits, target).sum(), point)[0]
+    # the loss of a confident image has a gradient below float16's range; a step has its direction alone
+    leaf = logits.detach().float().requires_grad_()
+    (seed,) = torch.autograd.grad(goal.objective(leaf, target).sum(), leaf)
+    largest = seed.abs().amax(1, keepdim=True)
+    seed = seed * (64 / largest).where(largest > 0, torch.ones_like(largest))
+    return torch.autograd.grad(logits, point, seed.to(logits.dtype))[0]
 
 
 def check_images(x: Tensor, labels: Tensor) -> None:
