@@ -1,5 +1,6 @@
 """Verdicts by hand, and what made-up rows and the committed ones say to each claim."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,20 @@ def test_controls_decide_nothing(tmp_path):
     assert c1.verdict == OPEN
     assert [each.verdict for each in c1.evidence] == [None, None]
     assert "not measured: easybn stacked" in claims_text([c1])
+
+
+def test_hidden_states_are_compared_at_the_blocks_and_on_the_same_images(tmp_path):
+    """Rows of other layers, another branch or other images beside them change no comparison."""
+    study(tmp_path)
+    before = [each.evidence for each in judge(read(tmp_path)) if each.claim.name == "C6"]
+    for path in tmp_path.glob("ebn*/hidden.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        far = [{**row, "relative_distance": 9.0} for row in rows]
+        other = [{"layers": ["x"]}, {"branch": "easy"}, {"images": 7}, {"seed": 5}]
+        strange = [{**row, **each} for row in far for each in other]
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *strange]))
+    assert before[0]
+    assert [each.evidence for each in judge(read(tmp_path)) if each.claim.name == "C6"] == before
 
 
 def test_one_seed_decides_nothing():

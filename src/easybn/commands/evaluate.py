@@ -13,17 +13,15 @@ easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
 
 from .arguments import Parser, number, time_span
-from .own_model import OWN, of_own_model, own
+from .own_model import check_said_once, of_own_model, subjects
 
 if TYPE_CHECKING:
-    from ..experiments.evaluated import Evaluated
     from ..experiments.score_attacks import Attacks
     from ..experiments.score_run import Measurement
 
@@ -69,7 +67,7 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     pgd = is_pgd(arguments)
-    _of_a_model(arguments)
+    check_said_once(arguments)
     if pgd:
         _pgd(arguments)
     else:
@@ -86,40 +84,12 @@ def is_pgd(arguments: Namespace) -> bool:
     return pgd
 
 
-def _of_a_model(arguments: Namespace) -> None:
-    """ValueError unless it is said what is evaluated, once."""
-    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
-    if arguments.runs and given:
-        raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
-    if not arguments.runs and not (arguments.model or arguments.weights):
-        raise ValueError(
-            "nothing to evaluate: name runs, --model module:function, or a model of the package: "
-            "--model fashion-mnist-vanilla (easybn evaluate --help)"
-        )
-    if arguments.branch and not arguments.runs:
-        raise ValueError("--branch is for runs: route the model to a branch in your function")
-
-
-def _evaluated(arguments: Namespace) -> "list[Evaluated]":
-    from ..experiments.own_model import evaluated_in
-    from .table import find
-
-    if not arguments.runs:
-        model = own(arguments)
-        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
-    runs = find(arguments.runs)
-    if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
-        # before hours of work on the others
-        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
-    return [evaluated_in(each.folder, arguments.branch) for each in runs]
-
-
 def _pgd(arguments: Namespace) -> None:
     from ..experiments.score_run import score
     from ..train.progress import training_progress
     from .table import show
 
-    every = _evaluated(arguments)
+    every = subjects(arguments)
     wanted = measurement_of(arguments)
     with training_progress() as display:
         for each in every:
@@ -134,7 +104,7 @@ def _attacks(arguments: Namespace) -> None:
     from .show_attacks import show_estimate, show_result
 
     wanted, console = wanted_of(arguments), Console(highlight=False, soft_wrap=True)
-    for each in _evaluated(arguments):
+    for each in subjects(arguments):
         if arguments.estimate:
             show_estimate(console, each, time_needed(each, wanted))
             continue

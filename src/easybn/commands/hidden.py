@@ -9,7 +9,6 @@ easybn hidden runs/ebn runs/advprop runs/vanilla
 easybn hidden --model fashion-mnist-vanilla --images 500
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from .arguments import Parser, number
-from .own_model import OWN, of_own_model, own
+from .own_model import check_said_once, of_own_model, subjects
 
 if TYPE_CHECKING:
     from ..experiments.evaluated import Evaluated
@@ -48,13 +47,13 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    _of_a_model(arguments)
+    check_said_once(arguments)
     from ..experiments.hidden.branches import write_branch_distances
     from ..experiments.hidden.run import measure, rows_of
     from ..experiments.hidden.table import CAPTION, tables
     from ..train.progress import training_progress
 
-    wanted, every = _wanted(arguments), _evaluated(arguments)
+    wanted, every = _wanted(arguments), subjects(arguments)
     with training_progress() as display:
         for each in every:
             measure(each, wanted, _told(display, each.run.folder.name), arguments.device)
@@ -94,30 +93,6 @@ def _wanted(arguments: Namespace) -> "Hidden":
         layers=None if arguments.layers is None else tuple(arguments.layers),
         batch_size=arguments.batch_size,
     )
-
-
-def _of_a_model(arguments: Namespace) -> None:
-    """ValueError unless it is said what is measured, once."""
-    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
-    if arguments.runs and given:
-        raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
-    if not arguments.runs and not (arguments.model or arguments.weights):
-        raise ValueError("nothing to measure: name runs, or a model: --model fashion-mnist-vanilla")
-    if arguments.branch and not arguments.runs:
-        raise ValueError("--branch is for runs: route the model to a branch in your function")
-
-
-def _evaluated(arguments: Namespace) -> "list[Evaluated]":
-    from ..experiments.own_model import evaluated_in
-    from .table import find
-
-    if not arguments.runs:
-        model = own(arguments)
-        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
-    runs = find(arguments.runs)
-    if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
-        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
-    return [evaluated_in(each.folder, arguments.branch) for each in runs]
 
 
 def _names(every: "list[Evaluated]") -> list[str]:

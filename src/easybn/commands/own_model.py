@@ -1,6 +1,7 @@
-"""The options that name a model of the user's."""
+"""What a command measures: runs, or a model of the user's by the options that name it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -8,6 +9,7 @@ from jsonargparse import Namespace
 from .arguments import Parser
 
 if TYPE_CHECKING:
+    from ..experiments.evaluated import Evaluated
     from ..experiments.own_model import OwnModel
 
 OWN = ("model", "weights", "data", "data_folder", "model_options", "mean", "std")
@@ -41,3 +43,31 @@ def own(arguments: Namespace) -> "OwnModel":
     values = {name: getattr(arguments, name) for name in OWN}
     values |= {name: None if values[name] is None else tuple(values[name]) for name in ("mean", "std")}
     return OwnModel(**values)
+
+
+def check_said_once(arguments: Namespace) -> None:
+    """ValueError unless it is said what is measured, once: ``runs``, or a model of one's own."""
+    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
+    if arguments.runs and given:
+        raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
+    if not arguments.runs and not (arguments.model or arguments.weights):
+        raise ValueError(
+            "nothing to measure: name runs, --model module:function, or a model of the package: "
+            "--model fashion-mnist-vanilla (see --help)"
+        )
+    if arguments.branch and not arguments.runs:
+        raise ValueError("--branch is for runs: route the model to a branch in your function")
+
+
+def subjects(arguments: Namespace) -> "list[Evaluated]":
+    """What is measured; FileNotFoundError if a run among it is not finished, before hours of work on the others."""
+    from ..experiments.own_model import evaluated_in
+    from .table import find
+
+    if not arguments.runs:
+        model = own(arguments)
+        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
+    runs = find(arguments.runs)
+    if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
+        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
+    return [evaluated_in(each.folder, arguments.branch) for each in runs]

@@ -13,7 +13,7 @@ from .over_seeds.rows import Row, StackedRows
 from .stacked.settings import Condition
 
 DRASTIC = 0.10
-Kind = tuple[str, str, float, int]
+Kind = tuple[str, str, float, int, int, int]
 ADVERSARIAL = "untargeted"
 
 
@@ -68,13 +68,17 @@ def of_hidden_states(settings: Sequence[Setting]) -> list[Evidence]:
 
 
 def kind_of(row: Row) -> Kind:
-    """(perturbation, norm, eps, steps) of a row of hidden.jsonl; no steps: 0."""
-    return str(row["perturbation"]), str(row.get("norm")), float(row.get("eps") or 0.0), int(row.get("steps") or 0)
+    """(perturbation, norm, eps, steps, images, seed) of a row of hidden.jsonl; no steps: 0.
+
+    Rows are compared within a kind, so on the same images.
+    """
+    eps, steps, images, seed = (row.get(name) or 0 for name in ("eps", "steps", "images", "seed"))
+    return str(row["perturbation"]), str(row.get("norm")), float(eps), int(steps), int(images), int(seed)
 
 
 def called(kind: Kind) -> str:
     """``untargeted, linf 8/255, 1 step``"""
-    name, norm, eps, steps = kind
+    name, norm, eps, steps = kind[:4]
     return f"{name}, {norm} {radius(eps)}" + (f", {steps} step{'s' * (steps != 1)}" if steps else "")
 
 

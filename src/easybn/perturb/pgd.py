@@ -97,10 +97,8 @@ class PGD:
                     target = goal.target(logits.shape[1])
                 gradient = _gradient(goal, logits, target, point)
                 with torch.no_grad():
-                    # the largest entry says it of all of them, a NaN included, in one pass
-                    finite = gradient.abs().amax(tuple(range(1, gradient.dim()))).isfinite()
+                    gradient, finite = finite_or_zero(gradient)
                     non_finite += ~finite
-                    gradient = gradient.where(per_sample(finite, gradient), 0)
                     point = self.ball.project(point + size * self.ball.steepest(gradient), x)
         return Perturbed(point.detach(), self.steps, non_finite)
 
@@ -131,6 +129,13 @@ def _gradient(goal: Goal, logits: Tensor, target: Tensor, point: Tensor) -> Tens
     largest = seed.abs().amax(1, keepdim=True)
     seed = seed * (64 / largest).where(largest > 0, torch.ones_like(largest))
     return torch.autograd.grad(logits, point, seed.to(logits.dtype))[0]
+
+
+def finite_or_zero(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, ...) the gradient, 0 for an image where any of it is not finite, and bool (N,), where all of it is."""
+    # the largest entry says it of all of them, a NaN included, in one pass
+    finite = gradient.abs().amax(tuple(range(1, gradient.dim()))).isfinite()
+    return gradient.where(per_sample(finite, gradient), 0), finite
 
 
 def check_images(x: Tensor, labels: Tensor) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..norm.route import route
-from ..perturb.ball import Ball, Linf, per_sample
+from ..perturb.ball import Ball, Linf
 from ..perturb.pgd import check_images
-from .recipe import Context, Recipe, Term
+from .recipe import Context, Recipe, Term, shared_gradient
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,9 @@ class EBNShared(Recipe):
         x = x.detach().requires_grad_()
         with route(model, "main"):
             yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
-        if x.grad is None:
-            raise RuntimeError("EBNShared needs backward() on each term as it is yielded, before the next one")
+        gradient = shared_gradient(x)
         size = float(self.ball.eps if self.step_size is None else self.step_size)
         with torch.no_grad():
-            finite = x.grad.flatten(1).isfinite().all(1)
-            gradient = x.grad.where(per_sample(finite, x), torch.zeros_like(x))
             sign = 1.0 if self.clean_weight > 0 else -1.0
             x_easy = self.ball.project(x - sign * size * self.ball.steepest(gradient), x)
         x = x.detach()  # the images' gradient is done with

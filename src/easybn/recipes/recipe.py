@@ -14,7 +14,7 @@ from ..keyed_random import Noise
 from ..modes import evaluating, frozen_stats
 from ..norm.folding import folding
 from ..norm.route import route
-from ..perturb.ball import per_sample
+from ..perturb.pgd import finite_or_zero
 
 Mode = Literal["eval", "train"]
 """The mode of the model while a perturbation is made; in train mode the running statistics stay as they are."""
@@ -110,5 +110,4 @@ def shared_gradient(x: Tensor) -> Tensor:
     """
     if x.grad is None:
         raise RuntimeError("this recipe needs backward() on each term as it is yielded, before the next one")
-    finite = x.grad.flatten(1).isfinite().all(1)
-    return x.grad.where(per_sample(finite, x), torch.zeros_like(x))
+    return finite_or_zero(x.grad)[0]

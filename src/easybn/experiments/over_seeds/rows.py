@@ -123,6 +123,11 @@ def _folders(folder: Path, deep: int) -> Iterator[Path]:
                 yield from _folders(each, deep - 1)
 
 
+def _deployed_blocks(row: Row) -> bool:
+    """Of the branch that is deployed, at the model's blocks: layers of one's choice have depths of their own."""
+    return bool(row.get("branch", "main") == "main" and row.get("layers", "blocks") == "blocks")
+
+
 def _run(folder: Path, name: str) -> RunRows:
     described = _json(folder / RUN, {})
     experiment = described.get("experiment") if isinstance(described, dict) else None
@@ -135,7 +140,7 @@ def _run(folder: Path, name: str) -> RunRows:
     findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
     lines = {name: json_lines(folder / f"{name}.jsonl", needed) for name, needed in LINES.items()}
     scores = lines.pop("scores")
-    lines["hidden"] = [row for row in lines["hidden"] if row.get("branch", "main") == "main"]
+    lines["hidden"] = [row for row in lines["hidden"] if _deployed_blocks(row)]
     return RunRows(
         name=name,
         folder=folder,
