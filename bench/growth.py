@@ -4,7 +4,7 @@
 
 Every point is the median of as many steps as fit into ``--seconds`` (three at least), taken between two measurements
 of the machine's rate at multiplying matrices: what a step would take at that rate is the line it is compared with.
-Needs the development tools (``pip install --group dev``).
+``--plot`` needs matplotlib (``pip install --group bench``).
 """
 
 import argparse

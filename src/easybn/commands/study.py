@@ -46,7 +46,7 @@ class Verbatim(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 def configure(parser: Parser) -> None:
     parser.formatter_class = Verbatim
     add = parser.add_argument
-    add("study", type=str, help="a YAML file, or the name of a study of the package: cpu, clean-tier, paper")
+    add("study", type=str, help="a YAML file, or the name of a study of the package: cpu, clean-tier, cheap, paper")
     add("--out", type=str, default=None, help="folder of the runs' folders; by default runs/NAME")
     add("--dry_run", "--dry-run", action="store_true", help="list every run, what is there already, and the cost")
     jobs = "runs at a time, each in a process of its own; 0: one after the other in this process"

@@ -63,7 +63,9 @@ def read(path: Path) -> Study:
     try:
         wanted = _wanted(content.get("evaluate"))
         name = content.get("name", path.stem)
-        return Study(_plain_name(str(name)), tuple(_runs(content, path.parent, wanted)))
+        runs = _runs(content, path.parent, wanted)
+        # seed by seed: a study that is stopped half-way has compared everything once
+        return Study(_plain_name(str(name)), tuple(sorted(runs, key=lambda run: run.experiment.training.seed)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
