@@ -1,5 +1,6 @@
 """What we are compared with, run as it comes, and the two clocks that are read."""
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
+from usual import by_torch
 
 BALLS = {"linf": "Linf", "l2": "L2"}
 
@@ -41,6 +43,7 @@ def reference(
     model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, seed: int = 0, short: Short | None = None
 ) -> tuple[Tensor, Spent]:
     """The reference's standard AutoAttack, or a shortened one: which points are robust, and what that took."""
+    model = by_torch(copy.deepcopy(model))
     began = Spent.now()
     attack = AutoAttack(model, norm=BALLS[norm], eps=eps, seed=seed)
     if short:
@@ -63,8 +66,8 @@ def _shorten(attack: AutoAttack, short: Short) -> None:
 
 
 def robustness(model: nn.Module, x0: Tensor, y: Tensor, eps: float, steps: int = 100, batch: int = 256) -> Tensor:
-    """The library ``robustness``: PGD in l2 as its text says, weight gradients included; which points are robust."""
-    robust = []
+    """The library ``robustness``: PGD in l2 as its text says; which points are robust."""
+    model, robust = by_torch(copy.deepcopy(model)), []
     for centre, label in zip(x0.split(batch), y.split(batch), strict=True):
         x, best, best_loss = centre.clone(), centre.clone(), torch.full((len(label),), -math.inf)
         for step in range(steps + 1):

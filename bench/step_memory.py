@@ -32,7 +32,7 @@ def measure(name: str, model_name: str, batch: int) -> int:
     import gc
 
     import torch
-    from usual import concatenated_step, sliced
+    from usual import by_torch, concatenated_step, sliced
 
     from easybn import convert, recipes
     from easybn.models import build
@@ -43,7 +43,7 @@ def measure(name: str, model_name: str, batch: int) -> int:
     recipe = None if name == USUAL else getattr(recipes, name)()
     model = build(model_name)
     if recipe is None:
-        model = sliced(model)
+        model = sliced(by_torch(model))
     elif len(recipe.branches) > 1:
         model = convert(model, recipe.branches)
     model = model.to(device, memory_format=layout).train()

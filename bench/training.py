@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from usual import concatenated_step, sliced, split_by_timm, vanilla_step
+from usual import by_torch, concatenated_step, sliced, split_by_timm, vanilla_step
 
 from easybn import convert, recipes
 from easybn.models import build
@@ -59,7 +59,7 @@ def usual(name: str, batch: int) -> dict[str, Step]:
         ("usual AdvProp", sliced, concatenated_step),
         ("timm split", split_by_timm, concatenated_step),
     ):
-        model = change(build(name)).train()
+        model = change(by_torch(build(name))).train()
         optimizer = sgd(model)
         found[label] = lambda model=model, optimizer=optimizer, step=step: step(model, optimizer, x, y)
     return found

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .stem import Stem
+from .winograd import CHANNELS, Winograd
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    kind = Winograd if stride == 1 and min(inputs, outputs) >= CHANNELS else nn.Conv2d
+    return kind(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:

@@ -1,0 +1,147 @@
+"""Winograd's convolution against torch's own, in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from easybn.models import build, winograd
+from easybn.models.winograd import Winograd
+from easybn.norm.fold import folded
+
+
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch):
+    """Used for small convolutions too, which are quick to test."""
+    monkeypatch.setattr(winograd, "CHANNELS", 0)
+    monkeypatch.setattr(winograd, "TILES", 1)
+
+
+def both(*args, **options):
+    ours = Winograd(*args, **options).double()
+    theirs = nn.Conv2d(*args, **options).double()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def gradients(layer, x):
+    layer = copy.deepcopy(layer)
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    out.sin().sum().backward()  # a gradient that differs from place to place
+    return out.detach(), x.grad, *[p.grad for p in layer.parameters()]
+
+
+def applied(monkeypatch):
+    """How often the algorithm is used from now on."""
+    calls = []
+    tiles = winograd._tiles
+    monkeypatch.setattr(winograd, "_tiles", lambda *args: calls.append(args) or tiles(*args))
+    return calls
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (4, 1)])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (4, 4), (7, 14), (5, 6), (3, 9)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_it_is_the_usual_convolution(inputs, outputs, padding, size, bias, layout, monkeypatch):
+    ours, theirs = both(inputs, outputs, 3, padding=padding, bias=bias)
+    x = torch.rand(2, inputs, *size, dtype=torch.double).contiguous(memory_format=layout)
+    calls = applied(monkeypatch)
+    for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
+    assert calls
+
+
+def test_in_float32_the_error_is_a_few_of_its_last_digits(monkeypatch):
+    ours, theirs = both(256, 256, 3, padding=1, bias=False)
+    x = torch.randn(4, 256, 8, 8, dtype=torch.double)
+    calls = applied(monkeypatch)
+    for mine, its in zip(gradients(ours.float(), x.float()), gradients(theirs, x), strict=True):
+        assert (mine - its).norm() < 1e-5 * its.norm()
+    assert calls
+
+
+def test_the_gradient_can_be_differentiated_again():
+    ours, _ = both(2, 3, 3, padding=1, bias=False)
+    x = torch.rand(2, 2, 5, 4, dtype=torch.double, requires_grad=True)
+
+    def call(x, weight):
+        return torch.func.functional_call(ours, {"weight": weight}, x)
+
+    assert torch.autograd.gradcheck(call, (x, ours.weight))
+    assert torch.autograd.gradgradcheck(call, (x, ours.weight))
+
+
+def test_gradients_of_each_image_by_vmap():
+    ours, theirs = both(3, 2, 3, padding=1, bias=False)
+
+    def by_image(layer):
+        def loss(w, x):
+            return torch.func.functional_call(layer, {"weight": w}, x[None]).sin().sum()
+
+        return torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(None, 0))(layer.weight, x)
+
+    x = torch.rand(3, 3, 6, 6, dtype=torch.double)
+    for mine, its in zip(by_image(ours), by_image(theirs), strict=True):
+        torch.testing.assert_close(mine, its)
+
+
+@pytest.mark.parametrize("size", [4, 7, 8])
+def test_output_and_gradient_are_channels_last(size):
+    ours, _ = both(4, 6, 3, padding=1)
+    x = torch.rand(2, 4, size, size, dtype=torch.double).contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = ours(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.autograd.grad(out.sum(), x)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"padding": "same"},
+        {"padding": 3},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"groups": 2},
+    ],
+)
+def test_what_it_is_not_made_for_is_left_to_the_usual_convolution(options, monkeypatch):
+    ours, theirs = both(2, 4, 3, **options)
+    x = torch.rand(2, 2, 9, 9, dtype=torch.double)
+    calls = applied(monkeypatch)
+    for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        assert torch.equal(mine, its)
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("channels", "images", "size", "used"),
+    [(96, 3, 16, True), (64, 3, 16, False), (96, 2, 16, False), (96, 9, 14, False), (128, 9, 14, True)],
+)
+def test_it_is_used_where_it_pays(channels, images, size, used, monkeypatch):
+    monkeypatch.undo()
+    calls = applied(monkeypatch)
+    Winograd(channels, channels, 3, padding=1)(torch.rand(images, channels, size, size))
+    assert bool(calls) == used
+
+
+def test_too_small_an_image_is_torchs_error():
+    with pytest.raises(RuntimeError, match=r"(?i)kernel size"):
+        Winograd(4, 4, 3)(torch.rand(1, 4, 2, 2))
+
+
+def test_under_autocast_it_computes_in_bfloat16():
+    layer = Winograd(4, 4, 3, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.rand(2, 4, 8, 8)).dtype == torch.bfloat16
+
+
+def test_the_papers_networks_use_it_and_their_norms_fold_into_it():
+    model = build("resnet18").eval()
+    assert sum(isinstance(module, Winograd) for module in model.modules()) == 9
+    found = folded(model, torch.rand(2, 3, 32, 32))
+    assert found.folded == found.norms == 20
