@@ -3,11 +3,13 @@
     python bench/growth.py [--seconds 2] [--rows FILE.csv] [--plot FILE.svg]
 
 Every point is the median of as many steps as fit into ``--seconds`` (three at least), taken between two measurements
-of the machine's rate at multiplying matrices: what a step would take at that rate is the line it is compared with.
+of the machine's rate at multiplying matrices: what a step would take at that rate, without Winograd's algorithm, is
+the line it is compared with.
 ``--plot`` needs matplotlib (``pip install --group bench``).
 """
 
 import argparse
+import copy
 import csv
 import statistics
 import time
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from usual import by_torch
 
 from easybn import PGD, Linf, convert, recipes
 from easybn.models.resnet import BasicBlock, ResNet
@@ -60,6 +63,7 @@ def measured(point: Point, seconds: float) -> dict[str, Any]:
     if len(point.recipe.branches) > 1:
         model = convert(model, point.recipe.branches)
     model = model.train().to(memory_format=torch.channels_last)
+    counted = by_torch(copy.deepcopy(model))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x = torch.rand(point.batch, 3, point.size, point.size).contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (point.batch,))
@@ -70,13 +74,14 @@ def measured(point: Point, seconds: float) -> dict[str, Any]:
     step()
     counter = FlopCounterMode(display=False)
     with counter:
-        step()
+        for term in point.recipe(counted, x[:2], y[:2]):
+            (term.weight * term.loss).backward()
     rates, took = [multiplication()], []
     while len(took) < 3 or sum(took) < seconds:
         took.append(_seconds(step))
     rates.append(multiplication())
     each, rate = statistics.median(took), statistics.mean(rates)
-    flops = counter.get_total_flops()
+    flops = counter.get_total_flops() * point.batch / 2
     return {
         "varied": point.varied,
         "value": point.value,

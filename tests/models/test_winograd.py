@@ -55,6 +55,16 @@ def test_it_is_the_usual_convolution(inputs, outputs, padding, size, bias, layou
     assert calls
 
 
+def test_many_images_are_computed_a_part_at_a_time(monkeypatch):
+    ours, theirs = both(3, 4, 3, padding=1)
+    x = torch.rand(11, 3, 8, 8, dtype=torch.double)
+    monkeypatch.setattr(winograd, "MOST_TILES", 16)  # four images of four tiles
+    calls = applied(monkeypatch)
+    for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
+    assert {len(images) for images, _ in calls} == {4, 3}
+
+
 def test_in_float32_the_error_is_a_few_of_its_last_digits(monkeypatch):
     ours, theirs = both(256, 256, 3, padding=1, bias=False)
     x = torch.randn(4, 256, 8, 8, dtype=torch.double)

@@ -26,6 +26,10 @@ CHANNELS = 96
 """From so many channels on, in and out, it pays: below, the way there and back costs more than it saves."""
 TILES = 48
 """From so many tiles on, in a batch, the transform of the weights pays."""
+MOST_TILES = 512
+"""At a time: more save no more, and take memory."""
+PARTS = [slice(first, first + 9) for first in range(0, 36, 9)]
+"""Of the 36 coordinates: transformed weights take four times the memory of the weights, and are not needed at once."""
 
 
 class Winograd(nn.Conv2d):
@@ -41,20 +45,23 @@ class Winograd(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, H', W')."""
-        if not fits(self) or not self._pays(input):
+        images = self._at_once(input) if fits(self) else 0
+        if not images:
             return super().forward(input)
-        padding = int(self.padding[0])
-        out: Tensor = _Convolution.apply(input, self.weight, padding)
+        parts = [_Convolution.apply(x, self.weight, int(self.padding[0])) for x in torch.split(input, images)]
+        out: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
 
-    def _pays(self, x: Tensor) -> bool:
+    def _at_once(self, x: Tensor) -> int:
+        """How many images to compute at a time, as equal in number as can be; 0 if it does not pay."""
         if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return False
+            return 0
         h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
         tiles = max(0, -(-h // 4)) * max(0, -(-w // 4))
         filled = min(self.in_channels, self.out_channels) * h * w >= CHANNELS * 16 * tiles  # the last ones stand out
-        many = len(x) * tiles >= TILES
-        return filled and many and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+        if not filled or len(x) * tiles < TILES or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return 0
+        return -(-len(x) // -(-len(x) * tiles // MOST_TILES))
 
 
 def fits(layer: nn.Conv2d) -> bool:
@@ -77,7 +84,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, padding: int) -> Tensor:
         h, w = (size + 2 * padding - 2 for size in x.shape[2:])
-        products = torch.bmm(_tiles(x, padding), _weights(weight).transpose(1, 2))
+        transformed = _tiles(x, padding)
+        products = torch.cat([torch.bmm(transformed[at], _weights(weight, at).transpose(1, 2)) for at in PARTS])
         tiles = len(x), -(-h // 4), -(-w // 4)
         pixels = (_squared(_OUTPUT, products) @ products.flatten(1)).view(4, 4, *tiles, -1)
         whole = pixels.permute(2, 3, 0, 4, 1, 5).reshape(len(x), 4 * tiles[1], 4 * tiles[2], -1)
@@ -94,12 +102,16 @@ class _Convolution(torch.autograd.Function):
         by_products = _by_products(grad)
         by_x = by_weight = None
         if ctx.needs_input_grad[0]:
-            by_x = _by_input(torch.bmm(by_products, _weights(weight)), x.shape, ctx.padding)
+            by_tiles = torch.cat([torch.bmm(by_products[at], _weights(weight, at)) for at in PARTS])
+            by_x = _by_input(by_tiles, x.shape, ctx.padding)
         if ctx.needs_input_grad[1]:
             # the tiles are made again and not kept: they take 2.25 times the memory of the images
-            by_transformed = torch.bmm(by_products.transpose(1, 2), _tiles(x, ctx.padding))
-            found = _squared(_WEIGHT, grad).t() @ by_transformed.flatten(1)
-            by_weight = found.view(3, 3, *by_transformed.shape[1:]).permute(2, 3, 0, 1)
+            transformed, matrix = _tiles(x, ctx.padding), _squared(_WEIGHT, grad)
+            by_weight = grad.new_zeros(9, weight.shape[0] * weight.shape[1])
+            for at in PARTS:
+                by_transformed = torch.bmm(by_products[at].transpose(1, 2), transformed[at])
+                by_weight = by_weight + matrix[at].t() @ by_transformed.flatten(1)
+            by_weight = by_weight.view(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
         return by_x, by_weight, None
 
 
@@ -118,9 +130,10 @@ def _tiles(x: Tensor, padding: int) -> Tensor:
     return (_squared(_TILE, x) @ tiles).view(36, -1, channels)
 
 
-def _weights(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) to (36, out, in)."""
-    return (_squared(_WEIGHT, weight) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
+def _weights(weight: Tensor, at: slice) -> Tensor:
+    """(out, in, 3, 3) to (n, out, in), some of their 36 coordinates."""
+    transformed = _squared(_WEIGHT, weight)[at] @ weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return transformed.view(-1, *weight.shape[:2])
 
 
 def _by_products(grad: Tensor) -> Tensor:

@@ -64,6 +64,14 @@ def test_a_pass_costs_what_torch_counts_and_an_attacks_look_a_pass_or_two(passes
     assert looks == pytest.approx(dict.fromkeys(looks, 2.0), abs=0.05)
 
 
+def test_what_winograds_algorithm_saves_on_a_cpu_is_counted():
+    image = (3, 64, 64)
+    counted = Passes(Experiment(model="resnet18"), replace(SHAPE, image=image)).forward
+    model = models.build("resnet18").to("meta").eval()
+    with torch.no_grad():
+        assert counted == flops(lambda: model(torch.rand(1, *image, device="meta")))
+
+
 def test_a_training_by_hand():
     experiment = Experiment(recipe=EBN(), train_images=1000, training=Training(epochs=7, batch_size=128))
     # 900 images make 7 whole batches; 100 are held out and go through both branches

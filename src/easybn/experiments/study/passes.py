@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -17,6 +17,7 @@ from ...attacks.attack import Attack
 from ...attacks.prepare import prepared
 from ...attacks.tracks import Tracks
 from ...keyed_random import Noise
+from ...models.winograd import Winograd
 from ...norm.convert import convert
 from ..experiment import Experiment
 from .shapes import Shape
@@ -37,6 +38,9 @@ class Passes:
         mean = [0.5] * shape.image[0]
         with torch.random.fork_rng():
             model = models.build(experiment.model, shape.classes, shape.image[0], mean, mean, **options)
+        quick: list[Any] = [module for module in model.modules() if isinstance(module, Winograd)]
+        for module in quick:
+            module.__class__ = nn.Conv2d  # what is saved on a CPU is not saved elsewhere
         self._model, self._shape = model.eval(), shape
         self._looks: dict[str, float] = {}
 
