@@ -85,7 +85,7 @@ def test_the_gradient_can_be_differentiated_again():
     assert torch.autograd.gradgradcheck(call, (x, ours.weight))
 
 
-def test_gradients_of_each_image_by_vmap():
+def test_gradients_of_each_image_by_vmap():  # of one image each, where it is not used
     ours, theirs = both(3, 2, 3, padding=1, bias=False)
 
     def by_image(layer):
@@ -97,6 +97,16 @@ def test_gradients_of_each_image_by_vmap():
     x = torch.rand(3, 3, 6, 6, dtype=torch.double)
     for mine, its in zip(by_image(ours), by_image(theirs), strict=True):
         torch.testing.assert_close(mine, its)
+
+
+def test_several_models_by_vmap():
+    ours, theirs = both(3, 2, 3, padding=1, bias=False)
+    x, weights = torch.rand(4, 3, 6, 6, dtype=torch.double), torch.rand(2, 2, 3, 3, 3, dtype=torch.double)
+
+    def by_model(layer):
+        return torch.func.vmap(lambda w: torch.func.functional_call(layer, {"weight": w}, x))(weights)
+
+    torch.testing.assert_close(by_model(ours), by_model(theirs))
 
 
 @pytest.mark.parametrize("size", [4, 7, 8])

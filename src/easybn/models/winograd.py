@@ -5,6 +5,7 @@ to 36 coordinates in which the convolution is a product of 36 pairs of matrices,
 constant matrices. The libraries do so on processors with AVX-512, if at all, and not for gradients.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ TILES = 48
 """From so many tiles on, in a batch, the transform of the weights pays."""
 MOST_TILES = 512
 """At a time: more save no more, and take memory."""
-PARTS = [slice(first, first + 9) for first in range(0, 36, 9)]
+PARTS = [slice(first, first + 6) for first in range(0, 36, 6)]
 """Of the 36 coordinates: transformed weights take four times the memory of the weights, and are not needed at once."""
 
 
@@ -48,8 +49,7 @@ class Winograd(nn.Conv2d):
         images = self._at_once(input) if fits(self) else 0
         if not images:
             return super().forward(input)
-        parts = [_Convolution.apply(x, self.weight, int(self.padding[0])) for x in torch.split(input, images)]
-        out: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        out: Tensor = _Convolution.apply(input, self.weight, int(self.padding[0]), images)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
 
     def _at_once(self, x: Tensor) -> int:
@@ -59,7 +59,13 @@ class Winograd(nn.Conv2d):
         h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
         tiles = max(0, -(-h // 4)) * max(0, -(-w // 4))
         filled = min(self.in_channels, self.out_channels) * h * w >= CHANNELS * 16 * tiles  # the last ones stand out
-        if not filled or len(x) * tiles < TILES or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if (
+            not filled
+            or len(x) == 1
+            or len(x) * tiles < TILES
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+        ):
             return 0
         return -(-len(x) // -(-len(x) * tiles // MOST_TILES))
 
@@ -82,37 +88,54 @@ class _Convolution(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, padding: int, images: int) -> Tensor:
         h, w = (size + 2 * padding - 2 for size in x.shape[2:])
-        transformed = _tiles(x, padding)
-        products = torch.cat([torch.bmm(transformed[at], _weights(weight, at).transpose(1, 2)) for at in PARTS])
-        tiles = len(x), -(-h // 4), -(-w // 4)
-        pixels = (_squared(_OUTPUT, products) @ products.flatten(1)).view(4, 4, *tiles, -1)
-        whole = pixels.permute(2, 3, 0, 4, 1, 5).reshape(len(x), 4 * tiles[1], 4 * tiles[2], -1)
-        return whole[:, :h, :w].contiguous().permute(0, 3, 1, 2)
+        weights, out = _weights(weight), None
+        for first in range(0, len(x), images):
+            some = slice(first, first + images)
+            transformed = _tiles(x[some], padding)
+            products = torch.cat([torch.bmm(transformed[at], weights(at).transpose(1, 2)) for at in PARTS])
+            pixels = (_squared(_OUTPUT, products) @ products.flatten(1)).view(
+                4, 4, -1, -(-h // 4), -(-w // 4), len(weight)
+            )
+            if out is None:
+                out = pixels.new_empty(len(x), h, w, len(weight))
+            out[some] = pixels.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)[:, :h, :w]
+        assert out is not None  # there are images, or it would not pay
+        return out.permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, ctx.padding = inputs
+        x, weight, ctx.padding, ctx.images = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        by_products = _by_products(grad)
+        weights, matrix = _weights(weight), _squared(_WEIGHT, grad).t()
         by_x = by_weight = None
         if ctx.needs_input_grad[0]:
-            by_tiles = torch.cat([torch.bmm(by_products[at], _weights(weight, at)) for at in PARTS])
-            by_x = _by_input(by_tiles, x.shape, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            # the tiles are made again and not kept: they take 2.25 times the memory of the images
-            transformed, matrix = _tiles(x, ctx.padding), _squared(_WEIGHT, grad)
-            by_weight = grad.new_zeros(9, weight.shape[0] * weight.shape[1])
-            for at in PARTS:
-                by_transformed = torch.bmm(by_products[at].transpose(1, 2), transformed[at])
-                by_weight = by_weight + matrix[at].t() @ by_transformed.flatten(1)
+            by_x = grad.new_empty(len(x), *x.shape[2:], x.shape[1])
+        for first in range(0, len(x), ctx.images):
+            some = slice(first, first + ctx.images)
+            by_products = _by_products(grad[some])
+            if by_x is not None:
+                by_tiles = torch.cat([torch.bmm(by_products[at], weights(at)) for at in PARTS])
+                by_x[some] = _by_input(by_tiles, x[some].shape, ctx.padding)
+                del by_tiles
+                if some.stop >= len(x):
+                    del weights  # of 512 channels they take as much memory as a layer's activations
+            if ctx.needs_input_grad[1]:
+                # the tiles are made again and not kept: they take 2.25 times the memory of the images
+                transformed = _tiles(x[some], ctx.padding)
+                for at in PARTS:
+                    part = torch.bmm(by_products[at].transpose(1, 2), transformed[at]).flatten(1)
+                    by_weight = matrix[:, at] @ part if by_weight is None else by_weight.addmm_(matrix[:, at], part)
+        if by_x is not None:
+            by_x = by_x.permute(0, 3, 1, 2)
+        if by_weight is not None:
             by_weight = by_weight.view(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
-        return by_x, by_weight, None
+        return by_x, by_weight, None, None
 
 
 def _squared(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
@@ -130,10 +153,10 @@ def _tiles(x: Tensor, padding: int) -> Tensor:
     return (_squared(_TILE, x) @ tiles).view(36, -1, channels)
 
 
-def _weights(weight: Tensor, at: slice) -> Tensor:
-    """(out, in, 3, 3) to (n, out, in), some of their 36 coordinates."""
-    transformed = _squared(_WEIGHT, weight)[at] @ weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return transformed.view(-1, *weight.shape[:2])
+def _weights(weight: Tensor) -> Callable[[slice], Tensor]:
+    """(out, in, 3, 3) to a part of the 36 coordinates, (n, out, in)."""
+    matrix, flat = _squared(_WEIGHT, weight), weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return lambda at: (matrix[at] @ flat).view(-1, *weight.shape[:2])
 
 
 def _by_products(grad: Tensor) -> Tensor:
@@ -145,7 +168,10 @@ def _by_products(grad: Tensor) -> Tensor:
 
 
 def _by_input(by_tiles: Tensor, shape: torch.Size, padding: int) -> Tensor:
-    """The gradient by transformed tiles (36, tiles, C) to that by the images: each tile has two pixels of the next."""
+    """The gradient by transformed tiles (36, tiles, C) to that by the images, (N, H, W, C).
+
+    Each tile has two pixels of the next.
+    """
     n, channels, *size = shape
     down, across = (-(-(s + 2 * padding - 2) // 4) for s in size)
     pixels = (_squared(_TILE, by_tiles).t() @ by_tiles.flatten(1)).view(6, 6, n, down, across, channels)
@@ -156,5 +182,4 @@ def _by_input(by_tiles: Tensor, shape: torch.Size, padding: int) -> Tensor:
     whole[:, :-1, :, 1:, :2] += pixels[:, :, :4, :, 4:]
     whole[:, 1:, :2, 1:, :2] += pixels[:, :, 4:, :, 4:]
     images = whole.reshape(n, 4 * down + 4, 4 * across + 4, channels)
-    inner = images[:, padding : padding + size[0], padding : padding + size[1]]
-    return inner.contiguous().permute(0, 3, 1, 2)
+    return images[:, padding : padding + size[0], padding : padding + size[1]]
