@@ -4,6 +4,7 @@ Nothing here imports torch, so that ``easybn --help`` answers at once; each comm
 ``easybn.commands`` with ``configure(parser)`` and ``run(arguments)``.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,9 @@ def _run(name: str, words: list[str]) -> int:
         # torch's threads (GNU OpenMP) wait for each other in a busy loop, by default so long that another process
         # on the same cores makes a training several times slower; read when torch is loaded
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # torch is made of a million objects that stay: looking through them for garbage again and again while they
+    # are imported takes a tenth of the time to the first step
+    gc.set_threshold(50_000)
     try:
         command = import_module(f".commands.{name}", __package__)
         from .commands.arguments import Parser
