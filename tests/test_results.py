@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from easybn.cli import main
 from easybn.experiments.run import Run
 from easybn.experiments.table import blocks
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl"))]
-CURVES = [path for path in FOLDERS if path not in STUDIES]  # trainings that were watched and not measured
+SEEDED = [path for path in FOLDERS if any(path.glob("*/evaluated.json"))]  # by easybn study
+STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path not in SEEDED]
+CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED]  # trainings that were watched and not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
 
@@ -32,6 +34,19 @@ def test_every_run_says_how_it_was_made(study):
         assert run.sittings[-1]["commit"]
         assert run.metrics[-1]["epoch"] == run.config["training"]["epochs"]
         assert run.folder.name in TEXT
+
+
+@pytest.mark.parametrize("study", SEEDED, ids=lambda path: path.name)
+def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_path):
+    assert main(["report", str(study), "--tables", "markdown"]) == 0
+    assert capsys.readouterr().out.strip() in TEXT
+    page = tmp_path / "report.html"
+    assert main(["report", str(study), "-o", str(page)]) == 0
+    assert page.stat().st_size < 5_000_000
+    written = page.read_text()
+    for run in runs_of(study):
+        assert run.folder.name in written
+        assert run.sittings[-1]["commit"]
 
 
 @pytest.mark.parametrize("study", CURVES, ids=lambda path: path.name)
