@@ -52,8 +52,9 @@ def frozen_stats(model: nn.Module) -> Iterator[None]:
 def frozen_parameters(model: nn.Module) -> Iterator[None]:
     """No parameter of ``model`` asks for a gradient inside the block; each one that did asks again after it.
 
-    For gradients of the images alone. Uncompiled models compute no others anyway; a backward pass that
-    ``torch.compile`` makes computes one for whatever asked for it in the forward pass, used or not.
+    For gradients of the images alone. torch's own layers compute no others anyway; a backward pass that
+    ``torch.compile`` makes, or that is written in Python (``models/stem.py``, ``models/winograd.py``), computes one for
+    whatever asked for it in the forward pass, used or not.
     """
     found = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in found:

@@ -57,7 +57,7 @@ class Winograd(nn.Conv2d):
         if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return 0
         h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
-        tiles = max(0, -(-h // 4)) * max(0, -(-w // 4))
+        tiles = _tiled(h) * _tiled(w) if h > 0 and w > 0 else 0
         filled = min(self.in_channels, self.out_channels) * h * w >= CHANNELS * 16 * tiles  # the last ones stand out
         if (
             not filled
@@ -96,7 +96,7 @@ class _Convolution(torch.autograd.Function):
             transformed = _tiles(x[some], padding)
             products = torch.cat([torch.bmm(transformed[at], weights(at).transpose(1, 2)) for at in PARTS])
             pixels = (_squared(_OUTPUT, products) @ products.flatten(1)).view(
-                4, 4, -1, -(-h // 4), -(-w // 4), len(weight)
+                4, 4, -1, _tiled(h), _tiled(w), len(weight)
             )
             if out is None:
                 out = pixels.new_empty(len(x), h, w, len(weight))
@@ -138,6 +138,11 @@ class _Convolution(torch.autograd.Function):
         return by_x, by_weight, None, None
 
 
+def _tiled(pixels: int) -> int:
+    """How many tiles it takes to make so many pixels of output, four at a time."""
+    return -(-pixels // 4)
+
+
 def _squared(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
     """The matrix that transforms both axes of a tile, flattened: a Kronecker product."""
     matrix = torch.tensor(rows, dtype=torch.float64, device=like.device)
@@ -147,7 +152,7 @@ def _squared(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
 def _tiles(x: Tensor, padding: int) -> Tensor:
     """Images (N, C, H, W) to coordinates of their 6x6 tiles, four pixels apart: (36, tiles, C)."""
     channels, *size = x.shape[1:]
-    (top, bottom), (left, right) = ((padding, -(-(s + 2 * padding - 2) // 4) * 4 + 2 - s - padding) for s in size)
+    (top, bottom), (left, right) = ((padding, 4 * _tiled(s + 2 * padding - 2) + 2 - s - padding) for s in size)
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
     tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
     return (_squared(_TILE, x) @ tiles).view(36, -1, channels)
@@ -173,7 +178,7 @@ def _by_input(by_tiles: Tensor, shape: torch.Size, padding: int) -> Tensor:
     Each tile has two pixels of the next.
     """
     n, channels, *size = shape
-    down, across = (-(-(s + 2 * padding - 2) // 4) for s in size)
+    down, across = (_tiled(s + 2 * padding - 2) for s in size)
     pixels = (_squared(_TILE, by_tiles).t() @ by_tiles.flatten(1)).view(6, 6, n, down, across, channels)
     pixels = pixels.permute(2, 3, 0, 4, 1, 5)  # (N, down, 6, across, 6, C)
     whole = pixels.new_zeros(n, down + 1, 4, across + 1, 4, channels)
