@@ -36,8 +36,8 @@ def gradients(layer, x):
 def applied(monkeypatch):
     """How often the algorithm is used from now on."""
     calls = []
-    tiles = winograd._tiles
-    monkeypatch.setattr(winograd, "_tiles", lambda *args: calls.append(args) or tiles(*args))
+    tiles = winograd.to_tiles
+    monkeypatch.setattr(winograd, "to_tiles", lambda *args: calls.append(args) or tiles(*args))
     return calls
 
 
@@ -63,6 +63,33 @@ def test_many_images_are_computed_a_part_at_a_time(monkeypatch):
     for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
     assert {len(images) for images, _ in calls} == {4, 3}
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("most", [1, 512])
+def test_with_the_transformed_weight_kept(padding, most, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", 10**9)
+    monkeypatch.setattr(winograd, "KEPT_TILES", 1)
+    monkeypatch.setattr(winograd, "MOST_TILES", most)
+    ours, theirs = both(3, 5, 3, padding=padding)
+    x = torch.rand(2, 3, 7, 6, dtype=torch.double)
+    calls = applied(monkeypatch)
+    ours(x)
+    assert not calls  # before, such a batch would be too small
+    ours.keep()
+    for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
+    assert calls
+
+
+def test_many_gradients_at_once_with_the_transformed_weight_kept(monkeypatch):
+    monkeypatch.setattr(winograd, "KEPT_TILES", 1)
+    ours, theirs = both(3, 5, 3, padding=1)
+    ours.keep()
+    x = torch.rand(2, 3, 8, 8, dtype=torch.double, requires_grad=True)
+    outside = torch.rand(4, 2, 5, 8, 8, dtype=torch.double)
+    mine, its = (torch.autograd.grad(layer(x), x, outside, is_grads_batched=True)[0] for layer in (ours, theirs))
+    torch.testing.assert_close(mine, its)
 
 
 def test_in_float32_the_error_is_a_few_of_its_last_digits(monkeypatch):

@@ -132,10 +132,16 @@ def _built(model: nn.Module, x: Tensor, options: Options) -> Fast:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     done.append("weights channels last")
-    if x.device.type == "cpu" and (quicker := [m for m in copied.modules() if type(m) is nn.Conv2d and fits(m)]):
-        for module in quicker:  # the same parameters by the same names, another way to compute
-            module.__class__ = Winograd
-        done.append(f"{len(quicker)} convolutions by Winograd's algorithm")
+    if x.device.type == "cpu" and not options.compile:  # torch.compile would take torch's own convolutions
+        count = 0
+        for module in copied.modules():
+            if type(module) is nn.Conv2d and fits(module):
+                module.__class__ = Winograd  # the same parameters by the same names, another way to compute
+            if isinstance(module, Winograd) and fits(module):
+                module.keep()
+                count += 1
+        if count:
+            done.append(f"{count} convolutions by Winograd's algorithm")
     call: Callable[[Tensor], Tensor] = copied
     if options.compile:
         # dynamic: the number of points under attack changes all the time

@@ -5,28 +5,19 @@ to 36 coordinates in which the convolution is a product of 36 pairs of matrices,
 constant matrices. The libraries do so on processors with AVX-512, if at all, and not for gradients.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-# equations 3 and 4 of section 4.3: output = A' ((G weight G') * (B' tile B)) A, here as the three transposes
-_TILE = (
-    (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
-)  # fmt: skip
-_WEIGHT = (
-    (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
-)  # fmt: skip
-_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+from .winograd_tiles import OUTPUT, WEIGHT, squared, tiled, to_input, to_products, to_tiles, to_weights
 
 CHANNELS = 96
 """From so many channels on, in and out, it pays: below, the way there and back costs more than it saves."""
 TILES = 48
 """From so many tiles on, in a batch, the transform of the weights pays."""
+KEPT_TILES = 8
+"""If that is kept: below, the weights are read from memory for too few products."""
 MOST_TILES = 512
 """At a time: more save no more, and take memory."""
 PARTS = [slice(first, first + 6) for first in range(0, 36, 6)]
@@ -44,12 +35,23 @@ class Winograd(nn.Conv2d):
     computes_as = nn.Conv2d
     """The class with the same function of input, weight and bias (see :func:`easybn.norm.fold.folded`)."""
 
+    kept: Tensor | None = None
+    """(36, out_channels, in_channels): the transformed weight, after :meth:`keep`."""
+
+    def keep(self) -> None:
+        """Transform the weight once for all, so that small batches are faster too: for a model that stays as it is.
+
+        It takes four times the memory of the weight. What becomes of the weight later does not count.
+        """
+        weights = to_weights(self.weight.detach())
+        self.kept = torch.cat([weights(at) for at in PARTS])
+
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, H', W')."""
         images = self._at_once(input) if fits(self) else 0
         if not images:
             return super().forward(input)
-        out: Tensor = _Convolution.apply(input, self.weight, int(self.padding[0]), images)
+        out: Tensor = _Convolution.apply(input, self.weight, self.kept, int(self.padding[0]), images)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1)
 
     def _at_once(self, x: Tensor) -> int:
@@ -57,12 +59,12 @@ class Winograd(nn.Conv2d):
         if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return 0
         h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
-        tiles = _tiled(h) * _tiled(w) if h > 0 and w > 0 else 0
+        tiles = tiled(h) * tiled(w) if h > 0 and w > 0 else 0
         filled = min(self.in_channels, self.out_channels) * h * w >= CHANNELS * 16 * tiles  # the last ones stand out
         if (
             not filled
             or len(x) == 1
-            or len(x) * tiles < TILES
+            or len(x) * tiles < (TILES if self.kept is None else KEPT_TILES)
             or torch.compiler.is_compiling()
             or torch.is_autocast_enabled("cpu")
         ):
@@ -83,21 +85,19 @@ def fits(layer: nn.Conv2d) -> bool:
 
 
 class _Convolution(torch.autograd.Function):
-    """Without bias; zeros around the image, as many on each side."""
+    """Without bias; zeros around the image, as many on each side; with the transformed weight, if there is one."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, padding: int, images: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, kept: Tensor | None, padding: int, images: int) -> Tensor:
         h, w = (size + 2 * padding - 2 for size in x.shape[2:])
-        weights, out = _weights(weight), None
+        weights, out = to_weights(weight) if kept is None else kept.__getitem__, None
         for first in range(0, len(x), images):
             some = slice(first, first + images)
-            transformed = _tiles(x[some], padding)
+            transformed = to_tiles(x[some], padding)
             products = torch.cat([torch.bmm(transformed[at], weights(at).transpose(1, 2)) for at in PARTS])
-            pixels = (_squared(_OUTPUT, products) @ products.flatten(1)).view(
-                4, 4, -1, _tiled(h), _tiled(w), len(weight)
-            )
+            pixels = (squared(OUTPUT, products) @ products.flatten(1)).view(4, 4, -1, tiled(h), tiled(w), len(weight))
             if out is None:
                 out = pixels.new_empty(len(x), h, w, len(weight))
             out[some] = pixels.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)[:, :h, :w]
@@ -106,85 +106,34 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, ctx.padding, ctx.images = inputs
-        ctx.save_for_backward(x, weight)
+        x, weight, kept, ctx.padding, ctx.images = inputs
+        ctx.save_for_backward(x, weight, kept)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        weights, matrix = _weights(weight), _squared(_WEIGHT, grad).t()
+        x, weight, kept = ctx.saved_tensors
+        weights = to_weights(weight) if kept is None else kept.__getitem__
+        matrix = squared(WEIGHT, grad).t()
         by_x = by_weight = None
         if ctx.needs_input_grad[0]:
             by_x = grad.new_empty(len(x), *x.shape[2:], x.shape[1])
         for first in range(0, len(x), ctx.images):
             some = slice(first, first + ctx.images)
-            by_products = _by_products(grad[some])
+            by_products = to_products(grad[some])
             if by_x is not None:
                 by_tiles = torch.cat([torch.bmm(by_products[at], weights(at)) for at in PARTS])
-                by_x[some] = _by_input(by_tiles, x[some].shape, ctx.padding)
+                by_x[some] = to_input(by_tiles, x[some].shape, ctx.padding)
                 del by_tiles
                 if some.stop >= len(x):
                     del weights  # of 512 channels they take as much memory as a layer's activations
             if ctx.needs_input_grad[1]:
                 # the tiles are made again and not kept: they take 2.25 times the memory of the images
-                transformed = _tiles(x[some], ctx.padding)
+                transformed = to_tiles(x[some], ctx.padding)
                 for at in PARTS:
-                    part = torch.bmm(by_products[at].transpose(1, 2), transformed[at]).flatten(1)
+                    part = torch.bmm(by_products[at].transpose(1, 2), transformed[at]).reshape(6, -1)
                     by_weight = matrix[:, at] @ part if by_weight is None else by_weight.addmm_(matrix[:, at], part)
         if by_x is not None:
             by_x = by_x.permute(0, 3, 1, 2)
         if by_weight is not None:
             by_weight = by_weight.view(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
-        return by_x, by_weight, None, None
-
-
-def _tiled(pixels: int) -> int:
-    """How many tiles it takes to make so many pixels of output, four at a time."""
-    return -(-pixels // 4)
-
-
-def _squared(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    """The matrix that transforms both axes of a tile, flattened: a Kronecker product."""
-    matrix = torch.tensor(rows, dtype=torch.float64, device=like.device)
-    return torch.kron(matrix, matrix).to(like.dtype)
-
-
-def _tiles(x: Tensor, padding: int) -> Tensor:
-    """Images (N, C, H, W) to coordinates of their 6x6 tiles, four pixels apart: (36, tiles, C)."""
-    channels, *size = x.shape[1:]
-    (top, bottom), (left, right) = ((padding, 4 * _tiled(s + 2 * padding - 2) + 2 - s - padding) for s in size)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
-    return (_squared(_TILE, x) @ tiles).view(36, -1, channels)
-
-
-def _weights(weight: Tensor) -> Callable[[slice], Tensor]:
-    """(out, in, 3, 3) to a part of the 36 coordinates, (n, out, in)."""
-    matrix, flat = _squared(_WEIGHT, weight), weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return lambda at: (matrix[at] @ flat).view(-1, *weight.shape[:2])
-
-
-def _by_products(grad: Tensor) -> Tensor:
-    """The gradient (N, out, H', W') by the 36 products: (36, tiles, out)."""
-    channels, h, w = grad.shape[1:]
-    whole = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, -w % 4, 0, -h % 4))
-    pixels = whole.unfold(1, 4, 4).unfold(2, 4, 4).permute(4, 5, 0, 1, 2, 3).reshape(16, -1)
-    return (_squared(_OUTPUT, grad).t() @ pixels).view(36, -1, channels)
-
-
-def _by_input(by_tiles: Tensor, shape: torch.Size, padding: int) -> Tensor:
-    """The gradient by transformed tiles (36, tiles, C) to that by the images, (N, H, W, C).
-
-    Each tile has two pixels of the next.
-    """
-    n, channels, *size = shape
-    down, across = (_tiled(s + 2 * padding - 2) for s in size)
-    pixels = (_squared(_TILE, by_tiles).t() @ by_tiles.flatten(1)).view(6, 6, n, down, across, channels)
-    pixels = pixels.permute(2, 3, 0, 4, 1, 5)  # (N, down, 6, across, 6, C)
-    whole = pixels.new_zeros(n, down + 1, 4, across + 1, 4, channels)
-    whole[:, :-1, :, :-1] = pixels[:, :, :4, :, :4]
-    whole[:, 1:, :2, :-1] += pixels[:, :, 4:, :, :4]
-    whole[:, :-1, :, 1:, :2] += pixels[:, :, :4, :, 4:]
-    whole[:, 1:, :2, 1:, :2] += pixels[:, :, 4:, :, 4:]
-    images = whole.reshape(n, 4 * down + 4, 4 * across + 4, channels)
-    return images[:, padding : padding + size[0], padding : padding + size[1]]
+        return by_x, by_weight, None, None, None
