@@ -1,5 +1,6 @@
 """The tables of docs/results.md are those that the committed rows give."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,10 @@ def test_every_run_says_how_it_was_made(study):
 
 
 @pytest.mark.parametrize("study", SEEDED, ids=lambda path: path.name)
-def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_path):
-    assert main(["report", str(study), "--tables", "markdown"]) == 0
+def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_path, monkeypatch):
+    (command,) = re.findall(rf"^easybn (report results/{study.name} --tables .*)$", TEXT, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert main(command.split()) == 0
     assert capsys.readouterr().out.strip() in TEXT
     page = tmp_path / "report.html"
     assert main(["report", str(study), "-o", str(page)]) == 0

@@ -12,11 +12,12 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from .arguments import Parser
-from .report import FORMATS, printed
+from .report import FORMATS, add_across, printed
 
 
 def configure(parser: Parser) -> None:
     parser.add_argument("folder", type=str, help="of run folders, and of stacked experiments")
+    add_across(parser)
     parser.add_argument("--all", action="store_true", help="every comparison too")
     parser.add_argument("--format", choices=FORMATS, default="terminal", help="how to print them")
 
@@ -26,7 +27,7 @@ def run(arguments: Namespace) -> None:
     from ..experiments.claims_table import claims_table, claims_text, evidence_table
     from ..experiments.over_seeds.rows import read
 
-    judged = judge(read(arguments.folder))
+    judged = judge(read(arguments.folder, arguments.across))
     every = [evidence_table(judged)] if arguments.all else []
     if arguments.format == "terminal":
         Console(highlight=False).print(claims_text(judged), markup=False)

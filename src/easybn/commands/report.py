@@ -9,6 +9,7 @@ a test supports it, the paper's rows beside ours, and the paired tests.
 
 easybn report runs/cpu -o report.html
 easybn report results --tables markdown
+easybn report runs/cheap --across epochs
 """
 
 from collections.abc import Sequence
@@ -24,35 +25,48 @@ if TYPE_CHECKING:
     from ..experiments.over_seeds.layout import Table
 
 FORMATS = ["terminal", "markdown", "latex", "csv"]
+ACROSS = ["epochs", "batch_size", "train_images", "validation"]
 
 
 def configure(parser: Parser) -> None:
     parser.add_argument("folder", type=str, help="of run folders, and of stacked experiments")
     parser.add_argument("-o", "--out", type=str, default="report.html", help="the HTML file")
     parser.add_argument("--title", type=str, default=None, help="of the page; by default the folder's name")
+    add_across(parser)
     parser.add_argument("--tables", choices=FORMATS, default=None, help="print the paper's tables instead")
 
 
 def run(arguments: Namespace) -> None:
     if arguments.tables:
-        print_tables(arguments.folder, arguments.tables)
+        print_tables(arguments.folder, arguments.tables, arguments.across)
         return
     from ..experiments.report.build import report
     from ..files import write_text
 
-    html, out = report(arguments.folder, arguments.title or ""), Path(arguments.out)
+    html, out = report(arguments.folder, arguments.title or "", arguments.across), Path(arguments.out)
     write_text(out, html)
     Console(highlight=False, soft_wrap=True).print(f"{out}: {len(html.encode()) / 1e6:.2f} MB", markup=False)
 
 
-def print_tables(folder: str, how: str) -> None:
+def add_across(parser: Parser) -> None:
+    parser.add_argument(
+        "--across",
+        nargs="+",
+        choices=ACROSS,
+        default=[],
+        help="compare recipes that differ in these, too: by default only those that agree in them share a table",
+    )
+
+
+def print_tables(folder: str, how: str, across: Sequence[str] = ()) -> None:
     """The paper's tables from the runs in ``folder``, and the paired tests."""
     from ..experiments.over_seeds.columns import CLEAN
     from ..experiments.over_seeds.paper_tables import differences_table, paper_table
     from ..experiments.over_seeds.recipes import settings
     from ..experiments.over_seeds.rows import read
 
-    found = [each for each in settings(read(folder).runs) if any(recipe.scores(CLEAN) for recipe in each.recipes)]
+    rows = read(folder, across)
+    found = [each for each in settings(rows.runs, rows.across) if any(recipe.scores(CLEAN) for recipe in each.recipes)]
     if not found:
         raise ValueError(f"nothing is measured in {folder}: easybn evaluate")
     printed([table for each in found for table in (paper_table(each), differences_table(each)) if table.lines], how)

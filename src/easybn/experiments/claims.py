@@ -106,7 +106,7 @@ CLAIMS = (
 
 def judge(rows: Rows) -> list[Judged]:
     """Every claim against all rows."""
-    by_setting = settings(rows.runs)
+    by_setting = settings(rows.runs, rows.across)
     out = []
     for claim in CLAIMS:
         evidence = claim.find(by_setting, rows.stacked)

@@ -8,13 +8,20 @@ from .rows import RunRows
 NOT_TOLD = ("data", "data_folder", "training.seed")
 
 
-def labels(runs: Sequence[RunRows]) -> list[str]:
+def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
     """``EBN 8/255``, and ``Vanilla, lr 0.05`` where there is another Vanilla; each label once.
 
     Args:
         runs: of one setting, one for each recipe.
+        always: last parts of fields that are named wherever any two of the runs differ in them.
     """
-    plain = [plain_label(run) for run in runs]
+    fields = [flat(run.experiment) for run in runs]
+    keys = [key for key in dict.fromkeys(key for each in fields for key in each) if key.rpartition(".")[2] in always]
+    named = [key for key in keys if any(each.get(key) != fields[0].get(key) for each in fields)]
+    plain = [
+        ", ".join([plain_label(run), *(f"{key.rpartition('.')[2]} {_spoken(mine.get(key))}" for key in named)])
+        for run, mine in zip(runs, fields, strict=True)
+    ]
     out = []
     for label, run in zip(plain, runs, strict=True):
         alike = [flat(other.experiment) for name, other in zip(plain, runs, strict=True) if name == label]

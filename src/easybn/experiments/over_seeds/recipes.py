@@ -12,6 +12,8 @@ from .rows import Row, RunRows
 
 ORDER = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN", "AdversarialTraining")
 _OF_SETTING = ("model", "model_options", "validation", "train_images", "training.epochs", "training.batch_size")
+ACROSS = {name.rpartition(".")[2]: name for name in _OF_SETTING[2:]}
+"""What may differ between recipes that are compared, if it is asked for: at equal cost, say, the epochs do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,30 +65,40 @@ class Setting:
     left_out: Sequence[str] = ()
 
 
-def settings(runs: Sequence[RunRows]) -> list[Setting]:
-    """The runs by setting, recipe and seed."""
+def settings(runs: Sequence[RunRows], across: Sequence[str] = ()) -> list[Setting]:
+    """The runs by setting, recipe and seed.
+
+    Args:
+        runs: in any order.
+        across: keys of :data:`ACROSS` that do not tell settings apart, but stand in the recipes' labels.
+    """
+    apart = [name for name in _OF_SETTING if name not in map(ACROSS.__getitem__, across)]
     by_setting: dict[str, list[RunRows]] = {}
     for run in runs:
         fields = flat(run.experiment)
-        key = json.dumps([run.data, *(fields.get(name) for name in _OF_SETTING)], default=str)
+        key = json.dumps([run.data, *(fields.get(name) for name in apart)], default=str)
         by_setting.setdefault(key, []).append(run)
-    titles = [_title(of[0]) for of in by_setting.values()]
-    longer = [title if titles.count(title) == 1 else f"{title}, {_more(of[0])}"
+    titles = [_title(of) for of in by_setting.values()]
+    longer = [title if titles.count(title) == 1 else f"{title}, {_more(of)}"
               for title, of in zip(titles, by_setting.values(), strict=True)]  # fmt: skip
-    return [_setting(title, of) for title, of in zip(longer, by_setting.values(), strict=True)]
+    return [_setting(title, of, across) for title, of in zip(longer, by_setting.values(), strict=True)]
 
 
-def _title(run: RunRows) -> str:
-    part = run.experiment.get("train_images")
-    return f"{run.data}, {run.experiment['model']}" + (f", {part:,} training images" if part else "")
+def _title(runs: Sequence[RunRows]) -> str:
+    parts = {run.experiment.get("train_images") for run in runs}
+    part = parts.pop() if len(parts) == 1 else None
+    return f"{runs[0].data}, {runs[0].experiment['model']}" + (f", {part:,} training images" if part else "")
 
 
-def _more(run: RunRows) -> str:
-    training = run.experiment.get("training", {})
-    return f"{training.get('epochs')} epochs, batch {training.get('batch_size')}"
+def _more(runs: Sequence[RunRows]) -> str:
+    found = ({run.experiment.get("training", {}).get(name) for run in runs} for name in ("epochs", "batch_size"))
+    of = [
+        (name, values.pop()) for name, values in zip(("{} epochs", "batch {}"), found, strict=True) if len(values) == 1
+    ]
+    return ", ".join(name.format(value) for name, value in of)
 
 
-def _setting(title: str, runs: Sequence[RunRows]) -> Setting:
+def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Setting:
     by_recipe: dict[str, dict[int, RunRows]] = {}
     left_out = []
     for run in runs:
@@ -98,7 +110,7 @@ def _setting(title: str, runs: Sequence[RunRows]) -> Setting:
     firsts = [next(iter(seeds.values())) for seeds in by_recipe.values()]
     recipes = [
         RecipeRuns(label, run.method, radii(run.experiment["recipe"]), _lr(run), dict(sorted(seeds.items())))
-        for label, run, seeds in zip(labels(firsts), firsts, by_recipe.values(), strict=True)
+        for label, run, seeds in zip(labels(firsts, across), firsts, by_recipe.values(), strict=True)
     ]
     return Setting(runs[0].data, str(runs[0].experiment["model"]), title, sorted(recipes, key=_place), left_out)
 

@@ -77,15 +77,21 @@ class StackedRows:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All that was found below a folder."""
+    """All that was found below a folder.
+
+    Args:
+        folder, runs, stacked: where, and what.
+        across: fields of :data:`.recipes.ACROSS` that do not keep recipes from being compared.
+    """
 
     folder: Path
     runs: Sequence[RunRows]
     stacked: Sequence[StackedRows] = ()
+    across: Sequence[str] = ()
 
 
-def read(folder: Path | str) -> Rows:
-    """The runs and stacked experiments in and below ``folder``, by name.
+def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
+    """The runs and stacked experiments in and below ``folder``, by name; ``across`` is :class:`Rows`'s.
 
     Raises:
         FileNotFoundError: there are none.
@@ -98,7 +104,7 @@ def read(folder: Path | str) -> Rows:
     stacked = [_stacked(path, names[path]) for path in found if not (path / RUN).exists()]
     if not runs and not stacked:
         raise FileNotFoundError(f"no run in {folder}: a run's folder has a {RUN}")
-    return Rows(folder, runs, [each for each in stacked if each.rows])
+    return Rows(folder, runs, [each for each in stacked if each.rows], across)
 
 
 def json_lines(path: Path, needed: Sequence[str] = ()) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -41,13 +42,13 @@ SECTIONS = (
 )
 
 
-def report(folder: Path | str, title: str = "") -> str:
-    """The HTML of all that lies in ``folder``.
+def report(folder: Path | str, title: str = "", across: Sequence[str] = ()) -> str:
+    """The HTML of all that lies in ``folder``; ``across``: see :class:`easybn.experiments.over_seeds.rows.Rows`.
 
     Raises:
         FileNotFoundError, ValueError: no runs, or a damaged file; see :func:`easybn.experiments.over_seeds.rows.read`.
     """
-    return page(read(folder), title or Path(folder).resolve().name)
+    return page(read(folder, across), title or Path(folder).resolve().name)
 
 
 def page(rows: Rows, title: str) -> str:

@@ -24,7 +24,7 @@ class Material:
 
     @classmethod
     def of(cls, rows: Rows) -> "Material":
-        found = settings(rows.runs)
+        found = settings(rows.runs, rows.across)
         return cls(rows, found, judge(rows), Colours.of(found))
 
 
