@@ -8,7 +8,7 @@ import pytest
 from easybn.evaluation import Score
 from easybn.evaluation.contradictions import contradictions
 from easybn.evaluation.paper_columns import paper_columns
-from easybn.evaluation.paper_tables import COLUMNS, ROWS, paper_row
+from easybn.evaluation.paper_numbers import COLUMNS, ROWS, paper_row
 
 N = 1000
 

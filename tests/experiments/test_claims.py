@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from easybn.evaluation.over_seeds import PairedT
-from easybn.evaluation.paper_tables import ROWS
-from easybn.experiments.claims import CLAIMS, judge
-from easybn.experiments.claims_table import claims_table, claims_text, evidence_table
-from easybn.experiments.claims_verdict import judged, together
+from easybn.evaluation.paper_numbers import ROWS
+from easybn.experiments.claims.claims import CLAIMS, judge
+from easybn.experiments.claims.table import claims_table, claims_text, evidence_table
+from easybn.experiments.claims.verdict import judged, together
 from easybn.experiments.over_seeds.rows import read
 
 from .report.made_up import study

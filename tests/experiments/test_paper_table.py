@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from easybn.evaluation import evaluate
-from easybn.evaluation.paper_tables import COLUMNS, ROWS
+from easybn.evaluation.paper_numbers import COLUMNS, ROWS
 from easybn.experiments.paper_table import beside_the_paper, in_the_paper
 from easybn.experiments.run import Run
 from easybn.keyed_random import permutation

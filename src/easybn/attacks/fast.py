@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..models.winograd import Winograd, fits
 from ..norm.fold import folded
-from .agreement import BOUNDS, answer, disagreement, logit_distance
+from .same_function import BOUNDS, answer, disagreement, logit_distance
 
 PRECISIONS = tuple(BOUNDS)
 

@@ -23,8 +23,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from ..experiments.claims import judge
-    from ..experiments.claims_table import claims_table, claims_text, evidence_table
+    from ..experiments.claims.claims import judge
+    from ..experiments.claims.table import claims_table, claims_text, evidence_table
     from ..experiments.over_seeds.rows import read
 
     judged = judge(read(arguments.folder, arguments.across))

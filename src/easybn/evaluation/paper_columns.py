@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .contradictions import ROUNDING, called, chance, contradictions
-from .paper_tables import COLUMNS, Column, PaperRow
+from .paper_numbers import COLUMNS, Column, PaperRow
 from .score import Score
 
 
@@ -40,7 +40,7 @@ def paper_columns(scores: Sequence[Score], row: PaperRow | None = None, unlike: 
 
     Args:
         scores: ours, of one model, in any order; of several of one kind that of most points counts.
-        row: of the paper, see :func:`~easybn.evaluation.paper_tables.paper_row`.
+        row: of the paper, see :func:`~easybn.evaluation.paper_numbers.paper_row`.
         unlike: in what the paper's model is another one than ours, such as "another network"; told where its number
             is away from ours.
     """

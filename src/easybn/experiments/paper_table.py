@@ -7,7 +7,7 @@ from typing import Any
 from ..attacks.suite import ATTACKS, PRESETS
 from ..evaluation.contradictions import contradictions
 from ..evaluation.paper_columns import PaperColumn, paper_columns
-from ..evaluation.paper_tables import COLUMNS, ROWS, TEST_IMAGES, nearest_row
+from ..evaluation.paper_numbers import COLUMNS, ROWS, TEST_IMAGES, nearest_row
 from ..evaluation.score import Score
 from ..evaluation.store import Store
 from ..evaluation.worst_case import worst_case

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ...evaluation.paper_tables import COLUMNS, Column
+from ...evaluation.paper_numbers import COLUMNS, Column
 
 _PGD = [each for each in COLUMNS if each.attack == "pgd"]
 CLEAN = COLUMNS[0]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...evaluation.diagnose.paired import mcnemar
 from ...evaluation.over_seeds import PairedT, paired_t
-from ...evaluation.paper_tables import Column
+from ...evaluation.paper_numbers import Column
 from .point_verdicts import point_verdicts
 from .recipes import RecipeRuns, Setting
 

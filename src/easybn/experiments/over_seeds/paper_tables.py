@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...evaluation.interval import accuracy_interval
 from ...evaluation.over_seeds import t_quantile
-from ...evaluation.paper_tables import COLUMNS, Column, PaperRow, nearest_row
+from ...evaluation.paper_numbers import COLUMNS, Column, PaperRow, nearest_row
 from ..paper_table import METHODS, TWINS
 from .columns import CLEAN, OURS
 from .comparison import Comparison, compare, pairs

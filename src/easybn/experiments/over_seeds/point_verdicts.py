@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...attacks.suite import ATTACKS, PRESETS
-from ...evaluation.paper_tables import Column
+from ...evaluation.paper_numbers import Column
 from .bits import packed, points_digest, unpacked
 from .columns import is_of
 from .rows import Row, RunRows

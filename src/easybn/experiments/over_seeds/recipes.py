@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...evaluation.over_seeds import OverSeeds, over_seeds
-from ...evaluation.paper_tables import Column
+from ...evaluation.paper_numbers import Column
 from .columns import is_of
 from .labels import NOT_TOLD, flat, labels, radii
 from .rows import Row, RunRows

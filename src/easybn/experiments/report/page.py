@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..claims import Judged, judge
+from ..claims.claims import Judged, judge
 from ..over_seeds.layout import Table
 from ..over_seeds.recipes import RecipeRuns, Setting, settings
 from ..over_seeds.rows import Rows, RunRows

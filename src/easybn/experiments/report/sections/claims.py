@@ -2,8 +2,8 @@
 
 from markupsafe import Markup
 
-from ...claims_table import difference, evidence_table, support
-from ...claims_verdict import RULES, Evidence
+from ...claims.table import difference, evidence_table, support
+from ...claims.verdict import RULES, Evidence
 from ..bar_chart import interval_mark
 from ..page import Block, Material, Section
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from ..evaluation.over_seeds import paired_t
-from ..evaluation.paper_tables import Column
-from .claims_verdict import NEGLIGIBLE, Evidence, judged
-from .over_seeds.comparison import compare, pairs
-from .over_seeds.labels import radius
-from .over_seeds.recipes import RecipeRuns, Setting
-from .over_seeds.rows import Row, StackedRows
-from .stacked.settings import Condition
+from ...evaluation.over_seeds import paired_t
+from ...evaluation.paper_numbers import Column
+from ..over_seeds.comparison import compare, pairs
+from ..over_seeds.labels import radius
+from ..over_seeds.recipes import RecipeRuns, Setting
+from ..over_seeds.rows import Row, StackedRows
+from ..stacked.settings import Condition
+from .verdict import NEGLIGIBLE, Evidence, judged
 
 DRASTIC = 0.10
 Kind = tuple[str, str, float, int, int, int]

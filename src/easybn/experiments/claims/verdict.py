@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..evaluation.over_seeds import PairedT
-from .over_seeds.comparison import McNemar
+from ...evaluation.over_seeds import PairedT
+from ..over_seeds.comparison import McNemar
 
 Verdict = Literal["holds", "does not hold", "undecided at this scale"]
 HOLDS: Verdict = "holds"

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .claims_evidence import of_hidden_states, of_recipes, of_stacked
-from .claims_verdict import Evidence, Verdict, together
-from .over_seeds.columns import AUTO_ATTACK, CLEAN, LIBRARY, STRONG
-from .over_seeds.recipes import Setting, settings
-from .over_seeds.rows import Rows, StackedRows
+from ..over_seeds.columns import AUTO_ATTACK, CLEAN, LIBRARY, STRONG
+from ..over_seeds.recipes import Setting, settings
+from ..over_seeds.rows import Rows, StackedRows
+from .evidence import of_hidden_states, of_recipes, of_stacked
+from .verdict import Evidence, Verdict, together
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from ..over_seeds.layout import Cell, Line, Table
+from ..over_seeds.paper_tables import p_text, signed
 from .claims import Judged
-from .claims_verdict import FAILS, HOLDS, RULES, UNDECIDED, Evidence
-from .over_seeds.layout import Cell, Line, Table
-from .over_seeds.paper_tables import p_text, signed
+from .verdict import FAILS, HOLDS, RULES, UNDECIDED, Evidence
 
 
 def claims_table(judged: Sequence[Judged]) -> Table:
