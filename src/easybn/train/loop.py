@@ -24,6 +24,7 @@ from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
 from .prepare import as_split, autocasting, compiled, seed_global, usable, with_branches
 from .resume import Parts
+from .sgd import SGD
 from .step import take_step
 from .training import Training
 from .validate import validate
@@ -78,7 +79,7 @@ def fit(
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
     stepped = compiled(model) if training.compile else model
-    optimizer = torch.optim.SGD(
+    optimizer = SGD(
         model.parameters(),
         lr=training.lr,
         momentum=training.momentum,
