@@ -13,17 +13,14 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ..evaluation.choice import Choice
 from ..experiments.experiment import Experiment
-from ..experiments.score_run import Measurement
-from ..experiments.study.plan import CLEAN, Planned, Study, Wanted
+from ..experiments.study.plan import Planned, Study, Wanted
 from ..train.training import Training
-from . import evaluate, train
+from . import train
 from .arguments import Parser, packaged
-from .own_model import OWN
+from .study_evaluations import evaluations
 
 KEYS = ("name", "runs", "grid", "evaluate")
-NOT_OF_A_STUDY = ("runs", "out", "device", "estimate", "shard", *OWN)
 
 
 def packaged_studies() -> dict[str, Path]:
@@ -61,7 +58,7 @@ def read(path: Path) -> Study:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
         raise ValueError(f"{path}: unknown {unknown[0]!r} ({hint})")
     try:
-        wanted = _wanted(content.get("evaluate"))
+        wanted = evaluations(content.get("evaluate"))
         name = content.get("name", path.stem)
         runs = _runs(content, path.parent, wanted)
         # seed by seed: a study that is stopped half-way has compared everything once
@@ -145,49 +142,3 @@ def _plain_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise ValueError(f"the name {name!r} is to be a folder's: letters, digits and _ . + -")
     return name
-
-
-def _wanted(content: Any) -> tuple[Wanted, ...]:
-    """The evaluations, clean accuracy on the whole test split before all."""
-    if content is not None and not (isinstance(content, list) and all(isinstance(each, dict) for each in content)):
-        raise ValueError("evaluate: a list of entries such as {attacks: [autoattack], norm: linf, eps: 8/255}")
-    out = [CLEAN]
-    for number, entry in enumerate(content or [], 1):
-        try:
-            each = _evaluation(entry)
-        except (ValueError, ArgumentError, ArithmeticError) as error:
-            raise ValueError(f"evaluate, entry {number}: {' '.join(str(error).split())}") from error
-        if each not in out:
-            out.append(each)
-        elif each != CLEAN:
-            raise ValueError(f"evaluate, entry {number}: is there twice")
-    return tuple(out)
-
-
-def _evaluation(entry: dict[str, Any]) -> Wanted:
-    if entry.get("attacks") in ("clean", ["clean"]):
-        if len(entry) > 1:
-            raise ValueError("clean accuracy is measured on all test images and has no options")
-        return CLEAN
-    if unfit := [key for key in entry if key in NOT_OF_A_STUDY]:
-        raise ValueError(f"{unfit[0]} is not for a study")
-    parser = Parser(prog="easybn evaluate", allow_abbrev=False, exit_on_error=False)
-    evaluate.configure(parser)
-    arguments = parser.read(list(_evaluate_words(entry)))
-    what = evaluate.measurement_of(arguments) if evaluate.is_pgd(arguments) else evaluate.wanted_of(arguments)
-    if isinstance(what, Measurement):  # told before anything is trained
-        for protocol, eps in itertools.product(what.protocols, what.eps):
-            Choice(("pgd",), what.norm, protocol, what.steps).at(eps)
-    return Wanted(what, arguments.branch)
-
-
-def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
-    """The options of an entry as arguments of ``easybn evaluate``."""
-    for key, value in entry.items():
-        if value is True:
-            yield f"--{key}"
-        elif isinstance(value, list):
-            yield f"--{key}"
-            yield from map(str, value)
-        elif value is not False and value is not None:
-            yield f"--{key}={value}"
