@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 
 from easybn.cli import main
+from easybn.experiments.over_seeds.rows import read
 from easybn.experiments.run import Run
+from easybn.experiments.stacked.table import caption, tables
 from easybn.experiments.table import blocks
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 SEEDED = [path for path in FOLDERS if any(path.glob("*/evaluated.json"))]  # by easybn study
 STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path not in SEEDED]
-CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED]  # trainings that were watched and not measured
+STACKED = [path for path in FOLDERS if (path / "stacked.json").exists()]
+CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings that were watched and not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
 
@@ -50,6 +53,18 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
     for run in runs_of(study):
         assert run.folder.name in written
         assert run.sittings[-1]["commit"]
+
+
+@pytest.mark.parametrize("folder", STACKED, ids=lambda path: path.name)
+def test_tables_of_stacked_images_come_from_the_rows(folder, tmp_path):
+    rows = read(folder).stacked[0].rows
+    for table in tables(rows):
+        assert table.markdown().strip() in TEXT
+    assert caption(rows) in TEXT
+    page = tmp_path / "report.html"
+    assert main(["report", str(folder), "-o", str(page)]) == 0
+    assert page.stat().st_size < 5_000_000
+    assert page.read_text().count("data:image/png") >= len(list(folder.glob("pictures/*.png"))) > 0
 
 
 @pytest.mark.parametrize("study", CURVES, ids=lambda path: path.name)

@@ -206,8 +206,9 @@ def test_kills_at_random_moments_change_no_row(easybn):
         process = start(*WORDS, "--out", "killed", "--jobs", "2", "--checkpoint_seconds", "0", start_new_session=True)
         wait_until(lambda pid=process.pid: children(pid), process)
         # imports, training and evaluation of a sitting together take some seconds; each one gets further
-        time.sleep(draw.uniform(0, 4 + 4 * kills))
+        time.sleep(draw.uniform(0, 4 + 2 * kills))
         if process.poll() is not None:
+            process.communicate()
             break
         for pid in [*children(process.pid), process.pid]:
             os.kill(pid, signal.SIGKILL)
