@@ -16,7 +16,7 @@ FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 SEEDED = [path for path in FOLDERS if any(path.glob("*/evaluated.json"))]  # by easybn study
 STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path not in SEEDED]
 STACKED = [path for path in FOLDERS if (path / "stacked.json").exists()]
-CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings that were watched and not measured
+CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings watched, not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
 
