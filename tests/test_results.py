@@ -64,6 +64,8 @@ def test_tables_of_stacked_images_come_from_the_rows(folder, tmp_path):
     page = tmp_path / "report.html"
     assert main(["report", str(folder), "-o", str(page)]) == 0
     assert page.stat().st_size < 5_000_000
+    assert "1 stacked experiment" in page.read_text()
+    assert "0 runs" not in page.read_text()
     assert page.read_text().count("data:image/png") >= len(list(folder.glob("pictures/*.png"))) > 0
 
 

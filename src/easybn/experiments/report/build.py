@@ -74,8 +74,12 @@ def _facts(material: Material) -> list[str]:
     many = "" if not seeds else f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     data = sorted({run.data for run in runs})
     recipes = {each.method for setting in material.settings for each in setting.recipes}
+    stacked = len(material.rows.stacked)
+    beside = [f"{stacked} stacked experiment{'s' * (stacked != 1)}"] if stacked else []
+    if not runs:
+        return beside
     facts = [f"{len(runs)} run{'s' * (len(runs) != 1)}", f"{len(recipes)} recipe{'s' * (len(recipes) != 1)}"]
-    return [*facts, f"{many} seed{'s' * (many != '1')} each", *data] if runs else facts
+    return [*facts, f"{many} seed{'s' * (many != '1')} each", *data, *beside]
 
 
 def _environment() -> Environment:
