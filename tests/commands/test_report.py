@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from easybn.commands import report
+from easybn.experiments.over_seeds import recipes
+
 from ..experiments.report.made_up import study
 
 RESULTS = str(Path(__file__).parents[2] / "results")
@@ -74,3 +77,7 @@ def test_summarise_needs_finished_runs(easybn):
     found = easybn("summarise", f"{RESULTS}/fashion-mnist-cpu")
     assert found.status == 2
     assert "is not finished: run its easybn train again" in found.err
+
+
+def test_what_recipes_may_be_compared_across_is_what_the_tables_know():
+    assert sorted(recipes.ACROSS, key=report.ACROSS.index) == report.ACROSS

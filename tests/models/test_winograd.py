@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from easybn.attacks.fast import Options, fast_copy
 from easybn.models import build, winograd
 from easybn.models.winograd import Winograd
 from easybn.norm.fold import folded
@@ -192,3 +193,12 @@ def test_the_papers_networks_use_it_and_their_norms_fold_into_it():
     assert sum(isinstance(module, Winograd) for module in model.modules()) == 9
     found = folded(model, torch.rand(2, 3, 32, 32))
     assert found.folded == found.norms == 20
+
+
+def test_a_copy_to_attack_keeps_the_transformed_weights_of_any_models_convolutions(monkeypatch):
+    monkeypatch.undo()
+    model = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.Flatten(), nn.Linear(96 * 64, 3)).eval()
+    fast, _ = fast_copy(model.requires_grad_(False), torch.rand(2, 96, 8, 8), Options())
+    assert "1 convolutions by Winograd's algorithm" in fast.preparation
+    assert fast.call[0].kept.shape == (36, 96, 96)
+    assert type(model[0]) is nn.Conv2d  # the model is left as it is
