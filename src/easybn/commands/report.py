@@ -61,7 +61,8 @@ def add_across(parser: Parser) -> None:
 def print_tables(folder: str, how: str, across: Sequence[str] = ()) -> None:
     """The paper's tables from the runs in ``folder``, and the paired tests."""
     from ..experiments.over_seeds.columns import CLEAN
-    from ..experiments.over_seeds.paper_tables import differences_table, paper_table
+    from ..experiments.over_seeds.differences import differences_table
+    from ..experiments.over_seeds.paper_tables import paper_table
     from ..experiments.over_seeds.recipes import settings
     from ..experiments.over_seeds.rows import read
 

@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cifar import CIFAR10, CIFAR100, cifar
+from .cifar import cifar
+from .cifar_kinds import CIFAR10, CIFAR100
 from .errors import DataError
 from .fashion_mnist import WANTED, fashion_mnist
 from .image_folder import image_folder

@@ -12,10 +12,11 @@ from easybn.evaluation.diagnose.paired import mcnemar
 from easybn.evaluation.over_seeds import t_quantile
 from easybn.experiments.over_seeds.columns import CLEAN, STRONG
 from easybn.experiments.over_seeds.comparison import compare, pairs
+from easybn.experiments.over_seeds.differences import differences_table, signed
 from easybn.experiments.over_seeds.formats import as_csv, latex, markdown, terminal, tex
 from easybn.experiments.over_seeds.holm import rejected
 from easybn.experiments.over_seeds.layout import Cell, Line, Table
-from easybn.experiments.over_seeds.paper_tables import differences_table, paper_table, signed
+from easybn.experiments.over_seeds.paper_tables import paper_table
 from easybn.experiments.over_seeds.recipes import settings
 from easybn.experiments.over_seeds.rows import read
 

@@ -6,9 +6,10 @@ from statistics import mean
 from ...evaluation.over_seeds import paired_t
 from ...evaluation.paper_numbers import Column
 from ..over_seeds.comparison import compare, pairs
+from ..over_seeds.json_rows import Row
 from ..over_seeds.labels import radius
 from ..over_seeds.recipes import RecipeRuns, Setting
-from ..over_seeds.rows import Row, StackedRows
+from ..over_seeds.rows import StackedRows
 from ..stacked.settings import Condition
 from .verdict import NEGLIGIBLE, Evidence, judged
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from ..over_seeds.differences import p_text, signed
 from ..over_seeds.layout import Cell, Line, Table
-from ..over_seeds.paper_tables import p_text, signed
 from .claims import Judged
 from .verdict import FAILS, HOLDS, RULES, UNDECIDED, Evidence
 

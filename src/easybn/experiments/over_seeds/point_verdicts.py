@@ -17,7 +17,8 @@ from ...attacks.suite import ATTACKS, PRESETS
 from ...evaluation.paper_numbers import Column
 from .bits import packed, points_digest, unpacked
 from .columns import is_of
-from .rows import Row, RunRows
+from .json_rows import Row
+from .rows import RunRows
 
 
 @dataclass(frozen=True, eq=False)

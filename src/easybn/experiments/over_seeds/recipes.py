@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ...evaluation.over_seeds import OverSeeds, over_seeds
 from ...evaluation.paper_numbers import Column
 from .columns import is_of
+from .json_rows import Row
 from .labels import NOT_TOLD, flat, labels, radii
-from .rows import Row, RunRows
+from .rows import RunRows
 
 ORDER = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN", "AdversarialTraining")
 _OF_SETTING = ("model", "model_options", "validation", "train_images", "training.epochs", "training.batch_size")

@@ -1,10 +1,11 @@
 """What a folder of runs holds as rows: nothing here, and nothing that is made from it, opens a model."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .json_rows import Row, json_file, json_lines
 
 DEEP = 3  # folders below the one asked for: FOLDER/STUDY/RUN and what lies one deeper
 RUN, STACKED = "config.json", "stacked.json"
@@ -16,8 +17,6 @@ LINES = {  # files of a run, and the keys that each of their rows has
     "branches": ("layer", "depth", "branch_a", "branch_b", "measure", "value"),
     "verdicts": ("attack", "n", "points", "right"),
 }
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +106,6 @@ def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
     return Rows(folder, runs, [each for each in stacked if each.rows], across)
 
 
-def json_lines(path: Path, needed: Sequence[str] = ()) -> list[Row]:
-    """The objects of a file of JSON lines; none if there is no file, without a last line that a kill cut off.
-
-    Raises:
-        ValueError: a line that is no object, or has not all keys ``needed``; the message names file and line.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    whole = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n") and line.strip()]
-    return [_object(line, needed, f"{path}, line {number}") for number, line in whole]
-
-
 def _folders(folder: Path, deep: int) -> Iterator[Path]:
     if (folder / RUN).exists() or (folder / STACKED).exists():
         yield folder
@@ -135,14 +121,14 @@ def _deployed_blocks(row: Row) -> bool:
 
 
 def _run(folder: Path, name: str) -> RunRows:
-    described = _json(folder / RUN, {})
+    described = json_file(folder / RUN, {})
     experiment = described.get("experiment") if isinstance(described, dict) else None
     if not isinstance(experiment, dict) or not {"recipe", "data", "model"} <= set(experiment):
         raise ValueError(f"{folder / RUN} does not describe an experiment")
     if not isinstance(experiment["recipe"], dict) or "class" not in experiment["recipe"]:
         raise ValueError(f"{folder / RUN} names no recipe")
-    summary = _json(folder / "summary.json", {})
-    evaluated = _json(folder / "evaluated.json", [])
+    summary = json_file(folder / "summary.json", {})
+    evaluated = json_file(folder / "evaluated.json", [])
     findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
     lines = {name: json_lines(folder / f"{name}.jsonl", needed) for name, needed in LINES.items()}
     scores = lines.pop("scores")
@@ -151,7 +137,7 @@ def _run(folder: Path, name: str) -> RunRows:
         name=name,
         folder=folder,
         experiment=experiment,
-        sittings=_json(folder / "environment.json", []),
+        sittings=json_file(folder / "environment.json", []),
         scores=[row for row in scores if row.get("branch", "main") == "main"],
         findings=findings or summary.get("findings", []),
         summary=summary,
@@ -162,27 +148,3 @@ def _run(folder: Path, name: str) -> RunRows:
 def _stacked(folder: Path, name: str) -> StackedRows:
     needed = ("data", "classes", "seed", "copy", "eps", "steps", "half", "how", "n", "accuracy")
     return StackedRows(name, folder, json_lines(folder / "rows.jsonl", needed))
-
-
-def _json(path: Path, otherwise: Any) -> Any:
-    if not path.exists():
-        return otherwise
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, type(otherwise)):
-        raise ValueError(f"{path} is damaged: it does not hold what it should")
-    return found
-
-
-def _object(line: str, needed: Sequence[str], where: str) -> Row:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{where} is damaged: no row")
-    if missing := [key for key in needed if key not in found]:
-        raise ValueError(f"{where} is damaged: no {missing[0]}")
-    return found

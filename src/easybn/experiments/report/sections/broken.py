@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from ...over_seeds.json_rows import Row
 from ...over_seeds.labels import radius
 from ...over_seeds.layout import Cell, Line, Table
 from ...over_seeds.recipes import RecipeRuns, Setting
-from ...over_seeds.rows import Row, RunRows
+from ...over_seeds.rows import RunRows
 from ..bar_chart import Shares, shares_chart
 from ..page import Block, Figure, Key, Material, Section
 from .eps_curves import Attack, attacks, called

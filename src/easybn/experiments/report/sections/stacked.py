@@ -4,8 +4,9 @@ import base64
 from collections.abc import Sequence
 
 from ....evaluation.over_seeds import over_seeds
+from ...over_seeds.json_rows import Row
 from ...over_seeds.layout import Cell, Line, Table
-from ...over_seeds.rows import Row, StackedRows
+from ...over_seeds.rows import StackedRows
 from ...stacked.settings import Condition
 from ...stacked.table import COLUMNS, caption, tables
 from ..bar_chart import Bar, bars_chart

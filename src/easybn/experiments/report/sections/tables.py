@@ -1,7 +1,8 @@
 """The paper's tables 1 and 2 from our runs, and the tests behind them."""
 
 from ...over_seeds.columns import CLEAN
-from ...over_seeds.paper_tables import differences_table, paper_table
+from ...over_seeds.differences import differences_table
+from ...over_seeds.paper_tables import paper_table
 from ..page import Block, Material, Section
 
 

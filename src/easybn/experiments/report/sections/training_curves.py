@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from ...over_seeds.json_rows import Row
 from ...over_seeds.recipes import RecipeRuns, Setting
-from ...over_seeds.rows import Row
 from ..line_chart import Chart, Point, Series, finite
 from ..page import Block, Figure, Material, Section
 
