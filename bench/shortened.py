@@ -11,7 +11,8 @@ from easybn.attacks.prepare import prepared
 from easybn.attacks.square import Square
 from easybn.attacks.suite import BALLS
 from easybn.data import Source
-from easybn.evaluation.plan import Plan, Points, run_all
+from easybn.evaluation.plan import Plan
+from easybn.evaluation.points import Points, run_all
 from easybn.evaluation.record import Record
 from easybn.evaluation.verdicts import derive
 from easybn.models import build

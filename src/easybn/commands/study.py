@@ -20,10 +20,7 @@ easybn study my_study.yaml --only 'ebn-*' --retry
 """
 
 import os
-import signal
 import sys
-import threading
-import traceback
 from argparse import RawDescriptionHelpFormatter
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -78,7 +75,9 @@ def run(arguments: Namespace) -> None:
 
         show_plan(Console(highlight=False), study, runs, out, arguments)
     elif arguments.jobs == 0:
-        here(runs, out, arguments)
+        from ..experiments.study.in_turn import in_turn
+
+        in_turn(runs, out, arguments.threads, arguments.retry, arguments.device, arguments.checkpoint_seconds)
     else:
         in_children(runs, out, arguments)
 
@@ -89,49 +88,6 @@ def chosen(study: "Study", globs: list[str] | None) -> "list[Planned]":
         if not any(fnmatchcase(run.name, glob) for run in study.runs):
             raise ValueError(f"--only {glob}: {study.name} has no such run; its first is {study.runs[0].name}")
     return [run for run in study.runs if globs is None or any(fnmatchcase(run.name, glob) for glob in globs)]
-
-
-def here(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
-    """One after the other, in this process."""
-    import torch
-
-    from ..experiments.run import BusyError
-    from ..experiments.study.execute import BUSY, CHILD
-    from ..experiments.study.record import forgive
-    from ..experiments.study.state import state
-    from ..experiments.study.work import work
-    from ..train.interrupt import Interrupted
-
-    if os.environ.get(CHILD):
-        _stop_with_the_parent()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    busy = failed = False
-    for planned in runs:
-        folder = out / planned.name
-        if arguments.retry:
-            forgive(folder)
-        found = state(planned, folder)
-        if found.kind == "done":
-            continue
-        try:
-            if found.kind == "failed":
-                raise ValueError(found.error)
-            work(planned, folder, arguments.device, arguments.checkpoint_seconds)
-            print(f"done: {folder}", flush=True)
-        except Interrupted:
-            raise
-        except BusyError as error:
-            busy = True
-            print(f"busy: {error}", flush=True)
-        except (ValueError, OSError, ArithmeticError) as error:
-            failed = True
-            print(f"failed: {planned.name}: {' '.join(str(error).split())}", flush=True)
-        except Exception:  # a mistake of ours
-            failed = True
-            traceback.print_exc()
-    if failed or busy:
-        raise SystemExit(1 if failed else BUSY)
 
 
 def in_children(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
@@ -174,17 +130,3 @@ def finish(console: Console, states: "dict[str, State]", out: Path, arguments: N
         told = "" if arguments.out is None else f" --out {arguments.out}"
         console.print(f"once mended: easybn study {arguments.study}{told} --retry", markup=False)
         raise SystemExit(1)
-
-
-def _stop_with_the_parent() -> None:
-    """Stop in good order when asked to, or when the study that started this process is gone."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def wait() -> None:
-        os.read(0, 1)  # a pipe that ends when the parent does
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=wait, daemon=True).start()

@@ -16,7 +16,8 @@ from ..perturb.pgd import check_images
 from .choice import Choice
 from .images import attacked
 from .pgd_robustness import as_the_library
-from .plan import Plan, Points, run_all
+from .plan import Plan
+from .points import Points, run_all
 from .record import Record
 from .result import Evaluation
 from .score import Score

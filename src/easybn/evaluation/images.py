@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .plan import Done
+from .points import Done
 from .verdicts import FREE_OF_EPS
 
 

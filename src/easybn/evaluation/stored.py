@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..attacks.prepare import Progress
 from .choice import Choice
 from .labels import check_labels
-from .plan import Done, Points
+from .points import Done, Points
 from .record import CLEAN, Record
 from .store import Found, Store, Task, work
 from .storing import Storing, manifest

@@ -8,7 +8,8 @@ from ..keyed_random import permutation
 from .budget import PILOT, Budget
 from .choice import Choice
 from .digests import data_digest, model_digest
-from .plan import Plan, Points
+from .plan import Plan
+from .points import Points
 from .store import Manifest
 
 VERSION = "1"
