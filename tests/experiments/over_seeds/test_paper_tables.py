@@ -147,6 +147,31 @@ def test_ebn_meets_advprop_of_its_own_radius_and_rate(tmp_path):
     assert len(found) == 4
 
 
+def test_a_recipe_without_some_images_meets_itself_and_those_without_the_same(tmp_path):
+    for name, kind, path, digest in (
+        ("a", "vanilla", None, None),
+        ("b", "vanilla", "x/easy-3.json", "11"),
+        ("c", "vanilla", "x/random-3.json", "22"),
+        ("d", "ebn", "elsewhere/easy-3.json", "11"),  # the same images from a file that lies elsewhere
+        ("e", "ebn", None, None),
+    ):
+        run(tmp_path / name, kind, 0)
+        path_of = tmp_path / name / "config.json"
+        config = json.loads(path_of.read_text())
+        config["experiment"] |= {"leave_out": path, "left_out": digest}
+        path_of.write_text(json.dumps(config))
+    (found,) = settings(read(tmp_path).runs)
+    easy, chance, ebn = "Vanilla, without easy-3", "Vanilla, without random-3", "EBN 8/255"
+    assert {(first.label, second.label) for first, second in pairs(found)} == {
+        (ebn, "Vanilla"),
+        (f"{ebn}, without easy-3", easy),
+        (easy, "Vanilla"),
+        (chance, "Vanilla"),
+        (easy, chance),
+        (f"{ebn}, without easy-3", ebn),
+    }
+
+
 def test_the_tests_as_a_table(setting):
     table = differences_table(setting)
     (line,) = [

@@ -59,9 +59,8 @@ def of_hidden_states(settings: Sequence[Setting]) -> list[Evidence]:
     """The relative distance of adversarial images' states in the deepest hidden layer: the other's minus EBN's."""
     out = []
     for setting in settings:
-        ebns = [each for each in setting.recipes if each.method == "EBN"]
         advprop = [pair for pair in pairs(setting) if pair[0].method == "EBN" and pair[1].method == "AdvProp"]
-        vanilla = [(ebn, each) for ebn in ebns for each in setting.recipes if each.method == "Vanilla"]
+        vanilla = [pair for pair in pairs(setting) if pair[0].method == "EBN" and pair[1].method == "Vanilla"]
         for ebn, other in advprop + vanilla:
             for kind in _kinds(ebn, other):
                 out += _of_kind(setting, ebn, other, kind)

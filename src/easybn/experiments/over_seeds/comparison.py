@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple
 
 from ...evaluation.diagnose.paired import mcnemar
@@ -61,23 +62,40 @@ def compare(first: RecipeRuns, second: RecipeRuns, column: Column) -> Comparison
 def pairs(setting: Setting) -> list[tuple[RecipeRuns, RecipeRuns]]:
     """Those that the paper compares: EBN with AdvProp at the same radius and rate, and every recipe with Vanilla.
 
-    And a recipe made cheaper with the one it is made of: FastEBN with EBN.
+    And a recipe made cheaper with the one it is made of: FastEBN with EBN. All of these on the same images; a recipe
+    trained without some images is compared with itself on all of them, and without others.
     """
     of = {method: [each for each in setting.recipes if each.method == method] for method in ("Vanilla", "AdvProp")}
     with_advprop = [
         (ebn, advprop)
         for ebn in setting.recipes
         for advprop in of["AdvProp"]
-        if ebn.method == "EBN" and (ebn.radii, ebn.lr) == (advprop.radii, advprop.lr)
+        if ebn.method == "EBN" and _alike(ebn, advprop)
     ]
     with_slow = [
         (fast, slow)
         for fast in setting.recipes
         for slow in setting.recipes
-        if fast.method == f"Fast{slow.method}" and (fast.radii, fast.lr) == (slow.radii, slow.lr)
+        if fast.method == f"Fast{slow.method}" and _alike(fast, slow)
     ]
-    others = [each for each in setting.recipes if each.method != "Vanilla"]
-    return with_advprop + with_slow + [(each, vanilla) for vanilla in of["Vanilla"] for each in others]
+    with_vanilla = [
+        (each, vanilla)
+        for vanilla in of["Vanilla"]
+        for each in setting.recipes
+        if each.method != "Vanilla" and each.left_out == vanilla.left_out
+    ]
+    with_more_images = [
+        (part, other)
+        for part, other in permutations(setting.recipes, 2)
+        if part.left_out and (part.method, part.radii, part.lr) == (other.method, other.radii, other.lr)
+        and (not other.left_out or part.label < other.label)
+    ]  # fmt: skip
+    return with_advprop + with_slow + with_vanilla + with_more_images
+
+
+def _alike(first: RecipeRuns, second: RecipeRuns) -> bool:
+    """Whether only the method tells them apart."""
+    return (first.radii, first.lr, first.left_out) == (second.radii, second.lr, second.left_out)
 
 
 def _over_points(first: RecipeRuns, second: RecipeRuns, column: Column, seeds: Sequence[int]) -> McNemar | None:

@@ -1,11 +1,12 @@
 """Short names for recipes: the class, the radius of its perturbations, and what tells it from its neighbours."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from .rows import RunRows
 
-NOT_TOLD = ("data", "data_folder", "training.seed")
+NOT_TOLD = ("data", "data_folder", "leave_out", "training.seed")  # nor where the numbers of images left out lie
 
 
 def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
@@ -32,9 +33,10 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
 
 
 def plain_label(run: RunRows) -> str:
-    """The class, and the radii of its perturbations where it has any."""
+    """The class, the radii of its perturbations where it has any, and the file of images it was trained without."""
     found = "+".join(map(radius, radii(run.experiment["recipe"])))
-    return f"{run.method} {found}".strip()
+    without = run.experiment.get("leave_out")
+    return f"{run.method} {found}".strip() + (f", without {PurePath(str(without)).stem}" if without else "")
 
 
 def radii(recipe: Mapping[str, Any]) -> tuple[float, ...]:

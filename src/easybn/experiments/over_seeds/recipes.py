@@ -26,6 +26,7 @@ class RecipeRuns:
         method: the class alone.
         radii: of its perturbations, in [0, 1] pixel units.
         lr: the learning rate it was trained with.
+        left_out: the digest of the training images it was trained without, if any.
         runs: by seed, ascending.
     """
 
@@ -33,6 +34,7 @@ class RecipeRuns:
     method: str
     radii: tuple[float, ...]
     lr: float | None
+    left_out: str | None
     runs: Mapping[int, RunRows]
 
     def scores(self, column: Column) -> dict[int, Row]:
@@ -110,7 +112,14 @@ def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Sett
         seeds.setdefault(run.seed, run)
     firsts = [next(iter(seeds.values())) for seeds in by_recipe.values()]
     recipes = [
-        RecipeRuns(label, run.method, radii(run.experiment["recipe"]), _lr(run), dict(sorted(seeds.items())))
+        RecipeRuns(
+            label,
+            run.method,
+            radii(run.experiment["recipe"]),
+            _lr(run),
+            run.experiment.get("left_out"),
+            dict(sorted(seeds.items())),
+        )
         for label, run, seeds in zip(labels(firsts, across), firsts, by_recipe.values(), strict=True)
     ]
     return Setting(runs[0].data, str(runs[0].experiment["model"]), title, sorted(recipes, key=_place), left_out)
