@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 
 from easybn.cli import main
+from easybn.experiments.census import table as census_table
 from easybn.experiments.over_seeds.rows import read
 from easybn.experiments.run import Run
+from easybn.experiments.sample_ids import SampleIds
 from easybn.experiments.stacked.table import caption, tables
 from easybn.experiments.table import blocks
+from easybn.train.metrics import read_rows
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 SEEDED = [path for path in FOLDERS if any(path.glob("*/evaluated.json"))]  # by easybn study
 STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path not in SEEDED]
 STACKED = [path for path in FOLDERS if (path / "stacked.json").exists()]
+CENSUS = [path.parent for path in sorted((ROOT / "results").glob("*/census/census.jsonl"))]
 CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings watched, not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
@@ -54,6 +58,16 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
     for run in runs_of(study):
         assert run.folder.name in written
         assert run.sittings[-1]["commit"]
+
+
+@pytest.mark.parametrize("folder", CENSUS, ids=lambda path: path.parent.name)
+def test_the_census_comes_from_its_rows(folder):
+    table = census_table.block(read_rows(folder / "census.jsonl"), read_rows(folder / "overlap.jsonl"))
+    assert table.markdown().strip() in TEXT
+    found = {kind: SampleIds.read(path) for path in folder.glob("*-above-*.json") for kind in [path.stem[:4]]}
+    left_out = {run.config["left_out"] for run in runs_of(folder.parent)}
+    assert left_out == {None, found["easy"].digest, found["rand"].digest}
+    assert f"the {len(found['easy'].ids):,} images" in TEXT
 
 
 @pytest.mark.parametrize("folder", STACKED, ids=lambda path: path.name)
