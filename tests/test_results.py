@@ -7,6 +7,8 @@ import pytest
 
 from easybn.cli import main
 from easybn.experiments.census import table as census_table
+from easybn.experiments.over_seeds.paper_tables import paper_table
+from easybn.experiments.over_seeds.recipes import settings
 from easybn.experiments.over_seeds.rows import read
 from easybn.experiments.run import Run
 from easybn.experiments.sample_ids import SampleIds
@@ -19,6 +21,7 @@ FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 SEEDED = [path for path in FOLDERS if any(path.glob("*/evaluated.json"))]  # by easybn study
 STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path not in SEEDED]
 STACKED = [path for path in FOLDERS if (path / "stacked.json").exists()]
+SHOWN = ("Basic", "l2 0.5 strong", "AA linf 8/255", "AA l2 0.5")  # columns of the study in the README
 CENSUS = [path.parent for path in sorted((ROOT / "results").glob("*/census/census.jsonl"))]
 CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings watched, not measured
 TEXT = (ROOT / "docs" / "results.md").read_text()
@@ -58,6 +61,24 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
     for run in runs_of(study):
         assert run.folder.name in written
         assert run.sittings[-1]["commit"]
+
+
+def test_the_claims_are_judged_from_all_rows(capsys, monkeypatch):
+    assert "\neasybn claims results --format markdown\n" in TEXT
+    monkeypatch.chdir(ROOT)
+    assert main(["claims", "results", "--format", "markdown"]) == 0
+    for block in capsys.readouterr().out.strip().split("\n\n"):
+        assert block in TEXT
+
+
+def test_the_readme_shows_the_study_as_its_rows_have_it():
+    readme = (ROOT / "README.md").read_text().replace("**", "")
+    assert readme.count(" | ".join(["| Recipe", *SHOWN]) + " |") == 2
+    for setting in settings(read(ROOT / "results" / "cpu").runs):
+        table = paper_table(setting)
+        for line in table.lines:
+            cells = [dict(zip(table.columns, line.cells, strict=True))[column].text for column in SHOWN]
+            assert line.aside or " | ".join([f"| {line.name}", *cells]) + " |" in readme
 
 
 @pytest.mark.parametrize("folder", CENSUS, ids=lambda path: path.parent.name)

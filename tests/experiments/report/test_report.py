@@ -1,5 +1,6 @@
 """The page as text: every section, rows as they are, markup shown as text, small enough for 30 runs."""
 
+import json
 import re
 import shutil
 import time
@@ -109,6 +110,19 @@ def test_figures_are_those_of_the_rows(html):
     assert "bag 80.0%" in texts["gallery"]
     assert "warning" in texts["diagnosis"]
     assert "does not hold" in texts["claims"]
+
+
+def test_a_check_that_finds_the_same_in_many_runs_is_one_line(tmp_path):
+    same = {"name": "points", "severity": "note", "what": "the interval is wide", "why": "few points"}
+    for seed in range(4):
+        run(tmp_path / f"r-{seed}", "ebn", seed)
+        path = tmp_path / f"r-{seed}" / "evaluated.json"
+        path.write_text(json.dumps([{"findings": [same]}, {"findings": [same]}]))
+    text = Page(report(tmp_path, "x")).texts["diagnosis"]
+    assert "4 runs" in text
+    assert "All 4 findings" in text  # one a run, though two evaluations found it
+    assert text.count("the interval is wide") == 1 + 4
+    assert "r-0: the interval is wide" in text
 
 
 def test_the_collapse_of_the_easy_loss_is_said_in_words(html):

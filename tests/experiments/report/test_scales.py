@@ -46,7 +46,7 @@ def test_labels_keep_apart_and_inside(wanted):
 
 def test_numbers_are_short():
     assert [number(value) for value in (3.0, 0.25, 1.04, -2.5)] == ["3", "0.2", "1", "-2.5"]
-    assert [short(value) for value in (0, 0.001, 12, 1e-7)] == ["0", "0.001", "12", "1e-07"]
+    assert [short(value) for value in (0, 0.001, 12, 1e-7)] == ["0", "0.001", "12", "1e-7"]
 
 
 def test_a_chart_says_where_its_curves_begin_and_end_and_draws_only_numbers():

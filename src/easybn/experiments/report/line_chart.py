@@ -10,7 +10,7 @@ from .scales import Scale, short, spread
 from .svg import Element, add, drawing, line, markup
 
 WIDTH, HEIGHT = 304, 214
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 8, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 38
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Chart:
         middle = (LEFT + WIDTH - RIGHT - self.room) / 2
         add(top, "text", self.x, x=middle, y=HEIGHT - 6, text_anchor="middle", class_="name")
         height = (TOP + HEIGHT - BOTTOM) / 2
-        turned = f"rotate(-90 12 {height})"
-        add(top, "text", self.y, x=12, y=height, text_anchor="middle", transform=turned, class_="name")
+        turned = f"rotate(-90 10 {height})"
+        add(top, "text", self.y, x=10, y=height, text_anchor="middle", transform=turned, class_="name")
 
     def _numbers(self, x: Scale) -> list[tuple[float, str]]:
         """Round numbers; whole ones where all points are at whole numbers."""

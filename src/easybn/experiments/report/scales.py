@@ -68,5 +68,8 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def short(value: float) -> str:
-    """For an axis: 0.001, 0.5, 12."""
-    return f"{value:.3g}" if value == 0 or 1e-4 < abs(value) < 1e5 else f"{value:.0e}"
+    """For an axis: 0.001, 0.5, 12, 1e-5."""
+    if value == 0 or 1e-4 < abs(value) < 1e5:
+        return f"{value:.3g}"
+    digit, _, power = f"{value:.0e}".partition("e")
+    return f"{digit}e{int(power)}"

@@ -1,34 +1,73 @@
-"""What the diagnosis found, and the notes of the evaluations."""
+"""What the diagnosis found, and the notes of the evaluations: a line a check, then a line a finding."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ...over_seeds.layout import Cell, Line, Table
+from ...over_seeds.rows import RunRows
 from ..page import Block, Material, Section
 
 ORDER = ("warning", "note", "ok")
 
 
+class Found(NamedTuple):
+    """A finding as the table shows it."""
+
+    run: str
+    severity: str
+    check: str
+    what: str
+    then: str
+
+
 def section(material: Material) -> Section:
-    lines, fine = [], Counter[str]()
-    diagnosed = 0
-    for run in material.rows.runs:
-        diagnosed += bool(run.findings)
-        for finding in sorted(run.findings, key=lambda each: ORDER.index(each.get("severity", "note"))):
-            if finding.get("severity") == "ok":
-                fine[str(finding.get("name"))] += 1
-                continue
-            what = ": ".join(str(finding[part]) for part in ("what", "how_much") if finding.get(part))
-            then = ". ".join(str(finding[part]) for part in ("why", "remedy") if finding.get(part))
-            cells = [Cell(str(finding.get(part, ""))) for part in ("severity", "name")]
-            lines.append(Line(run.name, [*cells, Cell(what), Cell(then)]))
-        for note in dict.fromkeys(note for row in run.scores for note in row.get("notes") or ()):
-            lines.append(Line(run.name, [Cell("note"), Cell("evaluation"), Cell(str(note)), Cell()]))
-    lines.sort(key=lambda line: ORDER.index(str(line.cells[0])) if str(line.cells[0]) in ORDER else 1)
-    table = Table("Findings", "Run", ["kind", "check", "what", "why and what to do"], lines, numeric=[False] * 4)
-    blocks = [Block("table", table=table)] if lines else []
+    runs = material.rows.runs
+    found = sorted((each for run in runs for each in _of_run(run)), key=lambda each: ORDER.index(each.severity))
+    blocks = []
+    if found:
+        blocks.append(Block("table", table=_checks(found)))
+        if len({(each.severity, each.check) for each in found}) < len(found):
+            blocks.append(Block("table", table=_findings(found), folded=f"All {len(found)} findings"))
+    fine = Counter(str(each.get("name")) for run in runs for each in run.findings if each.get("severity") == "ok")
     if fine:
         told = ", ".join(f"{name} ({count})" for name, count in fine.most_common())
-        blocks.append(Block("text", caption=f"Checks that found nothing, with the number of runs: {told}."))
+        blocks.append(Block("text", caption=f"Checks that found nothing, with the number of evaluations: {told}."))
+    diagnosed = sum(bool(run.findings) for run in runs)
     missing = "" if diagnosed else "No diagnosis is kept: easybn summarise RUNS, or a study, writes what it finds."
-    lead = f"What makes a figure misleading, looked for in {diagnosed} of {len(material.rows.runs)} runs."
+    lead = f"What makes a figure misleading, looked for in {diagnosed} of {len(runs)} runs."
     return Section("diagnosis", "Diagnosis", lead if diagnosed else "", blocks, missing)
+
+
+def _of_run(run: RunRows) -> Iterator[Found]:
+    """Each once, however many of the run's evaluations say it."""
+    found = []
+    for finding in run.findings:
+        severity = str(finding.get("severity", "note"))
+        if severity != "ok":
+            what = ": ".join(str(finding[part]) for part in ("what", "how_much") if finding.get(part))
+            then = ". ".join(str(finding[part]) for part in ("why", "remedy") if finding.get(part))
+            found.append(Found(run.name, severity, str(finding.get("name", "")), what, then))
+    found += [
+        Found(run.name, "note", "evaluation", str(note), "") for row in run.scores for note in row.get("notes") or ()
+    ]
+    return iter(dict.fromkeys(found))
+
+
+def _checks(found: Sequence[Found]) -> Table:
+    """A line a check: in how many runs, and what it says of the first."""
+    lines = []
+    for severity, check in dict.fromkeys((each.severity, each.check) for each in found):
+        of = [each for each in found if (each.severity, each.check) == (severity, check)]
+        runs = len({each.run for each in of})
+        what = of[0].what if len(of) == 1 else f"{of[0].run}: {of[0].what}"
+        counted = [Cell(severity), Cell(of[0].run if runs == 1 else f"{runs} runs", runs)]
+        lines.append(Line(check, [*counted, Cell(what), Cell(of[0].then)]))
+    return Table("Checks", "check", ["kind", "in", "such as", "why and what to do"], lines, numeric=[False] * 4)
+
+
+def _findings(found: Sequence[Found]) -> Table:
+    lines = [
+        Line(each.run, [Cell(each.severity), Cell(each.check), Cell(each.what), Cell(each.then)]) for each in found
+    ]
+    return Table("Findings", "Run", ["kind", "check", "what", "why and what to do"], lines, numeric=[False] * 4)
