@@ -67,6 +67,15 @@ def test_labels_say_what_differs_and_other_epochs_are_another_setting(tmp_path):
     ]
 
 
+def test_many_runs_that_repeat_others_are_counted(tmp_path):
+    for seed in range(4):
+        run(tmp_path / f"a-{seed}", "vanilla", seed)
+        run(tmp_path / f"b-{seed}", "vanilla", seed)
+    (found,) = settings(read(tmp_path).runs)
+    caption = paper_table(found).caption
+    assert caption.endswith("b-0 repeats a-0 and is left out. So are 3 more that repeat another's seed.")
+
+
 def test_means_and_intervals_by_hand(setting):
     table = paper_table(setting)
     assert table.columns[:2] == ["Basic", "l2 0.1"]
