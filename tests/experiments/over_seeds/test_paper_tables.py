@@ -13,12 +13,13 @@ from easybn.evaluation.over_seeds import t_quantile
 from easybn.experiments.over_seeds.columns import CLEAN, STRONG
 from easybn.experiments.over_seeds.comparison import compare, pairs
 from easybn.experiments.over_seeds.differences import differences_table, signed
-from easybn.experiments.over_seeds.formats import as_csv, latex, markdown, terminal, tex
+from easybn.experiments.over_seeds.formats import as_csv, latex, markdown, tex
 from easybn.experiments.over_seeds.holm import rejected
 from easybn.experiments.over_seeds.layout import Cell, Line, Table
 from easybn.experiments.over_seeds.paper_tables import paper_table
 from easybn.experiments.over_seeds.recipes import settings
 from easybn.experiments.over_seeds.rows import read
+from easybn.experiments.over_seeds.terminal import fitting, terminal
 
 from ..report.made_up import run, study
 
@@ -270,6 +271,22 @@ def test_csv_has_a_line_a_figure():
 
 def test_the_terminal_shows_brackets_as_they_are():
     assert "[red]x & y" in terminal(NASTY, Console(width=80))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 300])
+def test_the_terminal_cuts_no_figure(setting, width):
+    for table in (paper_table(setting), differences_table(setting)):
+        text = terminal(table, Console(width=width))
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        found = [word for word in text.replace("│", " ").split() if word[0].isdigit()]
+        figures = [cell.text for line in table.lines for cell in line.cells]
+        assert not {word for text in figures for word in text.split() if word[0].isdigit()} - set(found)
+    parts = fitting(paper_table(setting), width)
+    assert [i for part in parts for i in part if i >= 0] == list(range(len(paper_table(setting).columns)))
+    assert (len(parts) == 1) is (width == 300)
+    told = [list(part)[:2] for part in fitting(differences_table(setting), width)]
+    assert told == [[-1, 0]] * len(told)  # which recipes and which column, in every part
 
 
 def test_signs():

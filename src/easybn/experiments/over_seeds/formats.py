@@ -1,14 +1,11 @@
-"""A table as Markdown, LaTeX, CSV or for the terminal."""
+"""A table as Markdown, LaTeX or CSV; for the terminal, see :mod:`.terminal`."""
 
 import csv
 import io
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from .layout import Cell, Table
+from .terminal import terminal
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
 _TEX |= {">": r"\textgreater{}", "\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{MINUS SIGN}": "$-$", "→": r"$\rightarrow$"}
@@ -47,23 +44,6 @@ def as_csv(table: Table) -> str:
             if cell.text:
                 writer.writerow([table.title, line.name, column, *_numbers(cell)])
     return out.getvalue()
-
-
-def terminal(table: Table, console: Console | None = None) -> str:
-    """As text of the terminal's width, with its colours if ``console`` has any."""
-    console = console or Console()
-    shown = RichTable(title=Text(table.title), caption=Text(table.caption), title_justify="left")
-    shown.caption_justify = "left"
-    shown.add_column(Text(table.head))
-    for column, number in zip(table.columns, table.is_number, strict=True):
-        shown.add_column(Text(column), justify="right" if number else "left")
-    for line in table.lines:
-        style = "dim italic" if line.aside else ""
-        cells = [Text(cell.text, style="bold" if cell.bold else style) for cell in line.cells]
-        shown.add_row(Text(line.name, style=style), *cells)
-    with console.capture() as captured:
-        console.print(shown)
-    return captured.get()
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
