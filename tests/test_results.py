@@ -91,6 +91,15 @@ def test_the_census_comes_from_its_rows(folder):
     assert f"the {len(found['easy'].ids):,} images" in TEXT
 
 
+def test_the_same_training_was_as_right_at_another_commit():
+    first, again = (Run(ROOT / "results" / name) for name in ("clean-tier/vanilla-0", "leave-out/all-0"))
+    assert first.sittings[-1]["commit"] != again.sittings[-1]["commit"]
+    for seed in range(10):
+        both = [Run(run.folder.with_name(f"{run.folder.name[:-1]}{seed}")).scores[-1] for run in (first, again)]
+        assert both[0]["correct"] == both[1]["correct"]
+        assert both[0]["n"] == both[1]["n"] == 10_000
+
+
 @pytest.mark.parametrize("folder", STACKED, ids=lambda path: path.name)
 def test_tables_of_stacked_images_come_from_the_rows(folder, tmp_path):
     rows = read(folder).stacked[0].rows

@@ -58,7 +58,7 @@ def test_labels_say_what_differs_and_other_epochs_are_another_setting(tmp_path):
     titles = ["fashion-mnist, resnet_tiny, 6 epochs, batch 128", "fashion-mnist, resnet_tiny, 9 epochs, batch 128"]
     assert [each.title for each in found] == [*titles, "cifar10, resnet_tiny"]
     assert [each.label for each in found[0].recipes] == ["Vanilla, lr 0.05", "Vanilla, lr 0.1"]
-    assert found[0].left_out == ["c repeats a and is left out."]
+    assert found[0].repeated == ["c repeats a and is left out."]
     across = settings(read(tmp_path).runs, ["epochs"])
     assert [each.title for each in across] == ["fashion-mnist, resnet_tiny", "cifar10, resnet_tiny"]
     assert [each.label for each in across[0].recipes] == [

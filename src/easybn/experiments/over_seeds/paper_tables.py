@@ -13,7 +13,7 @@ from .layout import Cell, Line, Table
 from .recipes import RecipeRuns, Setting
 
 LEVEL = 0.05
-FEW = 2  # runs left out that are named
+FEW = 2  # runs that repeat others and are named
 
 
 def paper_table(setting: Setting) -> Table:
@@ -110,7 +110,7 @@ def _caption(setting: Setting, columns: Sequence[Column]) -> str:
         words += "; l2 as the library robustness computes it, strong: float64 losses, any misclassified iterate."
     unlike = {paper.data for each in setting.recipes if (paper := paper_row_of(setting, each))} - {setting.data}
     words += f" The paper's rows are of {', '.join(sorted(unlike))}: other images." if unlike else ""
-    told = list(setting.left_out)
+    told = list(setting.repeated)
     if len(told) > FEW:
         told[1:] = [f"So are {len(told) - 1} more that repeat another's seed."]
     return " ".join([words, *told])

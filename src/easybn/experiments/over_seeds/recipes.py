@@ -58,14 +58,14 @@ class Setting:
         data, model: their names.
         title: both, and what else tells the setting from others.
         recipes: in the order of the paper, then ours.
-        left_out: a sentence for each run that repeats another's seed.
+        repeated: a sentence for each run that repeats another's seed, and is not counted.
     """
 
     data: str
     model: str
     title: str
     recipes: Sequence[RecipeRuns]
-    left_out: Sequence[str] = ()
+    repeated: Sequence[str] = ()
 
 
 def settings(runs: Sequence[RunRows], across: Sequence[str] = ()) -> list[Setting]:
@@ -103,12 +103,12 @@ def _more(runs: Sequence[RunRows]) -> str:
 
 def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Setting:
     by_recipe: dict[str, dict[int, RunRows]] = {}
-    left_out = []
+    repeated = []
     for run in runs:
         told = {name: value for name, value in flat(run.experiment).items() if name not in NOT_TOLD}
         seeds = by_recipe.setdefault(json.dumps(told, sort_keys=True, default=str), {})
         if run.seed in seeds:
-            left_out.append(f"{run.name} repeats {seeds[run.seed].name} and is left out.")
+            repeated.append(f"{run.name} repeats {seeds[run.seed].name} and is left out.")
         seeds.setdefault(run.seed, run)
     firsts = [next(iter(seeds.values())) for seeds in by_recipe.values()]
     recipes = [
@@ -122,7 +122,7 @@ def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Sett
         )
         for label, run, seeds in zip(labels(firsts, across), firsts, by_recipe.values(), strict=True)
     ]
-    return Setting(runs[0].data, str(runs[0].experiment["model"]), title, sorted(recipes, key=_place), left_out)
+    return Setting(runs[0].data, str(runs[0].experiment["model"]), title, sorted(recipes, key=_place), repeated)
 
 
 def _place(recipe: RecipeRuns) -> tuple[int, str, tuple[float, ...], str]:

@@ -1,7 +1,7 @@
 """What the diagnosis found, and the notes of the evaluations: a line a check, then a line a finding."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...over_seeds.layout import Cell, Line, Table
@@ -39,7 +39,7 @@ def section(material: Material) -> Section:
     return Section("diagnosis", "Diagnosis", lead if diagnosed else "", blocks, missing)
 
 
-def _of_run(run: RunRows) -> Iterator[Found]:
+def _of_run(run: RunRows) -> list[Found]:
     """Each once, however many of the run's evaluations say it."""
     found = []
     for finding in run.findings:
@@ -51,7 +51,7 @@ def _of_run(run: RunRows) -> Iterator[Found]:
     found += [
         Found(run.name, "note", "evaluation", str(note), "") for row in run.scores for note in row.get("notes") or ()
     ]
-    return iter(dict.fromkeys(found))
+    return list(dict.fromkeys(found))
 
 
 def _checks(found: Sequence[Found]) -> Table:
