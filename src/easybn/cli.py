@@ -7,6 +7,7 @@ Nothing here imports torch, so that ``easybn --help`` answers at once; each comm
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -60,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         return _fail(f"no command {words[0]!r}{hint}; there are {', '.join(COMMANDS)}")
-    return _run(words[0], words[1:])
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _note(
+            message
+        )  # a line to a reader, without the line of code that Python prints
+        return _run(words[0], words[1:])
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -91,6 +96,10 @@ def _run(name: str, words: list[str]) -> int:
             raise
         return _fail(str(error) or type(error).__name__)
     return 0
+
+
+def _note(message: Warning | str) -> None:
+    print(f"easybn: note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

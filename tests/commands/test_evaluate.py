@@ -1,5 +1,6 @@
 """``easybn evaluate --attacks`` and ``easybn verify`` on a tiny run, in this process and killed in others."""
 
+import argparse
 import json
 import re
 import shutil
@@ -182,9 +183,38 @@ def test_a_model_of_ones_own(mine, weights, easybn):
     assert "holds the results of another model (weights: " in found.err
 
 
+@pytest.mark.filterwarnings("default")
+def test_weights_of_a_checkpoint_by_their_key(mine, easybn):
+    plain = torch.load("m.pt")
+    other = {name: -value for name, value in plain.items()}
+    torch.save({"state_dict": plain, "state_dict_ema": other, "args": argparse.Namespace(lr=0.1)}, "best.pth.tar")
+    found = easybn(*mine, "--weights", "best.pth.tar")
+    assert found.status == 0
+    assert "note: best.pth.tar: the weights under state_dict are used" in found.err
+    assert "--weights_key state_dict_ema" in found.err
+    key = ("--weights_key", "state_dict_ema")
+    found = easybn(*mine, "--weights", "best.pth.tar", *key, "--keep_images")
+    assert (found.status, "note" in found.err) == (0, False)
+    folders = [Path(f"runs/evaluations/mine_to_evaluate-make-best.pth{end}") for end in ("", "-state_dict_ema")]
+    about = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+    assert [each["weights_key"] for each in about] == [None, "state_dict_ema"]
+    models = [Store.existing(*stores(folder)).manifest.model for folder in folders]
+    assert models[0] != models[1]
+    found = easybn(*mine, "--weights", "best.pth.tar", *key, "--out", str(folders[0]))
+    assert "another model (weights_key: None here, state_dict_ema asked)" in found.err
+    # a folder from before the option was there goes on
+    (folders[0] / "evaluation.json").write_text(json.dumps({k: v for k, v in about[0].items() if k != "weights_key"}))
+    assert easybn(*mine, "--weights", "best.pth.tar").status == 0
+    named = ("verify", str(*stores(folders[1])), *mine[1:5], "--weights", "best.pth.tar")
+    assert easybn(*named, *key).status == 0
+    assert "the model is not the one that was evaluated" in easybn(*named).err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ("--weights m.pt --weights_key ema", "m.pt has nothing under the weights_key ema (its keys: 1.weight, "),
+        ("--weights_key ema", "--weights_key is for --weights FILE"),
         ("--weights m.pt --model mine_to_evaluate:mak", "no function 'mak' in mine_to_evaluate; it has make"),
         ("--model mine_to_evaluate:number", "no function 'number'"),
         ("--model mine_to_evaluate:fails", "fails failed: RuntimeError: no such thing"),

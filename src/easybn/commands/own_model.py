@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..experiments.evaluated import Evaluated
     from ..experiments.own_model import OwnModel
 
-OWN = ("model", "weights", "data", "data_folder", "model_options", "mean", "std")
+OWN = ("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std")
 
 
 def of_own_model(parser: Parser) -> Callable[..., Any]:
@@ -23,7 +23,11 @@ def of_own_model(parser: Parser) -> Callable[..., Any]:
         "[0, 1] to logits), or fashion-mnist-vanilla and fashion-mnist-adversarial, trained models of the package"
     )
     add("--model", type=str, default=None, help=where)
-    add("--weights", type=str, default=None, help=".safetensors, or a state dict saved by torch (.pt, .pth)")
+    add(
+        "--weights", type=str, default=None, help="a checkpoint: .safetensors, or what torch.save wrote, under any name"
+    )
+    inside = "where in the checkpoint the weights are, such as state_dict_ema or ema.model; by default found by name"
+    add("--weights_key", type=str, default=None, help=inside)
     add("--data", type=str, default=None, help="sample, fashion-mnist, cifar10, cifar100, or an image folder or zip")
     add("--data_folder", type=str, default=None, help="where the data set lies; searched for by default")
     add("--model_options", type=dict[str, Any], default={}, help="passed on, such as '{pretrained: true}'")

@@ -12,7 +12,7 @@ from ..data import Source
 from ..files import write_text
 from ..models import weights
 from ..models.own import own_model
-from ..models.state import fill, read_state
+from ..models.state import load_weights
 from .evaluated import Evaluated
 from .run import Run
 
@@ -26,13 +26,15 @@ class OwnModel:
     Args:
         model: "module:function", "timm:NAME", "torchvision:NAME", a built-in name or a trained model of the package
             (:func:`easybn.models.trained`); None if ``weights`` is a file of ours, which says it.
-        weights: .safetensors, or a state dict saved by torch; None for the weights that the model comes with.
+        weights: a checkpoint, see :func:`easybn.models.state.load_weights`; None for the weights that the model
+            comes with.
         data: name or path of the data set; None for the one that ``weights`` says it was trained on, and for the
             bundled sample where the model is the package's.
         data_folder: where the data set lies.
         model_options: passed on to the model.
         mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
             statistics of the data set's training images.
+        weights_key: where in ``weights`` they are, such as "state_dict_ema"; by default found by their names.
     """
 
     model: str | None = None
@@ -42,15 +44,19 @@ class OwnModel:
     model_options: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    weights_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is None and self.weights is None:
             raise ValueError("name a model: --model module:function or timm:NAME, or --weights FILE of easybn's own")
+        if self.weights_key is not None and (self.weights is None or self.model is None):
+            raise ValueError("--weights_key is for --weights FILE, and the model that they are of: --model")
 
     @property
     def name(self) -> str:
         """For a folder."""
         words = [*([self.model] if self.model else []), *([Path(self.weights).stem] if self.weights else [])]
+        words += [self.weights_key] if self.weights_key else []
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
 
     def load_data(self) -> Source:
@@ -81,7 +87,7 @@ class OwnModel:
             except TypeError as error:
                 raise ValueError(f"the model does not take these model_options: {error}") from error
         if self.weights is not None:
-            fill(model, read_state(self.weights), self.weights)
+            load_weights(model, self.weights, self.weights_key)
         elif rest and library in ("timm", "torchvision") and not {"pretrained", "weights"} & set(self.model_options):
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
@@ -94,9 +100,11 @@ class OwnModel:
         """
         about = folder / NAME
         wanted = json.loads(json.dumps(asdict(self)))
-        if about.exists() and (found := json.loads(about.read_text())) != wanted:
-            differ = [f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items()]
-            differ = [each for each, key in zip(differ, wanted, strict=True) if found.get(key) != wanted[key]]
+        found = json.loads(about.read_text()) if about.exists() else wanted
+        # a field that the file does not have yet has its default in it
+        if differ := [
+            f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items() if found.get(key) != value
+        ]:
             raise ValueError(f"{folder} holds the results of another model ({'; '.join(differ)}): give another --out")
 
         def claim() -> None:

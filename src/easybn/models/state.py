@@ -1,70 +1,323 @@
-"""Weights from anybody's file into a model: every tensor has its place, or a clear line says which has not."""
+"""Weights from anybody's checkpoint into a model: every tensor has its place, or a clear line says which has not.
 
-from collections.abc import Mapping
+Checkpoints differ in their container (safetensors, torch's zip and older formats, under any suffix), in where the
+weights lie among optimisers and arguments (``state_dict``, ``model``, ``net``, ``ema`` ..., also nested), and in the
+prefixes that wrappers leave on the names (``module.``, ``_orig_mod.``, ``model.`` ...). Names and shapes decide: what
+is loaded has, wrappers aside, exactly the names of the model's tensors.
+"""
+
+import builtins
+import pickletools
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-PICKLES = (".pt", ".pth", ".ckpt", ".bin")
-_INSIDE = ("state_dict", "model_state_dict", "model")  # where trainings keep the weights among other things
-_WRAPPERS = ("module.", "_orig_mod.")  # of data parallel and torch.compile
+WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts of a name that data parallel, torch.compile and the like put in, at any depth (``features.module.0``)."""
+HOLDERS = {"model", "net", "network", "backbone"}
+"""First parts of a name, after the attribute in which a training program keeps its network."""
+DEPTH = 4  # of mappings in a checkpoint that are searched for weights
+COUNTER = "num_batches_tracked"  # of batch norms since torch 0.4.1
+_AVERAGED = re.compile(r"(^|[_.])(ema|swa|averaged?|avg|shadow)([_.]|$)", re.IGNORECASE)
+_DICTS = {"AttributeDict", "AttrDict", "EasyDict", "CfgNode", "Munch"}  # subclasses of dict that configs are kept in
+_HARMFUL = {"builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "socket", "pickle"}
+_HARMFUL |= {"code", "operator", "webbrowser", "ctypes", "_pickle", "marshal", "pty", "commands"}
+_NO_CHECKPOINT = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: git lfs pull",
+    b"\x89HDF": "an HDF5 file (Keras?), not a checkpoint of torch",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"<": "a web page, not a checkpoint: download the file again",
+}
 
 
-def read_state(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a state dict saved by torch, from which nothing else is unpickled.
+class _Inert:
+    """Stands for an object of a class that is not loaded: keeps nothing, does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How the names of a file and of a model go together.
+
+    Args:
+        source: for each tensor of the model, its name in the file.
+        missing: of the model, not in the file; unexpected: the other way round.
+    """
+
+    source: dict[str, str]
+    missing: list[str]
+    unexpected: list[str]
+
+    @property
+    def exact(self) -> bool:
+        return not self.missing and not self.unexpected
+
+
+def load_weights(model: nn.Module, path: Path | str, key: str | None = None) -> None:
+    """Put the weights of a checkpoint into ``model``; nothing in the file is run, and no class of it is imported.
+
+    Without ``key`` the weights are found by the names of their tensors. Beside plain weights, averaged ones (EMA) are
+    left aside, with a warning that says how to get them. ``num_batches_tracked``, which torch before 0.4.1 did not
+    write, is 0 where no tensor of that name is there.
+
+    Args:
+        model: filled in place, and only if everything fits.
+        path: .safetensors, or what ``torch.save`` wrote, under any name.
+        key: where in the file the weights are, nested keys with dots: "state_dict_ema", "ema.model"; the last part
+            may be a prefix of the tensors' names: "model.module.model".
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, or one that holds more than tensors and plain values.
+        ValueError: no checkpoint, no weights in it, several and no ``key``, or tensors missing, unexpected, of
+            another shape or kind; the message names them.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    sets = dict(_weight_sets(_under(content, key, path), model, key or ""))
+    if not sets:
+        where = f" under the weights_key {key}" if key else ""
+        raise ValueError(
+            f"{path} holds no weights{where}{_keys(content)}: save model.state_dict(), not the model; or .safetensors"
+        )
+    place, averaged = _choice(sets, model, path)
+    _fill(sets[place], model, path, place, averaged)
+    if averaged:
+        warnings.warn(
+            f"{path}: the weights under {place} are used; there are averaged ones, too: {_choose(averaged)}",
+            stacklevel=3,
+        )
+
+
+def _read(path: Path) -> Any:
+    """What a checkpoint holds; objects of other classes than tensors and plain values are left out as they are."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file of the weights in it")
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
+    with path.open("rb") as file:
+        start = file.read(64)
+    safe = start[8:9] == b"{" or not start
+    for mark, what in {} if safe else _NO_CHECKPOINT.items():
+        if start.lstrip().startswith(mark):
+            raise ValueError(f"{path} is {what}")
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        if path.suffix not in PICKLES:
-            raise ValueError("know .safetensors and " + ", ".join(PICKLES))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = safetensors.torch.load_file(path) if safe else _unpickled(path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {reason})") from error
-    content = next((content[key] for key in _INSIDE if isinstance(content, Mapping) and key in content), content)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a .safetensors file")
-    return dict(content)
+        said = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        reason = (said[1] if said else str(error).split("\n")[0])[:300]
+        hint = ": save model.state_dict()" if "torchscript" in reason.lower() or said else ""
+        raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {reason}){hint}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a whole model or object, which only its code can load: save model.state_dict()")
+    return content
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Put weights into ``model``, or into the network behind its normalisation if that is whose names they have.
+def _unpickled(path: Path) -> Any:
+    unknown = sorted(_unknown_classes(path))
+    if harmful := [name for name in unknown if _harmful(*name.rsplit(".", 1))]:
+        raise ValueError(f"it asks for {harmful[0]}, which no weights need: do not trust this file")
+    inert = [(OrderedDict if name.rpartition(".")[2] in _DICTS else _Inert, name) for name in unknown]
+    with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.simplefilter("ignore")  # about the pickle protocol, and storages of old files
+        return torch.load(path, map_location="cpu", weights_only=True)
 
-    Args:
-        model: filled in place.
-        state: as from :func:`read_state`; prefixes that wrappers leave are dropped.
-        name: of the file, for the message.
+
+def _harmful(module: str, name: str) -> bool:
+    """Whether a pickle with that function is meant to do something; classes of builtins are plain values."""
+    plain = module == "builtins" and isinstance(getattr(builtins, name, None), type)
+    return module.partition(".")[0] in _HARMFUL and not plain
+
+
+def _unknown_classes(path: Path) -> set[str]:
+    """Names of the classes and functions in a checkpoint that torch would not load by itself."""
+    known = set(torch._weights_only_unpickler._get_allowed_globals())
+    if zipfile.is_zipfile(path):
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    found = set()
+    with path.open("rb") as file:  # before torch 1.6: magic number, protocol, system, content, names of storages
+        for _ in range(4):
+            for code, value, _position in pickletools.genops(file):
+                if code.name == "GLOBAL":
+                    found.add(str(value).replace(" ", "."))
+    return found - known
+
+
+def _weight_sets(content: Any, model: nn.Module, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """The mappings of names to tensors, some of which are called as the model's are, by their place in the file."""
+    if not isinstance(content, Mapping) or depth > DEPTH:
+        return
+    last = {name.rpartition(".")[2] for name in model.state_dict()}
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if any(name.rpartition(".")[2] in last for name in tensors):
+        yield place, tensors
+    for name, value in content.items():
+        if isinstance(name, str):
+            yield from _weight_sets(value, model, f"{place}.{name}" if place else name, depth + 1)
+
+
+def _under(content: Any, key: str | None, path: Path | str) -> Any:
+    """What is under ``key``: a nested mapping, or the entries whose names begin with the last part of it."""
+    rest = key or ""
+    while rest and isinstance(content, Mapping):
+        inner = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
+        into = max((name for name in inner if f"{rest}.".startswith(f"{name}.")), key=len, default=None)
+        if into is None:
+            names = [name for name in content if isinstance(name, str) and name.startswith(f"{rest}.")]
+            if not names:
+                raise ValueError(f"{path} has nothing under the weights_key {key}{_keys(content)}")
+            return {name.removeprefix(f"{rest}."): content[name] for name in names}
+        content, rest = content[into], rest[len(into) + 1 :]
+    return content
+
+
+def _choice(sets: Mapping[str, Any], model: nn.Module, path: Path | str) -> tuple[str, list[str]]:
+    """The place of the weights to take, and the places of averaged ones that fit, too.
 
     Raises:
-        ValueError: tensors too many, too few or of another shape; the message names some.
+        ValueError: there are several; the message names them.
     """
-    for prefix in _WRAPPERS:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    inner = getattr(model, "network", None)
-    if isinstance(inner, nn.Module) and set(state) == set(inner.state_dict()) != set(model.state_dict()):
-        model = inner
-    wanted = model.state_dict()
+    fitting = [place for place in sets if _best_fit(list(sets[place]), model).exact]
+    plain = [place for place in sets if not _AVERAGED.search(place)]
+    averaged = [place for place in fitting if place not in plain]
+    candidates = [place for place in plain if place in fitting] or ([] if plain else averaged)
+    if any(not _equal(sets[candidates[0]], sets[place]) for place in candidates[1:]):
+        raise ValueError(f"{path} holds several sets of weights: {_choose(fitting)}")
+    # where none fits, the message is about the one that comes nearest
+    nearest = max(plain or list(sets), key=lambda place: len(_best_fit(list(sets[place]), model).source))
+    first = candidates[0] if candidates else nearest
+    return first, [place for place in averaged if plain]
+
+
+def _best_fit(names: list[str], model: nn.Module) -> _Fit:
+    """The first way to bring the names together that leaves none over, or the one that brings the most together."""
+    names = [name for name in names if name != "n_averaged"]  # a counter of torch.optim.swa_utils.AveragedModel
+    every = [name for name, value in model.state_dict().items() if isinstance(value, Tensor)]
+    fits = [
+        _fit(renaming(names), renaming(wanted))
+        for wanted in [every, *_inner(every, model)]
+        for renaming in (_as_they_are, _without_wrappers, _without_holders, _without_common)
+    ]
+    return next((fit for fit in fits if fit.exact), max(fits, key=lambda fit: len(fit.source)))
+
+
+def _fit(names: dict[str, str], wanted: dict[str, str]) -> _Fit:
+    source = {wanted[name]: names[name] for name in wanted if name in names}
+    missing = [wanted[name] for name in wanted if name not in names]
+    if not any(name.endswith(COUNTER) for name in names):
+        missing = [name for name in missing if not name.endswith(COUNTER)]
+    return _Fit(source, missing, [names[name] for name in names if name not in wanted])
+
+
+def _inner(every: list[str], model: nn.Module) -> Iterator[list[str]]:
+    """The names below each child that has all parameters: the others, such as a normalisation, keep what they have."""
+    parameters = [name for name, _ in model.named_parameters()]
+    for child, _ in model.named_children():
+        below = [name for name in every if name.startswith(f"{child}.")]
+        others = {name.rpartition(".")[2] for name in every if name not in below}
+        has_all = len(below) < len(every) and all(name.startswith(f"{child}.") for name in parameters)
+        if has_all and not others & {"running_mean", "running_var", COUNTER}:
+            yield below
+
+
+def _as_they_are(names: list[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _without_wrappers(names: list[str]) -> dict[str, str]:
+    return _renamed(names, lambda parts: [part for part in parts[:-1] if part not in WRAPPERS] + parts[-1:])
+
+
+def _without_holders(names: list[str]) -> dict[str, str]:
+    def bare(parts: list[str]) -> list[str]:
+        while len(parts) > 1 and parts[0] in HOLDERS:
+            parts = parts[1:]
+        return parts
+
+    return _renamed(list(_without_wrappers(names)), bare, _without_wrappers(names))
+
+
+def _without_common(names: list[str]) -> dict[str, str]:
+    before = _without_holders(names)
+    split = [name.split(".")[:-1] for name in before]
+    common = 0
+    while split and all(len(parts) > common and parts[common] == split[0][common] for parts in split):
+        common += 1
+    return {".".join(name.split(".")[common:]): before[name] for name in before}
+
+
+def _renamed(
+    names: list[str], change: Callable[[list[str]], list[str]], before: dict[str, str] | None = None
+) -> dict[str, str]:
+    """{new name: original one}; as they are if two would have the same."""
+    before = before or _as_they_are(names)
+    after = {".".join(change(name.split("."))): original for name, original in before.items()}
+    return after if len(after) == len(before) else before
+
+
+def _fill(state: Mapping[str, Tensor], model: nn.Module, path: Path | str, place: str, others: list[str]) -> None:
+    """ValueError with the names of the tensors that do not fit, and with what would."""
+    fit, ours = _best_fit(list(state), model), model.state_dict()
+    pairs = [(name, ours[name], state[source]) for name, source in fit.source.items()]
     wrong = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}"
-            for key in wanted
-            if key in state and state[key].shape != wanted[key].shape
-        ],
+        "missing": fit.missing,
+        "unexpected": fit.unexpected,
+        "of another shape": [f"{n} {tuple(b.shape)} for {tuple(a.shape)}" for n, a, b in pairs if a.shape != b.shape],
+        "of another kind": [f"{n} {b.dtype} for {a.dtype}" for n, a, b in pairs if _kind(a) != _kind(b)],
+        "without values": [name for name, _, given in pairs if given.is_meta],
     }
     if any(wrong.values()):
-        told = [f"{len(keys)} {what}, such as {keys[0]}" for what, keys in wrong.items() if keys]
-        raise ValueError(f"the weights in {name} do not fit the model: {'; '.join(told)}")
-    model.load_state_dict(dict(state))
+        told = [f"{len(names)} {what}, such as {names[0]}" for what, names in wrong.items() if names]
+        parts = [f"{place}.{prefix}" if place else prefix for prefix in _parts_that_fit(state, model)]
+        hint = f"; what fits: {_choose([*parts, *others])}" if parts or others else ""
+        of = f"{path} under {place}" if place else path
+        raise ValueError(f"the weights in {of} do not fit the model: {'; '.join(told)}{hint}")
+    filled = {name.rpartition(".")[0] for name in fit.source}
+    zeros = {
+        name: torch.zeros_like(value)
+        for name, value in ours.items()
+        if name.endswith(COUNTER) and name not in fit.source and name.rpartition(".")[0] in filled
+    }
+    model.load_state_dict(ours | {name: state[source] for name, source in fit.source.items()} | zeros)
+
+
+def _parts_that_fit(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+    """The prefixes of names under which there is what the model needs, such as ``module.model`` beside an attacker."""
+    prefixes = dict.fromkeys(name[: dot.start()] for name in state for dot in re.finditer(r"\.", name))
+    below = {prefix: [n.removeprefix(f"{prefix}.") for n in state if n.startswith(f"{prefix}.")] for prefix in prefixes}
+    needed = len(list(model.parameters()))
+    fitting = [p for p, names in below.items() if len(names) >= needed and _best_fit(names, model).exact]
+    return [p for p in fitting if not any(other.startswith(f"{p}.") for other in fitting)]
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.is_quantized
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _choose(places: list[str]) -> str:
+    named = [f"--weights_key {place}" for place in places]
+    return f"choose {' or '.join(named)} (in Python weights_key=...)"
+
+
+def _keys(content: Any) -> str:
+    names = [str(name) for name in content] if isinstance(content, Mapping) else []
+    return f" (its keys: {', '.join(names[:8])}{' ...' * (len(names) > 8)})" if names else ""

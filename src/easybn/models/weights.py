@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from ..files import replacing
+from .state import load_weights
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,27 @@ def save(
         file.write(safetensors.torch.save(state, header if description or data else {}))
 
 
-def load(path: Path | str, model: nn.Module | None = None) -> nn.Module:
+def load(path: Path | str, model: nn.Module | None = None, weights_key: str | None = None) -> nn.Module:
     """The plain model of a run's folder or of a weights file, in eval mode, on the CPU.
 
     Args:
         path: a folder with ``model.safetensors``, such a file, or the name of a model that comes with the
-            package (:func:`trained`).
+            package (:func:`trained`); with ``model`` any checkpoint that :func:`.state.load_weights` reads.
         model: where the weights belong, for a file without a description; filled in place.
+        weights_key: with ``model``: where in the checkpoint the weights are, such as "state_dict_ema".
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no safetensors file, no description and no ``model``, or weights that do not fit.
     """
     file = file_of(path)
+    if model is not None:
+        load_weights(model, file, weights_key)
+        return model.eval()
+    if weights_key is not None:
+        raise ValueError("weights_key is for a checkpoint of your own: pass the model too")
     header, state = _read(file)
-    if model is None:
-        model = _described(file, header)
+    model = _described(file, header)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -110,7 +116,9 @@ def _read(file: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, T
             names = content.keys() if tensors else ()
             return content.metadata() or {}, {name: content.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file: {error}") from error
+        raise ValueError(
+            f"{file} is no safetensors file ({error}): for a checkpoint of torch, name the model too"
+        ) from error
 
 
 def _described(file: Path, header: dict[str, str]) -> nn.Module:
