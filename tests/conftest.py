@@ -1,4 +1,6 @@
-"""One thread a process: the suite runs in parallel, and results must not depend on how many cores there are."""
+"""The number of threads is OMP_NUM_THREADS, else 1: the suite runs in parallel, and a machine's cores are no setting."""
+
+import os
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 
 from easybn.data import load
 
-torch.set_num_threads(1)
+# commands that a test starts as processes of their own use as many
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 settings.register_profile("easybn", deadline=None, max_examples=40)
 settings.load_profile("easybn")
 
@@ -21,8 +24,6 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def trained() -> tuple[nn.Module, Tensor, Tensor]:
     """A small CNN after a few seconds on the bundled sample, and 200 of its test images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     source = load("sample")
     net = nn.Sequential(
@@ -43,6 +44,5 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
             optimiser.zero_grad()
             F.cross_entropy(net(x[rows]), y[rows]).backward()
             optimiser.step()
-    torch.set_num_threads(threads)
     rows = torch.arange(0, 1000, 5)
     return net.eval(), source.test.images[rows].float() / 255, source.test.labels[rows]
