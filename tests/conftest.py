@@ -1,6 +1,16 @@
-"""The number of threads is OMP_NUM_THREADS, else 1: the suite runs in parallel, and a machine's cores are no setting."""
+"""What all tests share: nothing of the caller's environment but what is asked for.
+
+``OMP_NUM_THREADS`` is the number of threads, 1 by default: the suite runs in parallel, and a machine's cores are no
+setting. ``EASYBN_DATA`` is where tests that ask for a real data set look first. ``EASYBN_SKIPS`` is set in CI: a
+pattern of the reasons for which a test may be skipped; a skip for another reason fails.
+"""
 
 import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +22,42 @@ from easybn.data import load
 
 # commands that a test starts as processes of their own use as many
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+CACHE = pytest.StashKey[str]()
 settings.register_profile("easybn", deadline=None, max_examples=40)
 settings.load_profile("easybn")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "EASYBN_TRACEBACK", "EASYBN_DATA"):
+        value = os.environ.pop(name, "")
+        if name == "EASYBN_DATA" and value:  # seen by those that ask for it, in the processes that share the work too
+            os.environ["EASYBN_TEST_DATA"] = str(Path(value).absolute())
+    config.stash[CACHE] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="easybn-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    return _no_other_skips(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report = yield
+    return _no_other_skips(report)
+
+
+def _no_other_skips(report: pytest.TestReport | pytest.CollectReport):
+    allowed = os.environ.get("EASYBN_SKIPS")
+    if allowed and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not re.search(allowed, reason):
+            report.outcome, report.longrepr = "failed", f"{report.nodeid} would not run here: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -55,8 +57,16 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
-        write_text(tmp_path / "a", "x")
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX")
+def test_a_folder_that_cannot_be_written():
+    with tempfile.TemporaryDirectory() as folder:  # whose parents anybody may enter, unlike those of tmp_path
+        Path(folder).chmod(0o555)
+        me = os.geteuid()
+        if me == 0:  # who may write everywhere
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                write_text(Path(folder) / "a", "x")
+        finally:
+            os.seteuid(me)
+            Path(folder).chmod(0o700)

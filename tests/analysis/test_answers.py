@@ -20,6 +20,7 @@ STEP = PGD(Linf(4 / 255))
 
 
 def test_the_answers_are_those_on_each_image_alone():
+    """In batches of 7: float32 logits, sums of 96 products, may differ by 96 units of rounding."""
     net = small_net().eval()
     own, copies = answers(net, SPLIT, STEP, batch_size=7)
     assert copies is not None
@@ -28,8 +29,8 @@ def test_the_answers_are_those_on_each_image_alone():
         x_easy = STEP(net, x, easy(label[None]))
         for found, image in ((own, x), (copies, x_easy)):
             probabilities = F.softmax(net(image), 1)[0].tolist()
-            assert abs(float(found.confidence[i]) - max(probabilities)) < 1e-6
-            assert abs(float(found.of_label[i]) - probabilities[label]) < 1e-6
+            assert abs(float(found.confidence[i]) - max(probabilities)) < 1e-5
+            assert abs(float(found.of_label[i]) - probabilities[label]) < 1e-5
             assert bool(found.correct[i]) == (probabilities.index(max(probabilities)) == label)
 
 

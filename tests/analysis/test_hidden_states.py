@@ -103,7 +103,8 @@ def test_several_perturbations_at_once_are_those_one_by_one():
     both = relative_distances(net, X, {"a": MOVED, "b": X + 0.01, "none": X}, layers)
     for name, values in distances(net, X, X + 0.01).items():
         assert torch.allclose(both[name]["b"], values, rtol=1e-9)
-        assert both[name]["none"].tolist() == [0.0] * 6
+        # a row may be computed in another order at another place of the batch
+        assert both[name]["none"].tolist() == pytest.approx([0.0] * 6, abs=1e-12)
 
 
 def test_an_output_without_a_row_an_image_is_refused():

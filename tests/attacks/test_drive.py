@@ -84,11 +84,12 @@ def run(net, attack, x, y, **options):
         return drive_of(model, net, attack, x, y, **options).run()
 
 
-def assert_same(a, b):
+def assert_same(a, b, rounding=0.0):
+    """Whole numbers alike; margins, distances and images within ``rounding``, by default bit for bit."""
     for name, column in a.columns.items():
-        torch.testing.assert_close(column, b.columns[name], rtol=0, atol=0, equal_nan=True)
-    assert torch.equal(a.nearest, b.nearest)
-    assert torch.equal(a.images, b.images)
+        torch.testing.assert_close(column, b.columns[name], rtol=0, atol=rounding, equal_nan=True)
+    torch.testing.assert_close(a.nearest, b.nearest, rtol=0, atol=rounding)
+    torch.testing.assert_close(a.images, b.images, rtol=0, atol=rounding)
 
 
 def test_a_point_falls_at_its_first_success_and_its_other_tries_are_spared():
@@ -169,7 +170,11 @@ def test_an_attack_that_leaves_its_ball_is_stopped():
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "t"])
 def test_neither_the_batch_nor_its_company_changes_a_verdict(loss):
-    """In float64. The images are the same too, unless which of several tries comes first depends on the company."""
+    """In float64. The images are the same too, unless which of several tries comes first depends on the company.
+
+    Kernels may add in another order for another batch: logits, sums of about 100 products below 1, then differ by some
+    100 units of rounding (2e-14), and ten steps carry that on.
+    """
     net, x = small_net().double(), small_images(9, dtype=torch.float64)
     y, attack = net(x).argmax(1), APGD(Linf(0.012), loss, iterations=10)
     expected = run(net, attack, x, y, batch_size=9, beside=0)
@@ -179,7 +184,7 @@ def test_neither_the_batch_nor_its_company_changes_a_verdict(loss):
         found = run(net, attack, x, y, batch_size=batch_size, beside=beside)
         assert torch.equal(found.fell(0.012), fell)
         if loss != "t" or beside == 0:
-            assert_same(found, expected)
+            assert_same(found, expected, rounding=1e-12)
 
 
 @pytest.mark.parametrize("beside", [0, 8])

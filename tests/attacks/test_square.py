@@ -172,6 +172,11 @@ def test_images_of_any_size_stay_in_the_ball_at_every_query(ball, shape):
 
 @pytest.mark.parametrize("ball", [Linf(0.03), L2(0.3)], ids=IDS)
 def test_verdicts_depend_on_neither_batch_nor_order(ball):
+    """In float64, where another order of sums moves a loss by 1e-14, and no two losses of a path are so near.
+
+    But for windows without any influence on the logits: whether one that changes nothing is taken is rounding's affair.
+    So images are compared by what the model makes of them.
+    """
     net, x = small_net().double(), small_images(12, dtype=torch.float64)
     y, ids = net(x).argmax(1), torch.arange(12) * 7
 
@@ -187,8 +192,8 @@ def test_verdicts_depend_on_neither_batch_nor_order(ball):
     for order, batch_size in ((torch.arange(12), 1), (torch.arange(11, -1, -1), 4), (torch.randperm(12), 7)):
         found = run(order, batch_size)
         back = order.argsort()
-        assert torch.equal(found.nearest[back], expected.nearest)
-        assert torch.equal(found.images[back][fell], expected.images[fell])
+        torch.testing.assert_close(found.nearest[back], expected.nearest, rtol=0, atol=1e-7)
+        torch.testing.assert_close(net(found.images[back][fell]), net(expected.images[fell]), rtol=0, atol=1e-6)
         assert torch.equal(found.columns["iteration"][back], expected.columns["iteration"])
 
 

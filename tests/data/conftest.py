@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-_NAMED = os.environ.get("EASYBN_DATA", "")
+_NAMED = os.environ.get("EASYBN_TEST_DATA", "")
 _ROOTS = [*([Path(_NAMED)] if _NAMED else []), Path(__file__).parents[3] / "shared" / "data"]
 
 

@@ -80,6 +80,7 @@ def problem() -> tuple[nn.Module, Tensor, Tensor]:
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_verdicts_do_not_depend_on_the_batch(problem, norm, random_start):
+    """In float64: what another order of sums changes, 1e-14 a pass, lies far below the margin of any point here."""
     model, x, y = problem
     options = {
         "norm": norm,
@@ -115,7 +116,8 @@ def test_random_start_belongs_to_the_point_whoever_else_is_attacked(problem):
     both = some.clean & others.clean & ~some.robust
     assert both.any()
     assert some.clean.sum() < others.clean.sum()
-    assert torch.equal(some.images[both], others.images[both])
+    # in batches of other sizes: the starts, drawn anew, would lie farther apart than the step of 1e-9 by eight decimals
+    torch.testing.assert_close(some.images[both], others.images[both], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

@@ -84,8 +84,9 @@ def test_a_part_of_the_points_gets_the_numbers_of_the_whole(problem):
     rows, quick = [11, 3, 7], {"eps": 0.3, "steps": 4, "random_start": True}
     whole, part = evaluate(*problem, **quick), evaluate(model, x[rows], y[rows], **quick, ids=rows)
     assert part.points.tolist() == rows
-    assert torch.equal(part.robust, whole.robust[rows])
     there = whole.record.where(np.isin(whole.record.point, rows))
+    assert (np.abs(there.margin[np.isfinite(there.margin)]) > 1e-3).all()  # no verdict hangs on the size of the batch
+    assert torch.equal(part.robust, whole.robust[rows])
     assert there.margin == pytest.approx(part.record.margin, abs=1e-5, nan_ok=True)
     others = evaluate(model, x[rows], y[rows], **quick, ids=torch.tensor([10**15, -4, 0]))
     assert others.points.tolist() == [10**15, -4, 0]

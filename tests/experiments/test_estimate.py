@@ -40,7 +40,7 @@ def test_it_times_the_very_training_and_writes_nothing(monkeypatch, tmp_path):
     assert (found.steps, found.batch_size, found.timed) == (50 * 4, 20, 3)
     # EBN: two forward passes in train mode a step, of clean and of easy images
     assert waited == [20] * 2 * (WARM_UP + 3)
-    assert 0.04 < found.step_seconds < 1
+    assert found.step_seconds > 0.04
     assert found.seconds > 198 * found.step_seconds
     assert found.validation_seconds > 0
     assert list(tmp_path.iterdir()) == []

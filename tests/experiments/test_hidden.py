@@ -49,12 +49,14 @@ def test_rows_are_means_over_the_images(run):
     x, y = what.source.test.batch(points_of(what.source, 30, 0))
     moved = PGD(Linf(8 / 255))(model, x, untargeted(y))
     distances = relative_distances(model, x, {"p": moved}, default_layers(model))
+    # in other batches: a distance of some percent of a state is known to some 1e-5 of itself in float32, and where a
+    # gradient is next to nothing a step's sign may turn
     for row in rows[5:10]:
         values = distances[row["layer"]]["p"].tolist()
         mean = sum(values) / 30
         error = 1.959964 * (sum((value - mean) ** 2 for value in values) / 29 / 30) ** 0.5
-        assert row["relative_distance"] == pytest.approx(mean, rel=1e-5)
-        assert (row["low"], row["high"]) == pytest.approx((mean - error, mean + error), rel=1e-5)
+        assert row["relative_distance"] == pytest.approx(mean, rel=1e-4)
+        assert (row["low"], row["high"]) == pytest.approx((mean - error, mean + error), rel=1e-4)
 
 
 def test_only_what_is_missing_is_measured(run, monkeypatch):

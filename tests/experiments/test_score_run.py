@@ -33,7 +33,11 @@ def test_rows_are_what_evaluate_says(run, display):
     clean, *attacked = run.scores
     x, y = source.test.batch(torch.arange(1000))
     with torch.no_grad():
-        assert clean["correct"] == int((model(x).argmax(1) == y).sum())
+        logits = model(x)
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    close = int((first - second < 1e-4).sum())  # their class may depend on the size of the batch
+    assert close < 10
+    assert abs(clean["correct"] - int((logits.argmax(1) == y).sum())) <= close
     assert (clean["attack"], clean["n"], clean["data"], clean["branch"]) == ("clean", 1000, "sample", "main")
     points = permutation(1000, 3, "test points")[:12].sort().values
     assert torch.equal(score_run.test_points(source, 12, 3), points)

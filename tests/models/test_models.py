@@ -13,9 +13,9 @@ def test_the_papers_networks_have_their_published_sizes(make, parameters):
 
 @pytest.mark.parametrize(("ours", "theirs"), [(resnet18, "resnet18"), (resnet50, "resnet50")])
 def test_equals_torchvisions_resnet_but_for_the_stem(ours, theirs):
-    """torchvision's network with our stem and our weights, stage by stage in the same order."""
+    """torchvision's network with our stem and our weights, stage by stage in the same order, in float64."""
     torch.manual_seed(0)
-    model = ours(num_classes=7).eval()
+    model = ours(num_classes=7).eval().double()
     peer = torchvision.models.get_model(theirs, num_classes=7).eval()
     peer.conv1, peer.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
     for module in model.modules():
@@ -30,9 +30,9 @@ def test_equals_torchvisions_resnet_but_for_the_stem(ours, theirs):
             name = name.replace(old, new)
         renamed[name] = value
     assert sorted(renamed) == sorted(names)
-    peer.load_state_dict(renamed)
-    x = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(model(x), peer(x), rtol=1e-4, atol=1e-4)
+    peer.double().load_state_dict(renamed)
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(model(x), peer(x), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -48,7 +48,7 @@ def test_a_users_module(tmp_path):
         load(tmp_path / "m.safetensors")
     other = user_model()
     assert load(tmp_path / "m.safetensors", other) is other
-    assert torch.equal(other(x), model.eval()(x))
+    torch.testing.assert_close(other(x), model.eval()(x))  # of another memory format: other kernels
     wrong = user_model(5)
     with pytest.raises(ValueError, match=r"m\.safetensors do not fit the model: 2 of another shape, such as 3\."):
         load(tmp_path / "m.safetensors", wrong)

@@ -163,7 +163,7 @@ def test_the_noise_is_uniform_and_named_by_the_sample():
     order = torch.tensor([1, 3, 0, 2, 4, 9, 7, 5, 6, 8])
     again = drain(recipe, net(recipe), x[order], y[order], Context(order))[1] - x[order][5:]
     torch.testing.assert_close(again, offsets[order[5:] - 5])
-    assert torch.equal(Linf(EPS).random(x, Noise.of(0, "adv", torch.arange(10)))[5:], offsets + x[5:])
+    torch.testing.assert_close(Linf(EPS).random(x, Noise.of(0, "adv", torch.arange(10)))[5:], offsets + x[5:])
 
 
 @BOTH

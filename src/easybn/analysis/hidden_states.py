@@ -25,7 +25,8 @@ def relative_distances(
 ) -> dict[str, dict[str, Tensor]]:
     """``||h(x') - h(x)|| / ||h(x)||`` for each image, layer and perturbation: Euclidean norms over all of a layer.
 
-    The model is in eval mode meanwhile, so that an image's hidden states do not depend on the others in the batch.
+    The model is in eval mode meanwhile, so that an image's hidden states depend on the others in the batch by rounding
+    alone.
 
     Args:
         model: from images in [0, 1] to logits; neither its modes nor its statistics change.

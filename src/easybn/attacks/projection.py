@@ -15,7 +15,8 @@ def linf(point: Tensor, normal: Tensor, excess: Tensor) -> Tensor:
     """The displacement of smallest largest entry that takes each point to its hyperplane within [0, 1]^d.
 
     Where the plane misses the box, the displacement to the corner nearest to it. Every row is a function of its own
-    row of the arguments alone, and scaling ``normal`` and ``excess`` together changes nothing.
+    row of the arguments alone (but for rounding: sums may be taken in another order for another number of rows), and
+    scaling ``normal`` and ``excess`` together changes nothing.
 
     Args:
         point: (N, d) in [0, 1], float32 or float64.
@@ -65,7 +66,8 @@ def _solve(stop: Tensor, most: Tensor, rate: Tensor, need: Tensor) -> Tensor:
         slope = torch.gt(stop, now[:, None], out=mask).mul_(rate).sum(1)
         left = need - torch.le(stop, now[:, None], out=mask).mul_(most).sum(1)
         new = (left / slope).where(slope > 0, most_t).clamp_(max=most_t)
-        rises = (left > 0) & (new > now)  # the same moving coordinates give the same t, to the bit
+        # the same moving coordinates give the same t, to the bit in a pass of the same shape: so it comes to an end
+        rises = (left > 0) & (new > now)
         if 4 * int(rises.sum()) <= len(rows):
             now, rows = new[rises], rows[rises]
             stop, most, rate, need = (each[rises] for each in (stop, most, rate, need))

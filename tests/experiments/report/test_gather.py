@@ -38,7 +38,11 @@ def test_verdicts_and_bins_are_those_of_the_model(summarised, predicted):
     confidence, labels = predicted
     right = confidence.argmax(1) == labels
     (row,) = [json.loads(line) for line in (summarised / "verdicts.jsonl").read_text().splitlines()]
-    assert np.array_equal(unpacked(row["right"], row["n"]), right.numpy())
+    first, second = confidence.topk(2, dim=1).values.unbind(1)
+    clear = (first - second > 1e-5).numpy()  # the others' class may depend on the size of the batch
+    assert clear.mean() > 0.99
+    assert row["n"] == len(labels)
+    assert np.array_equal(unpacked(row["right"], row["n"])[clear], right.numpy()[clear])
     summary = json.loads((summarised / "summary.json").read_text())
     assert summary["n"] == len(labels)
     sure = confidence.max(1).values
