@@ -61,7 +61,7 @@ def test_two_threads_with_two_models_do_not_disturb_each_other():
         barrier.wait()
         for _ in range(50):
             with route(models[k], ("main", "easy")[k]):
-                if not torch.allclose(models[k](x), expected[k], atol=1e-4):  # the branches are 0.3 apart
+                if not torch.allclose(models[k](x), expected[k], atol=1e-4):
                     wrong.append(k)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
@@ -70,7 +70,7 @@ def test_two_threads_with_two_models_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert (expected[0] - expected[1]).abs().min() > 1e-3
+    assert (expected[0] - expected[1]).abs().max() > 0.1
 
 
 class Checkpointed(nn.Module):
