@@ -14,7 +14,7 @@ from easybn.experiments.run import Run
 from easybn.experiments.sample_ids import SampleIds
 from easybn.experiments.stacked.table import caption, tables
 from easybn.experiments.table import blocks
-from easybn.train.metrics import read_rows
+from easybn.rows import read_rows
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())

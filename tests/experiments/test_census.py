@@ -21,8 +21,8 @@ from easybn.experiments.sample_ids import SampleIds
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN
+from easybn.rows import read_rows
 from easybn.train.loop import fit
-from easybn.train.metrics import read_rows
 from easybn.train.observer import Observer
 from easybn.train.training import Training
 

@@ -21,8 +21,8 @@ from easybn.experiments.score_run import test_points as points_of
 from easybn.perturb.ball import Linf
 from easybn.perturb.goal import untargeted
 from easybn.perturb.pgd import PGD
+from easybn.rows import read_rows
 from easybn.train.checkpoint import load
-from easybn.train.metrics import read_rows
 
 WANTED = Hidden(images=30, eps=(8 / 255,), batch_size=20)
 

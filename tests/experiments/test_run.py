@@ -151,11 +151,12 @@ def test_folders_that_are_no_runs(tmp_path):
 
 def test_rows_are_added_all_or_none(tmp_path):
     run = Run(tmp_path)
-    run.add_scores([{"a": 1}])
+    rows = [{"attack": "clean", "n": n, "correct": 1} for n in (1, 2, 3)]
+    run.add_scores(rows[:1])
     with pytest.raises(TypeError):
-        run.add_scores([{"a": 2}, {"a": object()}])
-    run.add_scores([{"a": 3}])
-    assert run.scores == [{"a": 1}, {"a": 3}]
+        run.add_scores([rows[1], {**rows[1], "notes": object()}])
+    run.add_scores(rows[2:])
+    assert run.scores == [rows[0], rows[2]]
 
 
 def test_the_lock_is_a_file_lock(tmp_path):

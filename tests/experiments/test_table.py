@@ -22,7 +22,7 @@ def made(tmp_path):
     def make(name, recipe, *rows):
         run = Run(tmp_path / name)
         run.folder.mkdir()
-        config = {"experiment": {"model": "resnet18", "recipe": {"class": recipe}}}
+        config = {"experiment": {"data": "sample", "model": "resnet18", "recipe": {"class": recipe}}}
         (run.folder / "config.json").write_text(json.dumps(config))
         run.add_scores(rows)
         return run

@@ -15,11 +15,12 @@ from easybn.norm.convert import convert, strip
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN, AdvProp, EBNShared, Recipe, Term, Vanilla
+from easybn.rows import read_rows
 from easybn.train.checkpoint import load
 from easybn.train.finite import Diverged
 from easybn.train.interrupt import Interrupted
 from easybn.train.loop import fit
-from easybn.train.metrics import MetricsFile, read_rows
+from easybn.train.metrics import MetricsFile
 from easybn.train.observer import Observer
 from easybn.train.schedule import Constant
 from easybn.train.training import Training

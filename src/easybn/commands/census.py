@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
     from ..experiments.census.settings import Census
     from ..experiments.census.subsets import subset_path
     from ..experiments.census.table import block
-    from ..train.metrics import read_rows
+    from ..rows import read_rows
     from ..train.progress import training_progress
 
     wanted = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps))

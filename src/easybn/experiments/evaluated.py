@@ -47,6 +47,6 @@ class Evaluated:
         return cls(
             run,
             lambda: branch_model(run, branch),
-            lambda: data.load(config["data"], folder=config["data_folder"]),
+            lambda: data.load(config["data"], folder=config.get("data_folder")),
             branch or "main",
         )

@@ -4,14 +4,24 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from ..recipes.recipe import Recipe
 from ..recipes.vanilla import Vanilla
+from ..rows import TEXT, TEXTS, Field, check, needed, optional, read_json
 from ..train.training import Training
 from .sample_ids import SampleIds
 
 VERSION = 1
+_FIELDS = {
+    "data": needed(TEXT),
+    "model": needed(TEXT),
+    "recipe": Field("an object with its class", lambda value: isinstance(value, dict) and "class" in value, True),
+    "training": Field("an object", lambda value: isinstance(value, dict)),
+    "norms": TEXTS,
+    "data_folder": optional(TEXT),
+}
 _NOT_IN_DIGEST = {"data_folder", "leave_out"}  # where something lies does not change what comes out
 
 
@@ -77,6 +87,22 @@ def describe(value: Any) -> Any:
     if isinstance(value, Fraction):
         return float(value)
     return value
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The experiment that a run's config.json describes, see :func:`describe`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or describes no experiment.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
+    found = read_json(path, {}).get("experiment")
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it does not describe an experiment")
+    check(found, _FIELDS, str(path))
+    return found
 
 
 def _numbers_alike(value: Any) -> Any:

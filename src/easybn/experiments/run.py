@@ -12,11 +12,12 @@ from filelock import FileLock, Timeout
 
 from ..files import write_text
 from ..models import weights
+from ..rows import METRICS, SCORES, read_json, read_rows
 from ..train.loop import fit
-from ..train.metrics import MetricsFile, read_rows
+from ..train.metrics import MetricsFile
 from ..train.observer import Observer
 from .environment import environment
-from .experiment import Experiment, describe, differences
+from .experiment import Experiment, describe, differences, read_description
 from .model_card import card
 from .prepare import prepare
 
@@ -54,27 +55,20 @@ class Run:
         Raises:
             FileNotFoundError, ValueError: the folder is no run.
         """
-        path = self.folder / "config.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{self.folder} is no run: it has no config.json")
-        try:
-            return json.loads(path.read_text())["experiment"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        return read_description(self.folder / "config.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        return read_rows(self.folder / "metrics.jsonl")
+        return read_rows(self.folder / "metrics.jsonl", METRICS)
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
         """Where it was trained, see :func:`easybn.experiments.environment.environment`; one entry a start."""
-        path = self.folder / "environment.json"
-        return json.loads(path.read_text()) if path.exists() else []
+        return read_json(self.folder / "environment.json", [])
 
     @property
     def scores(self) -> list[dict[str, Any]]:
-        return read_rows(self.folder / "scores.jsonl")
+        return read_rows(self.folder / "scores.jsonl", SCORES)
 
     def add_scores(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, all of them or none."""

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
+from ..rows import METRICS, needed, read_rows
 from .observer import Moment, Observer
+
+WITH_STEP = {**METRICS, "step": needed(METRICS["step"])}
 
 
 class MetricsFile(Observer):
@@ -21,7 +24,7 @@ class MetricsFile(Observer):
         self._mark = (0, 0.0)
 
     def start(self, moment: Moment) -> None:
-        kept = [row for row in read_rows(self._path) if row["step"] <= moment.step]
+        kept = [row for row in read_rows(self._path, WITH_STEP) if row["step"] <= moment.step]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._mark = (moment.step, time.monotonic())
 
@@ -33,14 +36,3 @@ class MetricsFile(Observer):
         row = {**row, "images_per_second": round(speed, 1), "seconds": round(moment.seconds, 1)}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; none if there is no file, without a last line that a kill cut off."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
-    return rows

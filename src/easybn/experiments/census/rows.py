@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...analysis.overlap import overlap
 from ...files import write_text
-from ...train.metrics import read_rows
+from ...rows import read_rows
 from .answers import CensusAnswers
 
 

@@ -13,6 +13,7 @@ from ...data import Source
 from ...files import write_text
 from ...perturb.ball import Linf
 from ...perturb.pgd import PGD
+from ...rows import read_json
 from ...train.loop import fit
 from ...train.observer import Moment
 from ...train.prepare import usable
@@ -82,7 +83,7 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     path = folder / "census.json"
     about = describe(replace(experiment, training=replace(experiment.training, seed=0)))
     if path.exists():
-        if different := differences(about, json.loads(path.read_text())):
+        if different := differences(about, read_json(path, {})):
             raise ValueError(f"{folder} holds another census ({'; '.join(different)}): give another --out")
     else:
         write_text(path, json.dumps(about, indent=2) + "\n")

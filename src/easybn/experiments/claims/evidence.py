@@ -5,8 +5,8 @@ from statistics import mean
 
 from ...evaluation.over_seeds import paired_t
 from ...evaluation.paper_numbers import Column
+from ...rows import Row
 from ..over_seeds.comparison import compare, pairs
-from ..over_seeds.json_rows import Row
 from ..over_seeds.labels import radius
 from ..over_seeds.recipes import RecipeRuns, Setting
 from ..over_seeds.rows import StackedRows

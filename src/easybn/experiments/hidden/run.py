@@ -16,7 +16,7 @@ from ...keyed_random import Noise
 from ...modes import evaluating
 from ...perturb.goal import easy, untargeted
 from ...perturb.pgd import PGD
-from ...train.metrics import read_rows
+from ...rows import HIDDEN, read_rows
 from ...train.prepare import usable
 from ..evaluated import Evaluated
 from ..score_run import test_points
@@ -52,7 +52,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
     what.claim()
     path = what.run.folder / NAME
     with what.run.locked():
-        known = read_rows(path)
+        known = read_rows(path, HIDDEN)
         todo = [each for each in requests if not any(_is_of(row, each) for row in known)]
         if todo:
             found = _found(what, model, layers, wanted, todo, told)
@@ -61,7 +61,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
 
 def rows_of(what: Evaluated, wanted: Hidden) -> list[dict[str, Any]]:
     """The rows that are ``wanted``, in order."""
-    rows = read_rows(what.run.folder / NAME)
+    rows = read_rows(what.run.folder / NAME, HIDDEN)
     return [row for each in wanted.requests(what) for row in rows if _is_of(row, each)]
 
 

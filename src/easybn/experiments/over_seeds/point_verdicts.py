@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ...attacks.suite import ATTACKS, PRESETS
 from ...evaluation.paper_numbers import Column
+from ...rows import Row
 from .bits import packed, points_digest, unpacked
 from .columns import is_of
-from .json_rows import Row
 from .rows import RunRows
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...evaluation.over_seeds import OverSeeds, over_seeds
 from ...evaluation.paper_numbers import Column
+from ...rows import Row
 from .columns import is_of
-from .json_rows import Row
 from .labels import NOT_TOLD, flat, labels, radii
 from .rows import RunRows
 

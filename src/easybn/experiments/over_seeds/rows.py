@@ -5,18 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .json_rows import Row, json_file, json_lines
+from ...rows import BRANCHES, HIDDEN, METRICS, SCORES, VERDICTS, Row, read_json, read_rows
+from ...rows import STACKED as STACKED_FIELDS
+from ..experiment import read_description
 
 DEEP = 3  # folders below the one asked for: FOLDER/STUDY/RUN and what lies one deeper
 RUN, STACKED = "config.json", "stacked.json"
 
-LINES = {  # files of a run, and the keys that each of their rows has
-    "metrics": ("epoch",),
-    "scores": ("attack", "n", "correct"),
-    "hidden": ("perturbation", "layer", "depth", "relative_distance"),
-    "branches": ("layer", "depth", "branch_a", "branch_b", "measure", "value"),
-    "verdicts": ("attack", "n", "points", "right"),
-}
+LINES = {"metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,23 +117,18 @@ def _deployed_blocks(row: Row) -> bool:
 
 
 def _run(folder: Path, name: str) -> RunRows:
-    described = json_file(folder / RUN, {})
-    experiment = described.get("experiment") if isinstance(described, dict) else None
-    if not isinstance(experiment, dict) or not {"recipe", "data", "model"} <= set(experiment):
-        raise ValueError(f"{folder / RUN} does not describe an experiment")
-    if not isinstance(experiment["recipe"], dict) or "class" not in experiment["recipe"]:
-        raise ValueError(f"{folder / RUN} names no recipe")
-    summary = json_file(folder / "summary.json", {})
-    evaluated = json_file(folder / "evaluated.json", [])
+    experiment = read_description(folder / RUN)
+    summary = read_json(folder / "summary.json", {})
+    evaluated = read_json(folder / "evaluated.json", [])
     findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
-    lines = {name: json_lines(folder / f"{name}.jsonl", needed) for name, needed in LINES.items()}
+    lines = {name: read_rows(folder / f"{name}.jsonl", fields) for name, fields in LINES.items()}
     scores = lines.pop("scores")
     lines["hidden"] = [row for row in lines["hidden"] if _deployed_blocks(row)]
     return RunRows(
         name=name,
         folder=folder,
         experiment=experiment,
-        sittings=json_file(folder / "environment.json", []),
+        sittings=read_json(folder / "environment.json", []),
         scores=[row for row in scores if row.get("branch", "main") == "main"],
         findings=findings or summary.get("findings", []),
         summary=summary,
@@ -146,5 +137,4 @@ def _run(folder: Path, name: str) -> RunRows:
 
 
 def _stacked(folder: Path, name: str) -> StackedRows:
-    needed = ("data", "classes", "seed", "copy", "eps", "steps", "half", "how", "n", "accuracy")
-    return StackedRows(name, folder, json_lines(folder / "rows.jsonl", needed))
+    return StackedRows(name, folder, read_rows(folder / "rows.jsonl", STACKED_FIELDS))

@@ -57,7 +57,7 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
             known = json.loads(summary.read_text())
             if known.get("findings") == findings and known.get("stored") == len(rows):
                 return False
-        source = data.load(run.config["data"], folder=run.config["data_folder"])
+        source = data.load(run.config["data"], folder=run.config.get("data_folder"))
         model = models.load(run.folder).eval()
         guess, sure = predictions(model, source, told)
         right = guess == source.test.labels

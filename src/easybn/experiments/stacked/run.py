@@ -13,7 +13,7 @@ from torch import nn
 from ... import data, models
 from ...files import write_text
 from ...recipes.vanilla import Vanilla
-from ...train.metrics import read_rows
+from ...rows import STACKED, read_json, read_rows
 from ...train.prepare import usable
 from ...train.progress import ProgressBar
 from ...train.training import Training
@@ -53,7 +53,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
     wanted = [(seed, condition) for seed in range(settings.seeds) for condition in settings.conditions]
     with Run(folder).locked():
         claim(folder, settings.fixed((source.classes[classes[0]], source.classes[classes[1]])))
-        rows = read_rows(path)
+        rows = read_rows(path, STACKED)
         known = {_key(row) for row in rows}
         todo = [(seed, condition) for seed, condition in wanted if (seed, condition) not in known]
         if todo:
@@ -77,7 +77,7 @@ def claim(folder: Path, fixed: dict[str, Any]) -> None:
     """Make the folder one of these settings; ValueError if it holds rows of others."""
     path = folder / "stacked.json"
     if (folder / "rows.jsonl").exists():
-        if different := differences(fixed, json.loads(path.read_text())):
+        if different := differences(fixed, read_json(path, {})):
             raise ValueError(f"{folder} holds other rows ({'; '.join(different)}): give another --out")
     else:
         write_text(path, json.dumps(fixed, indent=2) + "\n")

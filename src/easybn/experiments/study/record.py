@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...files import write_text
+from ...rows import read_json
 from ..run import BusyError
 from .plan import Wanted
 
@@ -44,7 +45,7 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
     """An entry for each evaluation done: digest, what was asked, seconds, and the findings of the diagnosis."""
     path = folder / EVALUATED
     # without its rows an evaluation has to be made again
-    return json.loads(path.read_text()) if path.exists() and (folder / "scores.jsonl").exists() else []
+    return read_json(path, []) if (folder / "scores.jsonl").exists() else []
 
 
 def missing(folder: Path, wanted: tuple[Wanted, ...]) -> list[Wanted]:

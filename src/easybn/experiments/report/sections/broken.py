@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ...over_seeds.json_rows import Row
+from ....rows import Row
 from ...over_seeds.labels import radius
 from ...over_seeds.layout import Cell, Line, Table
 from ...over_seeds.recipes import RecipeRuns, Setting

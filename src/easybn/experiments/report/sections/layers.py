@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ....evaluation.over_seeds import over_seeds
+from ....rows import Row
 from ...claims.evidence import called, kind_of
-from ...over_seeds.json_rows import Row
 from ..line_chart import Chart, Point, Series
 from ..page import Block, Figure, Key, Material, Section, legend
 from .training_curves import DASHES

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 
 from ....evaluation.over_seeds import over_seeds
-from ...over_seeds.json_rows import Row
+from ....rows import Row
 from ...over_seeds.layout import Cell, Line, Table
 from ...over_seeds.rows import StackedRows
 from ...stacked.settings import Condition

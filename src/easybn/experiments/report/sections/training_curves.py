@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ...over_seeds.json_rows import Row
+from ....rows import Row
 from ...over_seeds.recipes import RecipeRuns, Setting
 from ..line_chart import Chart, Point, Series, finite
 from ..page import Block, Figure, Material, Section

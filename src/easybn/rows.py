@@ -1,0 +1,182 @@
+"""JSON files that a folder of results holds, each value checked when it is read.
+
+A row is an object on a line of its own (JSON lines). Tables, reports and studies compute with rows that anybody may
+have edited, cut or made by another program: what they rely on is checked here, once, and the message names file and
+line.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the value of a key has to be.
+
+    Args:
+        what: the condition in words, for the message.
+        holds: whether a value meets it.
+        needed: every row has the key.
+    """
+
+    what: str
+    holds: Callable[[Any], bool]
+    needed: bool = False
+
+
+def is_count(value: Any, low: int = 0) -> bool:
+    """Whether ``value`` is a whole number from ``low`` on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_measures(value: Any) -> bool:
+    """Loss, accuracy and the like by the name of a branch or a term; a diverged loss may be NaN."""
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and all(isinstance(v, (int, float)) for v in each.values()) for each in value.values()
+    )
+
+
+def optional(field: Field) -> Field:
+    """The same, or null."""
+    return Field(f"{field.what} or null", lambda value: value is None or field.holds(value), field.needed)
+
+
+def needed(field: Field) -> Field:
+    """The same, in every row."""
+    return Field(field.what, field.holds, needed=True)
+
+
+TEXT = Field("a text", _is_text)
+COUNT = Field("a whole number from 0 on", is_count)
+POSITIVE = Field("a whole number from 1 on", lambda value: is_count(value, 1))
+NUMBER = Field("a finite number", is_number)
+RADIUS = Field("a positive number", lambda value: is_number(value) and value > 0)
+TEXTS = Field("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
+COUNTS = Field("whole numbers by name", lambda value: isinstance(value, dict) and all(map(is_count, value.values())))
+MEASURES = Field("numbers by branch", _are_measures)
+
+METRICS: Mapping[str, Field] = {
+    "epoch": needed(POSITIVE), "step": COUNT, "lr": NUMBER, "train": MEASURES, "val": MEASURES,
+    "images_per_second": NUMBER, "seconds": NUMBER,
+}  # fmt: skip
+"""Of metrics.jsonl, a row per epoch."""
+
+SCORES: Mapping[str, Field] = {
+    "attack": needed(TEXT), "n": needed(POSITIVE), "correct": needed(COUNT), "accuracy": NUMBER, "data": TEXT,
+    "branch": TEXT, "protocol": optional(TEXT), "norm": optional(TEXT), "eps": optional(RADIUS), "steps": COUNT,
+    "step_size": optional(NUMBER), "batch_size": optional(POSITIVE), "test_images": POSITIVE,
+    "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
+    "right": TEXT, "points": TEXT,
+}  # fmt: skip
+"""Of scores.jsonl, a row per attack and radius (:class:`easybn.evaluation.Score`)."""
+
+HIDDEN: Mapping[str, Field] = {
+    "perturbation": needed(TEXT), "layer": needed(TEXT), "depth": needed(COUNT), "relative_distance": needed(NUMBER),
+    "eps": optional(NUMBER), "n": POSITIVE, "low": NUMBER, "high": NUMBER, "branch": TEXT,
+}  # fmt: skip
+"""Of hidden.jsonl, a row per layer and perturbation."""
+
+BRANCHES: Mapping[str, Field] = {
+    "layer": needed(TEXT), "depth": needed(COUNT), "branch_a": needed(TEXT), "branch_b": needed(TEXT),
+    "measure": needed(TEXT), "value": needed(NUMBER),
+}  # fmt: skip
+"""Of branches.jsonl, a row per layer and pair of branches."""
+
+VERDICTS: Mapping[str, Field] = {
+    "attack": needed(TEXT), "n": needed(POSITIVE), "points": needed(TEXT), "right": needed(TEXT),
+    "eps": optional(RADIUS), "norm": optional(TEXT), "protocol": optional(TEXT),
+}  # fmt: skip
+"""Of verdicts.jsonl, a row per attack and radius, with a bit per point."""
+
+STACKED: Mapping[str, Field] = {
+    "data": needed(TEXT), "classes": needed(TEXTS), "seed": needed(COUNT), "copy": needed(TEXT),
+    "eps": optional(needed(NUMBER)), "steps": optional(needed(COUNT)), "half": optional(needed(TEXT)),
+    "how": optional(needed(TEXT)), "n": needed(POSITIVE), "accuracy": needed(NUMBER),
+}  # fmt: skip
+"""Of rows.jsonl of ``easybn stacked``."""
+
+
+def read_rows(path: Path, fields: Mapping[str, Field] | None = None) -> list[Row]:
+    """The rows of a file of JSON lines; none if there is no file, without a last line that a kill cut off.
+
+    Args:
+        fields: what is checked of each row; other keys may hold anything.
+
+    Raises:
+        ValueError: a line that is no object, lacks a needed key or holds a value of the wrong kind; the message names
+            file and line.
+    """
+    if not path.exists():
+        return []
+    lines = _text(path).splitlines(keepends=True)
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n") and line.strip()]
+    return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
+
+
+def read_json(path: Path, otherwise: Any) -> Any:
+    """What a JSON file holds; ``otherwise`` if there is none.
+
+    Raises:
+        ValueError: it is damaged, or holds another type than ``otherwise`` is of; the message names the file.
+    """
+    if not path.exists():
+        return otherwise
+    found = _parsed(_text(path), str(path))
+    if not isinstance(found, type(otherwise)):
+        kind = "a list" if isinstance(otherwise, list) else "an object"
+        raise ValueError(f"{path} is damaged: it does not hold {kind}")
+    return found
+
+
+def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
+    """ValueError, naming ``where`` and the key, unless ``row`` has what ``fields`` say."""
+    for name, field in fields.items():
+        if name not in row:
+            if field.needed:
+                raise ValueError(f"{where} is damaged: no {name}")
+        elif not field.holds(row[name]):
+            raise ValueError(f"{where} is damaged: {name} must be {field.what}, got {_short(row[name])}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: no UTF-8 text (byte {error.start})") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged: {error}") from error
+
+
+def _row(line: str, fields: Mapping[str, Field], where: str) -> Row:
+    row = _parsed(line, where)
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is damaged: no row")
+    check(row, fields, where)
+    if "correct" in fields and row["correct"] > row["n"]:
+        raise ValueError(f"{where} is damaged: {row['correct']} correct of {row['n']}")
+    return row
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
