@@ -1,30 +1,66 @@
-"""Files and folders that survive a kill: made beside their place, flushed to the disk, renamed into it."""
+"""Files and folders that survive a kill: made beside their place, flushed to the disk, renamed into it.
 
+While a file is made it is called ``.NAME.<32 hexadecimal digits>.easybn-part`` and its process holds a lock on it. What
+a killed process leaves under such a name is removed by the next one that writes ``NAME``, or starts work in that folder
+(:func:`sweep`); a part whose lock is held, and everything under any other name, is left alone.
+"""
+
+import errno
 import os
+import re
 import shutil
-import time
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-_ABANDONED = 2 * 24 * 3600  # seconds after which a part is taken for the remains of a killed process
+try:
+    import fcntl
+except ImportError:  # no POSIX: parts are not locked, and what a kill leaves stays
+    fcntl = None  # type: ignore[assignment]
+
+_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.easybn-part", re.DOTALL)
+_WHAT_TO_DO = {
+    errno.ENOSPC: "the disk is full: make room and run the same command again; what was written before is whole",
+    errno.EDQUOT: "the quota is used up: make room and run the same command again; what was written before is whole",
+    errno.EROFS: "the file system is read-only: give a folder that can be written",
+    errno.EACCES: "it may not be written: give another folder, or change its permissions",
+    errno.EPERM: "it may not be written: give another folder, or change its permissions",
+}
+
+
+class Removed(OSError):
+    """The folder that a process works in was removed, or is another one's now."""
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """A binary file to write; when the block ends well it takes the place of ``path``, else nothing changes."""
+    """A binary file to write; when the block ends well it takes the place of ``path``, else nothing changes.
+
+    Raises:
+        OSError: it cannot be written; of a full disk and a folder without permission the message says what to do.
+        Removed: see :func:`guarding`.
+    """
     path = Path(path)
-    part = _part_of(path)
-    try:
-        with part.open("xb") as file:
+    with explained(path):
+        check_guards(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, lambda name: name == path.name)
+        part, file = _new_part(path)
+        try:
             yield file
             sync(file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+            if fcntl is None:  # no open file can be renamed there
+                file.close()
+            check_guards(path)
+            part.replace(path)
+        finally:
+            with suppress(OSError):  # what could not be written was told by then
+                file.close()
+            part.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -40,33 +76,123 @@ def new_folder(target: Path) -> Iterator[Path]:
     The files in it are to be closed and on the disk (:func:`sync`) by then. If another process was
     first, its folder stays and this one is dropped.
     """
-    part = _part_of(target)
-    part.mkdir()
-    try:
-        yield part
-        _sync_folder(part)
-        try:
-            part.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-        _sync_folder(target.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with explained(target):
+        check_guards(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, lambda name: name == target.name)
+        part = _part_of(target)
+        part.mkdir()
+        with _held(part):
+            try:
+                yield part
+                _sync_folder(part)
+                check_guards(target)
+                try:
+                    part.rename(target)
+                except OSError:
+                    if not target.is_dir():
+                        raise
+                _sync_folder(target.parent)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
 
-def discard(folder: Path) -> None:
-    """Remove a folder so that no other process ever sees half of it."""
-    part = _part_of(folder)
+def discard(folder: Path, names: Collection[str]) -> None:
+    """Remove a folder that holds nothing but files of such ``names``, so that no other process ever sees half of it.
+
+    Raises:
+        FileExistsError: it is a link, or holds anything else; nothing is removed.
+    """
     with suppress(FileNotFoundError):  # another process was first
+        if folder.is_symlink() or any(each.name not in names or each.is_dir() for each in folder.iterdir()):
+            what = "it is damaged, and holds other things than easybn's: move it away"
+            raise FileExistsError(errno.EEXIST, what, str(folder))
+        part = _part_of(folder)
         folder.rename(part)
-    shutil.rmtree(part, ignore_errors=True)
+        with _held(part):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def sweep(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Remove the parts that killed processes have left in ``folder``.
+
+    Args:
+        ours: whether a part of a file or folder of this name may be removed.
+    """
+    if fcntl is None:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if (part := _PART.fullmatch(entry.name)) and ours(part["name"])]
+    except OSError:
+        return
+    for name in names:
+        with suppress(OSError):  # alive, or another process is removing it
+            _remove_dead(folder / name)
+
+
+@contextmanager
+def guarding(folder: Path, anchor: Path) -> Iterator[None]:
+    """Inside the block nothing is written into ``folder`` by this module once ``anchor`` is not the same file any more.
+
+    So a process does not write into a folder that was removed, or made anew for something else, while it was at work.
+
+    Args:
+        folder: what is guarded.
+        anchor: a file in it that stays as long as the folder is the same one: its lock, or its first file.
+    """
+    handle = os.open(anchor, os.O_RDONLY)  # while it is open, no other file gets its number
+    guard = (folder.absolute(), anchor.absolute(), _identity(os.fstat(handle)))
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+        os.close(handle)
+
+
+def check_guards(path: Path) -> None:
+    """Raise :class:`Removed` if ``path`` lies in a folder that is guarded and not what it was."""
+    for folder, anchor, identity in _guards:
+        if not path.absolute().is_relative_to(folder):
+            continue
+        try:
+            same = _identity(anchor.stat()) == identity
+        except OSError:
+            same = False
+        if not same:
+            raise Removed(
+                f"{folder} was removed, or is another process's now, while this one was at work in it: nothing more is "
+                "written there; run the same command again, or give another folder"
+            )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission inside the block is an OSError that names ``path`` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = _WHAT_TO_DO.get(error.errno or 0)
+        if what is None or error.strerror in _WHAT_TO_DO.values():
+            raise
+        about, parent = (str(Path(each).absolute()) for each in (error.filename or path, path.parent))
+        if not (about.startswith(parent) or parent.startswith(about)):  # of a file that was to be read
+            raise
+        raise OSError(error.errno, what, str(path)) from error
 
 
 def sync(file: IO[bytes]) -> None:
     """Have what was written to ``file`` on the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+_guards: list[tuple[Path, Path, tuple[int, int]]] = []
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _sync_folder(folder: Path) -> None:
@@ -79,10 +205,57 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _part_of(target: Path) -> Path:
-    """A new name beside ``target``; what killed processes left for days under such names is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for old in target.parent.glob(".*.part"):
-        with suppress(OSError):  # another process may be removing it too
-            if time.time() - old.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    """A new name beside ``target``."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.easybn-part")
+
+
+def _new_part(target: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside ``target``, locked."""
+    while True:
+        part = _part_of(target)
+        file = part.open("xb")
+        # another process may have taken it for abandoned before it was locked
+        if _lock(file.fileno()) and part.exists():
+            return part, file
+        file.close()
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """The lock on a folder."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds the lock; it is ours then, where the file system has locks."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # the file system has none, and nobody sweeps there
+            pass
+    return True
+
+
+def _remove_dead(part: Path) -> None:
+    handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(handle)
+        folder = stat.S_ISDIR(status.st_mode)
+        if not folder and not stat.S_ISREG(status.st_mode):
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _identity(part.lstat()) == _identity(status):
+            shutil.rmtree(part) if folder else part.unlink()
+    finally:
+        os.close(handle)

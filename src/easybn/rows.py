@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .sealed import Damaged, parsed, read_sealed, unseal
+
 Row = dict[str, Any]
 
 
@@ -111,32 +113,36 @@ STACKED: Mapping[str, Field] = {
 """Of rows.jsonl of ``easybn stacked``."""
 
 
-def read_rows(path: Path, fields: Mapping[str, Field] | None = None) -> list[Row]:
-    """The rows of a file of JSON lines; none if there is no file, without a last line that a kill cut off.
+def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: bool = False) -> list[Row]:
+    """The rows of a file of JSON lines, without their checksums; none if there is no file.
 
     Args:
         fields: what is checked of each row; other keys may hold anything.
+        cut: whether a last line that a kill cut off is left out, rather than an error.
 
     Raises:
-        ValueError: a line that is no object, lacks a needed key or holds a value of the wrong kind; the message names
-            file and line.
+        ValueError: a line that is cut off, is no object, has another checksum, lacks a needed key or holds a value of
+            the wrong kind; the message names file and line.
     """
-    if not path.exists():
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = _text(path).splitlines(keepends=True)
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n") and line.strip()]
+    if last and not cut:
+        raise Damaged(f"{path}, line {len(lines) + 1} is damaged: it is cut off; restore the file, or delete that line")
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
 
 
 def read_json(path: Path, otherwise: Any) -> Any:
-    """What a JSON file holds; ``otherwise`` if there is none.
+    """What a JSON file holds, an object or a list of them, without their checksums; ``otherwise`` if there is none.
 
     Raises:
         ValueError: it is damaged, or holds another type than ``otherwise`` is of; the message names the file.
     """
     if not path.exists():
         return otherwise
-    found = _parsed(_text(path), str(path))
+    found = read_sealed(path)
     if not isinstance(found, type(otherwise)):
         kind = "a list" if isinstance(otherwise, list) else "an object"
         raise ValueError(f"{path} is damaged: it does not hold {kind}")
@@ -153,24 +159,8 @@ def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
             raise ValueError(f"{where} is damaged: {name} must be {field.what}, got {_short(row[name])}")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: no UTF-8 text (byte {error.start})") from error
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is damaged: {error}") from error
-
-
-def _row(line: str, fields: Mapping[str, Field], where: str) -> Row:
-    row = _parsed(line, where)
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is damaged: no row")
+def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
+    row = unseal(parsed(line, where), where)
     check(row, fields, where)
     if "correct" in fields and row["correct"] > row["n"]:
         raise ValueError(f"{where} is damaged: {row['correct']} correct of {row['n']}")

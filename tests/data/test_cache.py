@@ -1,5 +1,6 @@
 """The cache of decoded images: opened at once, written whole or not at all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from easybn.data import DataError, Source
+from easybn.data import cache as cache_module
 from easybn.data.cache import cached, origin_of
 from easybn.data.decoded import Part, Undecoded
 
@@ -180,17 +182,76 @@ toy.open_toy(lambda: toy.Undecoded(whole.name, whole.classes, whole.shape, whole
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_what_a_killed_process_left_is_never_taken_for_whole(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_process_left_is_never_taken_for_whole(cache_home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent)], check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = entries(cache_home)
     assert left.name.startswith(".")
-    assert same(open_toy())
-    assert len(entries(cache_home)) == 2  # it may belong to a living process
-    later = time.time() + 3 * 24 * 3600
-    monkeypatch.setattr("time.time", lambda: later)
     open_toy(origin="1" * 64)
+    assert left in entries(cache_home)  # of another data set
+    assert same(open_toy())
     assert left not in entries(cache_home)
+
+
+def test_every_flipped_bit_of_the_cache_is_seen(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    open_toy()
+    (folder,) = entries(cache_home)
+    draw = np.random.default_rng(1)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for place in draw.choice(8 * len(whole), 40, replace=False):
+            flipped = bytearray(whole)
+            flipped[place // 8] ^= 1 << (place % 8)
+            path.write_bytes(flipped)
+            assert same(open_toy())
+            assert path.read_bytes() == whole, (path.name, place)
+
+
+def test_a_large_cache_is_tested_when_it_has_changed_or_once_a_week(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_SMALL", 0)
+    open_toy()
+    (folder,) = entries(cache_home)
+    images = folder / "train_images.npy"
+    now, whole = images.stat(), images.read_bytes()
+    with images.open("r+b") as file:
+        file.seek(len(whole) - 1)
+        file.write(bytes([whole[-1] ^ 1]))
+    os.utime(images, ns=(now.st_atime_ns, now.st_mtime_ns))  # as rot does: nothing tells of it
+    assert not same(open_toy(never))
+    later = time.time() + 8 * 24 * 3600
+    monkeypatch.setattr("time.time", lambda: later)
+    assert same(open_toy())
+    images.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert same(open_toy())
+    assert same(open_toy(never))
+
+
+def test_nothing_of_a_users_is_removed_with_a_damaged_cache(cache_home: Path) -> None:
+    open_toy()
+    (folder,) = entries(cache_home)
+    (folder / "mine.txt").write_text("x")
+    (folder / "source.json").write_text("{")
+    with pytest.warns(UserWarning, match="holds other things than easybn's: move it away"):
+        assert same(open_toy())
+    assert (folder / "mine.txt").exists()
+    (folder / "mine.txt").unlink()
+    elsewhere = folder.rename(cache_home / "elsewhere")
+    folder.symlink_to(elsewhere)
+    with pytest.warns(UserWarning, match="move it away"):
+        assert same(open_toy())
+    assert len(list(elsewhere.iterdir())) == 5
+
+
+def test_a_cache_of_an_earlier_version_is_decoded_again(cache_home: Path) -> None:
+    open_toy()
+    (folder,) = entries(cache_home)
+    about = json.loads((folder / "source.json").read_text())
+    (folder / "source.json").write_text(json.dumps({k: v for k, v in about.items() if k[:8] != "checksum"}))
+    assert same(open_toy())
+    assert same(open_toy(never))
 
 
 def test_a_folder_that_cannot_be_written_costs_the_cache_and_not_the_run(cache_home: Path) -> None:

@@ -1,12 +1,11 @@
 """As many points as fit into a time: how many is fixed after a pilot, before anything is known of the others."""
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..files import write_text
+from ..sealed import read_sealed, write_json
 from .store import Store
 
 PILOT = 32
@@ -43,12 +42,12 @@ class Budget:
         """
         note, began = store.folder / "budget.json", time.monotonic()
         if note.exists():
-            pilot = float(json.loads(note.read_text())["pilot_seconds"])
+            pilot = float(read_sealed(note)["pilot_seconds"])
             began -= pilot
         else:
             work(1, None)
             pilot = time.monotonic() - began
-            write_text(note, json.dumps({"pilot_seconds": pilot}) + "\n")
+            write_json(note, {"pilot_seconds": pilot}, indent=None)
         work(self.chunks(pilot, store.manifest.chunks), began + self.seconds)
 
     def chunks(self, pilot: float, most: int) -> int:

@@ -1,6 +1,6 @@
 """A run is a folder: what was asked, where it was made, how it went, and the model that came out."""
 
-import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ..files import write_text
+from ..files import explained, guarding, sweep, write_text
 from ..models import weights
 from ..rows import METRICS, SCORES, read_json, read_rows
+from ..sealed import Damaged, write_json, write_rows
+from ..train import checkpoint
 from ..train.loop import fit
 from ..train.metrics import MetricsFile
 from ..train.observer import Observer
@@ -30,11 +32,14 @@ class Run:
     config.json            the experiment, all defaults filled in, and its digest
     environment.json       versions, commit, machine and threads of each sitting
     metrics.jsonl          a row an epoch
-    checkpoint.pt          all branches, optimiser and step
+    checkpoint.pt          all branches, optimiser and step; until the run is done there is also the one before,
+                           checkpoint.previous.pt
     README.md              the model card: what it is, how it was made, how to load it
     model.safetensors      the plain model to deploy; there when the run is done
     scores.jsonl           a row for each thing measured on the test split
     ====================== =====================================================
+
+    Every file has a checksum, in JSON every row, which is tested when it is read; those of earlier versions have none.
     """
 
     folder: Path
@@ -72,8 +77,7 @@ class Run:
 
     def add_scores(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, all of them or none."""
-        every = [*self.scores, *rows]
-        write_text(self.folder / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in every))
+        write_rows(self.folder / "scores.jsonl", [*self.scores, *rows])
 
     def check(self, experiment: Experiment) -> None:
         """Raise ValueError if another experiment has trained here; the message names the fields that differ."""
@@ -88,27 +92,54 @@ class Run:
         """
         self.check(experiment)
         if not self.begun:
-            config = {"digest": experiment.digest, "experiment": describe(experiment)}
-            write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
+            write_json(self.folder / "config.json", {"digest": experiment.digest, "experiment": describe(experiment)})
+
+    def check_whole(self) -> None:
+        """See that a finished run has all it should.
+
+        Raises:
+            Damaged: the weights are damaged or of another run, or rows of its epochs are.
+        """
+        epochs = weights.check(self.folder).get("epochs", 0)
+        if len(rows := self.metrics) < epochs:
+            path = self.folder / "metrics.jsonl"
+            raise Damaged(
+                f"{path} has rows of {len(rows)} of {epochs} epochs: restore it, or delete the folder to train again"
+            )
 
     @contextmanager
     def locked(self, timeout: float = 0.0) -> Iterator[None]:
-        """One process at a time.
+        """One process at a time. What killed ones left half-written is removed.
 
         Args:
             timeout: seconds to wait for another one.
 
         Raises:
             BusyError: another process is at work here.
+            easybn.files.Removed: by what writes here, once the folder was removed or made anew meanwhile.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=timeout)
         try:
-            with FileLock(self.folder / ".lock", timeout=timeout):
-                yield
+            with explained(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
         except Timeout as error:
             raise BusyError(
                 f"another process is at work in {self.folder}: wait for it, or give another --out"
             ) from error
+        try:
+            sweep(self.folder, _FILES.__contains__)
+            with guarding(self.folder, self.folder / ".lock"):
+                yield
+        finally:
+            lock.release()
+
+
+_FILES = {  # what is written under the lock
+    "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt", "README.md",
+    "model.safetensors", "scores.jsonl", "hidden.jsonl", "branches.jsonl", "summary.json", "gallery.png",
+    "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl", "overlap.jsonl",
+}  # fmt: skip
 
 
 class BusyError(OSError):
@@ -125,19 +156,31 @@ def train(
 ) -> Run:
     """Train in ``folder``: from the start, on from its checkpoint, or not at all if it is done.
 
+    A model that is damaged is made again from the checkpoint.
+
     Raises:
         ValueError: the folder holds another run, or the experiment cannot be made.
+        Damaged: a ValueError; a file of the run is damaged, and nothing there to make it again from.
         BusyError: another process is at work there.
+        easybn.files.Removed: the folder was removed, or made anew, while the run was at work.
         easybn.train.finite.Diverged, easybn.train.interrupt.Interrupted: see :func:`easybn.fit`.
     """
     run = Run(Path(folder))
     with run.locked():
         run.check(experiment)
+        damaged: Damaged | None = None
         if run.finished:
-            return run
+            try:
+                run.check_whole()
+                return run
+            except Damaged as error:
+                if not (run.folder / "checkpoint.pt").exists():
+                    told = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
+                    raise Damaged(f"{error}; {told}") from error
+                damaged = error
         asked = prepare(experiment)
         run.claim(experiment)  # only now: a mistake in the data's or the model's name takes no folder
-        write_text(run.folder / "environment.json", json.dumps([*run.sittings, environment()], indent=2) + "\n")
+        write_json(run.folder / "environment.json", [*run.sittings, environment()])
         fitted = fit(
             asked.model,
             experiment.recipe,
@@ -151,5 +194,11 @@ def train(
         )
         # the model comes last: where it is, all the rest is
         write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sittings))
-        weights.save(fitted.model, run.folder / "model.safetensors", asked.description, asked.data)
+        model = run.folder / "model.safetensors"
+        if damaged is not None:
+            aside = model.replace(model.with_name(model.name + ".corrupt"))
+            warnings.warn(f"{damaged}; put aside as {aside.name} and made again from checkpoint.pt", stacklevel=2)
+        of = {"config": experiment.digest, "epochs": len(run.metrics)}
+        weights.save(fitted.model, model, asked.description, asked.data, of)
+        checkpoint.previous(run.folder / "checkpoint.pt").unlink(missing_ok=True)
     return run

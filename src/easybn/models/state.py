@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
 import torch
 from torch import Tensor, nn
+
+from ..sealed import Damaged, digest, parsed, unseal
 
 WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that data parallel, torch.compile and the like put in, at any depth (``features.module.0``)."""
@@ -117,7 +119,7 @@ def _read(path: Path) -> Any:
         if start.lstrip().startswith(mark):
             raise ValueError(f"{path} is {what}")
     try:
-        content = safetensors.torch.load_file(path) if safe else _unpickled(path)
+        content = read_safetensors(path)[1] if safe else _unpickled(path)
     except Exception as error:
         said = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
         reason = (said[1] if said else str(error).split("\n")[0])[:300]
@@ -126,6 +128,33 @@ def _read(path: Path) -> Any:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a whole model or object, which only its code can load: save model.state_dict()")
     return content
+
+
+def read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the header of a file says under the key "easybn", and its tensors, tested by the checksums in it, if any.
+
+    Args:
+        tensors: whether they are read; an empty dict otherwise.
+
+    Raises:
+        safetensors.SafetensorError: no such file.
+        Damaged: it is not what was written.
+    """
+    with safetensors.safe_open(path, framework="pt") as content:
+        about = unseal(parsed((content.metadata() or {}).get("easybn", "{}").encode(), str(path)), str(path))
+        state = {name: content.get_tensor(name) for name in (content.keys() if tensors else ())}
+    if tensors and "tensors" in about and about["tensors"] != state_digest(state):
+        raise Damaged(f"{path} is damaged: the checksum of its weights is another one")
+    return about, state
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Of tensors on the CPU, their names, types and shapes."""
+    parts: list[bytes | memoryview] = []
+    for name, tensor in sorted(state.items()):
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        parts.append(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest(*parts)
 
 
 def _unpickled(path: Path) -> Any:

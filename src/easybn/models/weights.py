@@ -1,4 +1,8 @@
-"""Models in files: safetensors with the model's description in the header, so that one file is enough."""
+"""Models in files: safetensors with the model's description in the header, so that one file is enough.
+
+The header also has a checksum of the tensors and of itself, and for a run's weights the digest of its config: what has
+rotted, or lies beside the config of another run, is an error when it is read. Files without them load too.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,7 +14,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from ..files import replacing
-from .state import load_weights
+from ..sealed import Damaged, read_sealed, seal
+from .state import load_weights, read_safetensors, state_digest
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,11 @@ class TrainedOn:
 
 
 def save(
-    model: nn.Module, path: Path | str, description: dict[str, Any] | None = None, data: TrainedOn | None = None
+    model: nn.Module,
+    path: Path | str,
+    description: dict[str, Any] | None = None,
+    data: TrainedOn | None = None,
+    run: dict[str, Any] | None = None,
 ) -> None:
     """Write the state dict of ``model`` to ``path``, atomically.
 
@@ -37,12 +46,14 @@ def save(
         description: what :func:`easybn.models.build` takes, plus anything that JSON can hold;
             :func:`load` builds the model from it.
         data: what it was trained on, for :func:`trained_on`.
+        run: of weights in the folder of their run: config, the digest in its config.json, and epochs, the rows of its
+            metrics.jsonl.
     """
     state = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in model.state_dict().items()}
-    about = {"model": description, "data": asdict(data) if data else None}
-    header = {"easybn": json.dumps({key: value for key, value in about.items() if value})}
+    about = {"model": description, "data": asdict(data) if data else None, "run": run, "tensors": state_digest(state)}
+    header = {"easybn": json.dumps(seal({key: value for key, value in about.items() if value}))}
     with replacing(path) as file:
-        file.write(safetensors.torch.save(state, header if description or data else {}))
+        file.write(safetensors.torch.save(state, header))
 
 
 def load(path: Path | str, model: nn.Module | None = None, weights_key: str | None = None) -> nn.Module:
@@ -57,6 +68,7 @@ def load(path: Path | str, model: nn.Module | None = None, weights_key: str | No
     Raises:
         FileNotFoundError: no such file.
         ValueError: no safetensors file, no description and no ``model``, or weights that do not fit.
+        Damaged: a ValueError; the file is not what was written, or of another run than the config beside it.
     """
     file = file_of(path)
     if model is not None:
@@ -64,8 +76,8 @@ def load(path: Path | str, model: nn.Module | None = None, weights_key: str | No
         return model.eval()
     if weights_key is not None:
         raise ValueError("weights_key is for a checkpoint of your own: pass the model too")
-    header, state = _read(file)
-    model = _described(file, header)
+    about, state = _read(file)
+    model = _described(file, about)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -82,8 +94,8 @@ def trained_on(path: Path | str) -> TrainedOn | None:
         FileNotFoundError: no such file.
         ValueError: no safetensors file.
     """
-    header, _ = _read(file_of(path), tensors=False)
-    data = json.loads(header.get("easybn", "{}")).get("data")
+    about, _ = _read(file_of(path), tensors=False)
+    data = about.get("data")
     if not isinstance(data, dict):
         return None
     channels, height, width = data["shape"]
@@ -110,21 +122,43 @@ def trained() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "trained").glob("*.safetensors"))}
 
 
-def _read(file: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+def check(folder: Path) -> dict[str, Any]:
+    """What the weights in a run's folder say of their run; a file that was read before is not read again.
+
+    Raises:
+        Damaged: they are not what was written, or of another run.
+    """
+    file = file_of(folder)
+    status = file.stat()
+    seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    about, _ = _read(file, tensors=seen not in _WHOLE)
+    _WHOLE.add(seen)
+    return dict(about.get("run") or {})
+
+
+def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the file says of the model, and its state dict."""
     try:
-        with safetensors.safe_open(file, framework="pt") as content:
-            names = content.keys() if tensors else ()
-            return content.metadata() or {}, {name: content.get_tensor(name) for name in names}
+        about, state = read_safetensors(file, tensors)
     except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{file} is no safetensors file ({error}): for a checkpoint of torch, name the model too"
+        raise Damaged(
+            f"{file} is no safetensors file, or damaged ({error}): for a checkpoint of torch, name the model too"
         ) from error
+    beside = file.parent / "config.json"
+    if "run" in about and file.name == "model.safetensors" and beside.exists():
+        here, config = read_sealed(beside).get("digest"), about["run"]["config"]
+        if here not in (None, config):
+            raise Damaged(f"{file} is of another run than {beside.name} beside it ({config}, not {here})")
+    return about, state
 
 
-def _described(file: Path, header: dict[str, str]) -> nn.Module:
+_WHOLE: set[tuple[int, ...]] = set()
+
+
+def _described(file: Path, about: dict[str, Any]) -> nn.Module:
     from . import build
 
-    description = json.loads(header.get("easybn", "{}")).get("model")
+    description = about.get("model")
     if not isinstance(description, dict):
         raise ValueError(f"{file} does not say which model it is of: pass the model too")
     for option in ("pretrained", "weights"):  # of timm and torchvision: the weights are in the file, not to download

@@ -1,16 +1,31 @@
-"""The state of a training in one file: weights, optimiser, average and step; the rest follows from the step."""
+"""The state of a training in one file: weights, optimiser, average and step; the rest follows from the step.
 
+The file is a zip, as torch writes it, whose comment is a checksum of all before it. The one before is kept beside it as
+``NAME.previous.EXT``, to go on from should the disk damage the newer one.
+"""
+
+import hashlib
 import io
+import os
+import shutil
+import uuid
+import warnings
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from ..files import replacing
+from ..files import explained, replacing
+from ..sealed import Damaged
 
 VERSION = 1
+_MARK = b"easybn checksum "
+_END = b"PK\x05\x06"  # of the last 22 bytes of a zip; their last two are the length of its comment
+_SIZE = 32  # hexadecimal digits of the checksum
 
 
 @dataclass
@@ -38,28 +53,131 @@ class State:
 
 
 def save(state: State, path: Path) -> None:
-    """Write ``state`` to ``path`` in one piece: after a kill, the file is the one before or this one."""
+    """Write ``state`` to ``path`` in one piece: after a kill, the file is the one before or this one.
+
+    The file that was there is kept as :func:`previous`.
+    """
     buffer = io.BytesIO()  # torch writes a zip, which wants to seek and may fail half-way: not into the file
     torch.save({"version": VERSION, **vars(state)}, buffer)
+    content = buffer.getbuffer()[:-2]
+    comment = _MARK + hashlib.blake2b(content, digest_size=_SIZE // 2).hexdigest().encode()
     with replacing(path) as file:
-        file.write(buffer.getbuffer())
+        file.write(content)
+        file.write(len(comment).to_bytes(2, "little") + comment)
+        _also_as(path, previous(path))
 
 
 def load(path: Path) -> State:
     """The state at ``path``, its tensors on the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
-        ValueError: the file is none of ours, or of another version.
+        Damaged: the file is none of ours, or of another version, or not what was written.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is no checkpoint ({type(error).__name__}): delete it to start again") from error
+    with path.open("rb") as file:
+        _check(file, path)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:
+            raise Damaged(f"{path} is no checkpoint ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.pop("version", None) != VERSION:
-        raise ValueError(f"{path} is no checkpoint of this version of easybn: delete it to start again")
+        raise Damaged(f"{path} is no checkpoint of this version of easybn")
     try:
         return State(**content)
     except TypeError as error:
-        raise ValueError(f"{path} is no whole checkpoint ({error}): delete it to start again") from error
+        raise Damaged(f"{path} is no whole checkpoint ({error})") from error
+
+
+def resume(path: Path) -> State | None:
+    """The state to go on from: of ``path``, or of the file before it should that one be damaged; None to begin.
+
+    Without ``path`` a training begins, whatever else is there. A damaged file is put aside as ``*.corrupt``.
+
+    Raises:
+        Damaged: both are damaged, or there is one alone and it is.
+    """
+    if not path.exists():
+        return None
+    try:
+        return load(path)
+    except Damaged as error:
+        older = previous(path)
+        if not older.exists():
+            raise Damaged(f"{error}: delete it to start again") from error
+        try:
+            state = load(older)
+        except Damaged as too:
+            raise Damaged(f"{error}, and so is the one before ({too}): delete both to start again") from error
+        aside = path.with_name(path.name + ".corrupt")
+        with explained(path):
+            _also_as(path, aside)
+            _also_as(older, path)
+        told = f"{error}: resuming from {older.name}, step {state.step}; the damaged file is kept as {aside.name}"
+        warnings.warn(told, stacklevel=3)
+        return state
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def forget(path: Path) -> None:
+    """Remove a checkpoint and the one before it."""
+    path.unlink(missing_ok=True)
+    previous(path).unlink(missing_ok=True)
+
+
+def _check(file: BinaryIO, path: Path) -> None:
+    """See that all is as it was written; Damaged if not. The file is at its start then."""
+    length = len(_MARK) + _SIZE
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - length - 22))
+    tail = file.read()
+    file.seek(0)
+    if size < 22 or file.read(4) != b"PK\x03\x04":
+        raise Damaged(f"{path} is no checkpoint ({'no zip file' if size else 'it is empty'})")
+    file.seek(0)
+    if tail[-22:-18] == _END and tail[-2:] == b"\0\0":  # of an earlier version: the zip's own checksums have to do
+        try:
+            with zipfile.ZipFile(file) as archive:
+                wrong = archive.testzip()
+        except Exception as error:  # zipfile raises half a dozen kinds for bytes that make no sense
+            raise _damaged(path, str(error)) from error
+        if wrong is not None:
+            raise _damaged(path, f"the checksum of {wrong} is another one")
+    else:
+        comment = tail[-length:]
+        if tail[:4] != _END or tail[20:22] != length.to_bytes(2, "little") or not comment.startswith(_MARK):
+            raise _damaged(path, "it is cut off, or its end is another one")
+        total, left = hashlib.blake2b(digest_size=_SIZE // 2), size - length - 2
+        while left:
+            block = file.read(min(left, 1 << 22))
+            if not block:
+                raise _damaged(path, "it was changed while it was read")
+            total.update(block)
+            left -= len(block)
+        if total.hexdigest().encode() != comment[len(_MARK) :]:
+            raise _damaged(path, "its checksum is another one")
+    file.seek(0)
+
+
+def _damaged(path: Path, why: str) -> Damaged:
+    return Damaged(f"{path} is damaged ({why})")
+
+
+def _also_as(path: Path, name: Path) -> None:
+    """``name`` becomes another name of the file at ``path``, or a copy where a file has but one; nothing without it."""
+    part = name.with_name(f".{name.name}.{uuid.uuid4().hex}.easybn-part")
+    try:
+        try:
+            part.hardlink_to(path)
+        except FileNotFoundError:
+            return
+        except (OSError, NotImplementedError):
+            shutil.copyfile(path, part)
+        part.replace(name)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

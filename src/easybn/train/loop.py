@@ -18,7 +18,7 @@ from ..keyed_random import Noise, permutation
 from ..norm.convert import strip
 from ..recipes.recipe import Context, Recipe
 from .average import Average
-from .checkpoint import load, save
+from .checkpoint import resume, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
@@ -95,8 +95,8 @@ def fit(
     moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size)
     path = None if checkpoint is None else Path(checkpoint)
     parts = Parts(moment, len(train), optimizer, average, scaler)
-    if path is not None and path.exists():
-        parts.restore(load(path), path)
+    if path is not None and (kept := resume(path)) is not None:
+        parts.restore(kept, path)
     moment.first_step = moment.step
     history: list[dict[str, Any]] = []
     order, order_epoch = torch.empty(0), -1

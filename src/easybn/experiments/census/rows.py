@@ -1,6 +1,5 @@
 """From the answers of a census to rows: one a seed, one a pair of seeds."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...analysis.overlap import overlap
-from ...files import write_text
 from ...rows import read_rows
+from ...sealed import write_rows
 from .answers import CensusAnswers
 
 
@@ -67,7 +66,7 @@ def merge(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
     """Put ``rows`` in the place of those in the file that have the same ``keys``."""
     new = {tuple(row[key] for key in keys) for row in rows}
     kept = [row for row in read_rows(path) if tuple(row[key] for key in keys) not in new]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
+    write_rows(path, [*kept, *rows])
 
 
 def _mean(values: Tensor) -> float:

@@ -1,6 +1,5 @@
 """The census of easy examples over seeds, in a folder: a kill loses what came after the last checkpoint."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from rich.progress import Progress
 
 from ...analysis.answers import Answers
 from ...data import Source
-from ...files import write_text
 from ...perturb.ball import Linf
 from ...perturb.pgd import PGD
 from ...rows import read_json
+from ...sealed import write_json
+from ...train import checkpoint
 from ...train.loop import fit
 from ...train.observer import Moment
 from ...train.prepare import usable
@@ -66,7 +66,7 @@ def census(
     with Run(folder).locked():
         _claim(folder, experiment)
         if todo:
-            write_text(folder / "environment.json", json.dumps([*Run(folder).sittings, environment()], indent=2) + "\n")
+            write_json(folder / "environment.json", [*Run(folder).sittings, environment()])
         for seed in todo:
             training = replace(experiment.training, seed=seed)
             _train(replace(experiment, training=training), folder, wanted, display, device)
@@ -86,7 +86,7 @@ def _claim(folder: Path, experiment: Experiment) -> None:
         if different := differences(about, read_json(path, {})):
             raise ValueError(f"{folder} holds another census ({'; '.join(different)}): give another --out")
     else:
-        write_text(path, json.dumps(about, indent=2) + "\n")
+        write_json(path, about)
 
 
 class _Bar(ProgressBar):
@@ -105,7 +105,7 @@ class _Bar(ProgressBar):
 def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str) -> None:
     asked, seed = prepare(experiment), experiment.training.seed
     paths = _paths(folder, wanted, seed)
-    checkpoint = folder / f"seed-{seed}-eps-{wanted.eps:.6g}.pt"
+    kept = folder / f"seed-{seed}-eps-{wanted.eps:.6g}.pt"
     bar = _Bar(f"{folder.name}, seed {seed}", display, wanted.epochs)
 
     def seen(epoch: int, own: Answers, copies: Answers) -> None:
@@ -117,11 +117,11 @@ def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progre
         experiment.recipe,
         asked.train,
         experiment.training,
-        checkpoint=checkpoint,
+        checkpoint=kept,
         observers=[bar, watch],
         device=device,
     )
-    checkpoint.unlink()  # so that another eps or more epochs begin at the start
+    checkpoint.forget(kept)  # so that another eps or more epochs begin at the start
 
 
 def _rows(experiment: Experiment, source: Source, folder: Path, wanted: Census) -> list[dict[str, Any]]:

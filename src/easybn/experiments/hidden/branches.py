@@ -1,10 +1,8 @@
 """How far the branches of a run have moved apart, from its checkpoint: branches.jsonl."""
 
-import json
-
 from ...analysis.branch_distance import branch_distances
-from ...files import write_text
 from ...models.weights import trained_on
+from ...sealed import write_rows
 from ...train.checkpoint import load
 from ..branch import branches
 from ..run import Run
@@ -44,5 +42,5 @@ def write_branch_distances(run: Run) -> str:
     }
     rows = [{**about, **found._asdict()} for found in branch_distances(state.average or state.model)]
     with run.locked():
-        write_text(run.folder / NAME, "".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(run.folder / NAME, rows)
     return f"{run.folder}: branches {', '.join(names)} compared in {run.folder / NAME}"

@@ -1,6 +1,5 @@
 """How far perturbations move the hidden states of a trained model: rows in its folder, each measured once."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 
 from ...analysis.hidden_states import relative_distances, same_size_noise
 from ...analysis.layers import default_layers, named_layers
-from ...files import write_text
 from ...keyed_random import Noise
 from ...modes import evaluating
 from ...perturb.goal import easy, untargeted
 from ...perturb.pgd import PGD
 from ...rows import HIDDEN, read_rows
+from ...sealed import write_rows
 from ...train.prepare import usable
 from ..evaluated import Evaluated
 from ..score_run import test_points
@@ -56,7 +55,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
         todo = [each for each in requests if not any(_is_of(row, each) for row in known)]
         if todo:
             found = _found(what, model, layers, wanted, todo, told)
-            write_text(path, "".join(json.dumps(row) + "\n" for row in [*known, *found]))
+            write_rows(path, [*known, *found])
 
 
 def rows_of(what: Evaluated, wanted: Hidden) -> list[dict[str, Any]]:

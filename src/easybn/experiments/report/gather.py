@@ -3,7 +3,6 @@
 The one part of the report that opens models; a run's summary is some tens of kilobytes and kept with its rows.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ... import data, models
 from ...data import Source
-from ...files import write_text
+from ...sealed import Damaged, read_sealed, write_json, write_rows
 from ..over_seeds.bits import packed, points_digest
 from ..over_seeds.point_verdicts import stored
 from ..run import Run
@@ -54,7 +53,10 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
         summary = run.folder / SUMMARY
         findings = [finding for entry in evaluated(run.folder) for finding in entry["findings"]]
         if summary.exists() and summary.stat().st_mtime_ns >= weights.stat().st_mtime_ns:
-            known = json.loads(summary.read_text())
+            try:
+                known = read_sealed(summary)
+            except Damaged:  # it is made anew
+                known = {}
             if known.get("findings") == findings and known.get("stored") == len(rows):
                 return False
         source = data.load(run.config["data"], folder=run.config.get("data_folder"))
@@ -72,8 +74,8 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
             "findings": findings,
             "stored": len(rows),
         }
-        write_text(run.folder / VERDICTS, "".join(json.dumps(row) + "\n" for row in [clean, *rows]))
-        write_text(summary, json.dumps(found) + "\n")  # last: where it is, the others are
+        write_rows(run.folder / VERDICTS, [clean, *rows])
+        write_json(summary, found, indent=None)  # last: where it is, the others are
     return True
 
 

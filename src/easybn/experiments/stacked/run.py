@@ -1,6 +1,5 @@
 """The experiment in a folder: what is there already is not done again, a kill loses at most one training."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,9 @@ from rich.progress import Progress
 from torch import nn
 
 from ... import data, models
-from ...files import write_text
 from ...recipes.vanilla import Vanilla
 from ...rows import STACKED, read_json, read_rows
+from ...sealed import write_json, write_rows
 from ...train.prepare import usable
 from ...train.progress import ProgressBar
 from ...train.training import Training
@@ -58,7 +57,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
         todo = [(seed, condition) for seed, condition in wanted if (seed, condition) not in known]
         if todo:
             sittings = Run(folder).sittings
-            write_text(folder / "environment.json", json.dumps([*sittings, environment()], indent=2) + "\n")
+            write_json(folder / "environment.json", [*sittings, environment()])
             commit = environment()["commit"]
             bar = display.add_task("stacked", total=len(wanted), completed=len(wanted) - len(todo), info="")
             for seed, condition in todo:
@@ -67,7 +66,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
                     net = first_net(settings, folder, seed, display, device)
                     new = condition_rows(settings, source, classes, net, condition, seed, folder, display)
                 rows += [{**row, "commit": commit} for row in new]
-                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+                write_rows(path, rows)
                 display.advance(bar)
             display.update(bar, info="")
     return [row for row in rows if _key(row) in wanted]
@@ -80,7 +79,7 @@ def claim(folder: Path, fixed: dict[str, Any]) -> None:
         if different := differences(fixed, read_json(path, {})):
             raise ValueError(f"{folder} holds other rows ({'; '.join(different)}): give another --out")
     else:
-        write_text(path, json.dumps(fixed, indent=2) + "\n")
+        write_json(path, fixed)
 
 
 def first_net(settings: Settings, folder: Path, seed: int, display: Progress, device: str) -> nn.Module:
