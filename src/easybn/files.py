@@ -13,6 +13,7 @@ import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -143,17 +144,17 @@ def guarding(folder: Path, anchor: Path) -> Iterator[None]:
     """
     handle = os.open(anchor, os.O_RDONLY)  # while it is open, no other file gets its number
     guard = (folder.absolute(), anchor.absolute(), _identity(os.fstat(handle)))
-    _guards.append(guard)
+    token = _guards.set((*_guards.get(), guard))
     try:
         yield
     finally:
-        _guards.remove(guard)
+        _guards.reset(token)
         os.close(handle)
 
 
 def check_guards(path: Path) -> None:
     """Raise :class:`Removed` if ``path`` lies in a folder that is guarded and not what it was."""
-    for folder, anchor, identity in _guards:
+    for folder, anchor, identity in _guards.get():
         if not path.absolute().is_relative_to(folder):
             continue
         try:
@@ -188,7 +189,8 @@ def sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-_guards: list[tuple[Path, Path, tuple[int, int]]] = []
+# of this thread: another one may hold the folder that was made anew
+_guards: ContextVar[tuple[tuple[Path, Path, tuple[int, int]], ...]] = ContextVar("guards", default=())
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -1,7 +1,11 @@
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +14,9 @@ from filelock import FileLock
 from easybn import data, models
 from easybn.experiments import run as run_module
 from easybn.experiments.run import BusyError, Run, train
+from easybn.files import Removed
 from easybn.recipes import EBN, Vanilla
+from easybn.sealed import Damaged, write_json
 from easybn.train.loop import fit
 from easybn.train.observer import Observer
 from easybn.train.training import Training
@@ -163,3 +169,142 @@ def test_the_lock_is_a_file_lock(tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(BusyError):
         with Run(tmp_path).locked():
             pass
+
+
+class At(Observer):
+    """Does something once, at a step."""
+
+    def __init__(self, step, do):
+        self.at, self.do = step, do
+
+    def step(self, moment):
+        if moment.step == self.at:
+            self.do()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_folder_removed_meanwhile_is_not_written_to(seconds, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Removed, match="run was removed, or is another process's now"):
+        train(TINY, folder, observers=[At(3, lambda: shutil.rmtree(folder))], checkpoint_seconds=seconds, device="cpu")
+    assert not folder.exists()
+
+
+def test_a_folder_made_anew_meanwhile_stays_the_other_runs(tmp_path):
+    folder, other = tmp_path / "run", replace(TINY, recipe=Vanilla())
+    theirs = train(other, tmp_path / "theirs", device="cpu").folder
+
+    def anew():
+        shutil.rmtree(folder)
+        shutil.copytree(theirs, folder)
+
+    with pytest.raises(Removed):
+        train(TINY, folder, observers=[At(3, anew)], device="cpu")
+    run = Run(folder)
+    run.check_whole()
+    run.check(other)
+    names = [path.name for path in theirs.iterdir()]
+    assert all((folder / name).read_bytes() == (theirs / name).read_bytes() for name in names)
+    assert not list(folder.glob(".*.easybn-part"))
+
+
+def test_a_model_beside_another_runs_config_is_not_evaluated(finished_run, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(finished_run.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {"digest": "0123456789ab", "experiment": config["experiment"]})
+    with pytest.raises(Damaged, match=r"model\.safetensors is of another run than config\.json beside it"):
+        models.load(folder)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 5000)])
+def test_a_damaged_model_is_made_again_from_the_checkpoint(damage, finished_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.folder, folder)
+    model = folder / "model.safetensors"
+    whole = model.read_bytes()
+    damage(model)
+    with pytest.raises(Damaged, match=r"model\.safetensors"):
+        models.load(folder)
+    with pytest.warns(UserWarning, match=r"put aside as model\.safetensors\.corrupt and made again from checkpoint"):
+        train(TINY, folder, device="cpu")
+    assert model.read_bytes() == whole
+    damage(model)
+    (folder / "checkpoint.pt").unlink()
+    with pytest.raises(Damaged, match=r"there is no checkpoint\.pt to make it again from"):
+        train(TINY, folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "told"),
+    [
+        ("config.json", flip, "config.json is damaged"),
+        ("config.json", lambda path: path.write_bytes(b""), "config.json is damaged"),
+        ("metrics.jsonl", lambda path: path.write_bytes(b""), r"lacks the rows of 2 epochs .* such as epoch 1"),
+        ("metrics.jsonl", lambda path: os.truncate(path, 100), "lacks the rows of 2 epochs"),
+        ("metrics.jsonl", flip, r"metrics\.jsonl, line 1 is damaged"),
+        ("environment.json", lambda path: os.truncate(path, 100), "environment.json is damaged"),
+    ],
+)  # fmt: skip
+def test_a_finished_run_with_a_damaged_file_is_not_done(name, damage, told, finished_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run.folder, folder)
+    damage(folder / name)
+    if name == "environment.json":
+        with pytest.raises(Damaged, match=told):
+            _ = Run(folder).sittings
+        return
+    with pytest.raises(Damaged, match=told):
+        train(TINY, folder, device="cpu")
+
+
+def test_a_damaged_checkpoint_is_gone_on_from_the_one_before(finished_run, tmp_path):
+    class Crash(Observer):
+        def step(self, moment):
+            if moment.step == 3:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(TINY, tmp_path, observers=[Crash()], checkpoint_seconds=0.0, device="cpu")
+    flip(tmp_path / "checkpoint.pt")
+    with pytest.warns(UserWarning, match=r"resuming from checkpoint\.previous\.pt, step 1"):
+        run = train(TINY, tmp_path, device="cpu")
+    ours, theirs = (models.load(each.folder).state_dict() for each in (run, finished_run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not (tmp_path / "checkpoint.previous.pt").exists()
+
+
+KILLED = """
+import os, signal, sys
+from easybn import files
+from easybn.experiments.run import train
+from tests.experiments.conftest import TINY
+
+def kill(handle):
+    if any(name.startswith(f".{sys.argv[2]}.") for name in os.listdir(sys.argv[1])):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.fsync = kill
+train(TINY, sys.argv[1], checkpoint_seconds=0.0, device="cpu")
+"""
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "model.safetensors"])
+def test_what_a_kill_left_half_written_is_removed_at_the_next_start(name, tmp_path):
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", KILLED, str(folder), name]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = folder.glob(".*.easybn-part")
+    mine = folder / f".notes.{'0' * 32}.easybn-part"
+    mine.write_text("x")
+    with Run(folder).locked():
+        assert not left.exists()
+    assert mine.exists()
+    assert train(TINY, folder, device="cpu").finished

@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 import safetensors.torch
@@ -7,7 +8,8 @@ from torch import nn
 
 from easybn import data
 from easybn.models import BUILT_IN, build, load, save, trained
-from easybn.models.weights import TrainedOn, trained_on
+from easybn.models.weights import TrainedOn, check, trained_on
+from easybn.sealed import Damaged, write_json
 
 
 def disturbed(model: nn.Module) -> nn.Module:
@@ -113,3 +115,55 @@ def test_the_models_of_the_package_are_small_and_trained(name):
     assert accuracy > 0.87  # images of the test split: neither model saw them
     assert sorted(trained()) == sorted(path.stem for path in file.parent.glob("*.safetensors"))
     assert all(f"`{name}`" in (file.parent / "README.md").read_text() for name in trained())
+
+
+def test_every_flipped_bit_and_every_cut_is_named_or_changes_nothing(tmp_path):
+    torch.manual_seed(0)
+    path, model = tmp_path / "m.safetensors", nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    save(model, path, {"name": "x", "mean": [0.25]}, TrainedOn("mine", (1, 8, 9), ("a", "b")))
+    whole, about = path.read_bytes(), trained_on(path)
+    draw = random.Random(0)
+    for place in draw.sample(range(8 * len(whole)), 600):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        fresh = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        try:
+            load(path, fresh)
+        except ValueError as error:
+            told = str(error)
+            assert str(path) in told
+            continue
+        assert all(
+            torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+        assert trained_on(path) in (about, None)  # None: the bit was in the name of the description
+    for length in range(0, len(whole), 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Damaged, match=r"m\.safetensors is no safetensors file, or damaged"):
+            load(path, fresh)
+
+
+def test_weights_beside_another_runs_config_are_refused(tmp_path):
+    model, description = build("resnet_tiny", 2, 1), {"name": "resnet_tiny", "num_classes": 2, "in_channels": 1}
+    save(model, tmp_path / "model.safetensors", description, run={"config": "abc", "epochs": 3})
+    load(tmp_path)  # nothing to compare with
+    write_json(tmp_path / "config.json", {"digest": "abc"})
+    load(tmp_path)
+    assert check(tmp_path) == {"config": "abc", "epochs": 3}
+    write_json(tmp_path / "config.json", {"digest": "def"})
+    for read in (load, check, trained_on):
+        with pytest.raises(Damaged, match=r"is of another run than config.json beside it \(abc, not def\)"):
+            read(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    load(tmp_path / "other.safetensors")
+
+
+def test_weights_that_were_seen_whole_are_read_again_when_they_change(tmp_path):
+    save(nn.Linear(2, 2), tmp_path / "model.safetensors")
+    check(tmp_path)
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(Damaged, match="the checksum of its weights"):
+        check(tmp_path)

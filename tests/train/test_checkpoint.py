@@ -1,10 +1,13 @@
+import errno
 import pickle
+import random
 import zipfile
 
 import pytest
 import torch
 
-from easybn.train.checkpoint import State, load, save
+from easybn.sealed import Damaged
+from easybn.train.checkpoint import State, forget, load, resume, save
 
 
 def state(step=3):
@@ -85,3 +88,94 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     with pytest.raises(ValueError, match="is no checkpoint"):
         load(path)
     assert not touched.exists()
+
+
+def test_every_flipped_bit_and_every_cut_is_named(tmp_path):
+    path = tmp_path / "c.pt"
+    save(state(), path)
+    whole = path.read_bytes()
+    draw = random.Random(0)
+    for place in draw.sample(range(8 * len(whole)), 200):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(Damaged, match=r"c\.pt is (damaged|no checkpoint)"):
+            load(path)
+    for length in range(0, len(whole), 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Damaged, match=r"c\.pt is (damaged|no checkpoint)"):
+            load(path)
+    path.write_bytes(whole + b"x")
+    with pytest.raises(Damaged):
+        load(path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_and_its_numbers_are_tested(tmp_path):
+    path = tmp_path / "c.pt"
+    torch.save({"version": 1, **vars(state())}, path)
+    assert load(path).step == 3
+    assert torch.load(path, weights_only=True)["step"] == 3
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(torch.arange(4.0).numpy().tobytes()) + 5] ^= 4
+    path.write_bytes(whole)
+    with pytest.raises(Damaged, match=r"checksum of .* is another one"):
+        load(path)
+
+
+def test_torch_reads_our_checkpoints(tmp_path):
+    save(state(), tmp_path / "c.pt")
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["step"] == 3
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_one_before_is_kept_and_resumed_from(tmp_path):
+    path, older = tmp_path / "c.pt", tmp_path / "c.previous.pt"
+    assert resume(path) is None
+    save(state(1), path)
+    assert not older.exists()
+    for step in (2, 3, 4):
+        save(state(step), path)
+        assert [load(path).step, load(older).step] == [step, step - 1]
+        assert resume(path).step == step
+    damage(path)
+    with pytest.warns(UserWarning, match=r"c\.pt is damaged .*: resuming from c\.previous\.pt, step 3"):
+        assert resume(path).step == 3
+    assert resume(path).step == 3
+    assert (tmp_path / "c.pt.corrupt").exists()
+    save(state(5), path)
+    assert [load(path).step, load(older).step] == [5, 3]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.previous.pt", "c.pt", "c.pt.corrupt"]
+
+
+def test_both_damaged_or_the_newer_deleted(tmp_path):
+    path, older = tmp_path / "c.pt", tmp_path / "c.previous.pt"
+    save(state(1), path)
+    damage(path)
+    with pytest.raises(Damaged, match="delete it to start again"):
+        resume(path)
+    path.unlink()
+    save(state(1), path)
+    save(state(2), path)
+    damage(path)
+    damage(older)
+    with pytest.raises(Damaged, match=r"so is the one before .*: delete both to start again"):
+        resume(path)
+    path.unlink()
+    assert resume(path) is None, "who deletes it begins anew"
+    forget(path)
+    assert not older.exists()
+
+
+def test_where_a_file_has_one_name_only_the_one_before_is_a_copy(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", fail)
+    for step in (1, 2):
+        save(state(step), tmp_path / "c.pt")
+    assert load(tmp_path / "c.previous.pt").step == 1

@@ -169,12 +169,12 @@ def _damaged(path: Path, why: str) -> Damaged:
 
 def _also_as(path: Path, name: Path) -> None:
     """``name`` becomes another name of the file at ``path``, or a copy where a file has but one; nothing without it."""
+    if not path.exists():
+        return
     part = name.with_name(f".{name.name}.{uuid.uuid4().hex}.easybn-part")
     try:
         try:
             part.hardlink_to(path)
-        except FileNotFoundError:
-            return
         except (OSError, NotImplementedError):
             shutil.copyfile(path, part)
         part.replace(name)
