@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from easybn.sealed import Damaged, read_json, read_rows, seal, unseal, write_json, write_rows
+from easybn.rows import read_rows
+from easybn.sealed import Damaged, read_sealed, seal, unseal, write_json, write_rows
 
 ROWS = [
     {"attack": "clean", "n": 1000, "correct": 871, "accuracy": 0.871, "eps": None, "notes": ['a "word"', "\u00fc"]},
@@ -25,7 +26,7 @@ def test_round_trip(tmp_path):
     assert read_rows(tmp_path / "a.jsonl") == []
     for value in (ROWS[0], ROWS):
         write_json(tmp_path / "a.json", value)
-        assert same(read_json(tmp_path / "a.json"), value)
+        assert same(read_sealed(tmp_path / "a.json"), value)
     assert same(unseal(seal(seal(ROWS[0])), "x"), ROWS[0])
     assert unseal(seal({"a": (1, 2), "b": float("nan")}), "x")["a"] == (1, 2)
 
@@ -33,7 +34,7 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(("kind", "step"), [("rows", 5), ("json", 3), ("list", 11)])
 def test_every_flipped_bit_is_named_or_changes_nothing(kind, step, tmp_path):
     path = tmp_path / "file"
-    read = read_rows if kind == "rows" else read_json
+    read = read_rows if kind == "rows" else read_sealed
     value = ROWS[0] if kind == "json" else ROWS
     write_rows(path, value) if kind == "rows" else write_json(path, value)
     whole, seen = path.read_bytes(), 0
@@ -61,15 +62,18 @@ def test_every_cut_is_named_or_leaves_whole_rows(tmp_path):
         if length in (0, first):
             assert same(read_rows(path), ROWS[: int(length == first)])
             continue
-        with pytest.raises(Damaged, match=rf"file, line {1 + (length > first)} is cut off"):
+        with pytest.raises(Damaged, match=rf"file, line {1 + (length > first)} is damaged: it is cut off"):
             read_rows(path)
-        assert same(read_rows(path, cut=True), ROWS[: int(length > first)])
+    path.write_text('{"a": 1}\n{"a": ')  # as a kill left it where rows were appended
+    assert read_rows(path, cut="legacy") == [{"a": 1}]
+    with pytest.raises(Damaged, match="line 2 is damaged: it is cut off"):
+        read_rows(path)
     write_json(path, ROWS)
     whole = path.read_bytes()
     for length in range(len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(Damaged, match="file is damaged"):
-            read_json(path)
+            read_sealed(path)
 
 
 def test_another_layout_and_files_without_checksums_are_read(tmp_path):
@@ -77,14 +81,14 @@ def test_another_layout_and_files_without_checksums_are_read(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     assert same(read_rows(path), ROWS)
     path.write_text(json.dumps({**seal(ROWS[1])}, sort_keys=True, indent=3))
-    assert read_json(path) == ROWS[1]
+    assert read_sealed(path) == ROWS[1]
     path.write_text(json.dumps({**seal(ROWS[1]), "n": 9}))
     with pytest.raises(Damaged, match="its checksum is another one"):
-        read_json(path)
+        read_sealed(path)
     for text in ("1", "null", '"x"', "[1]", "[" * 100_000):
         path.write_text(text)
         with pytest.raises(Damaged, match="is damaged"):
-            read_json(path)
+            read_sealed(path)
         path.write_text(text + "\n")
         with pytest.raises(Damaged, match="line 1 is damaged"):
             read_rows(path)

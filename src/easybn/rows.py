@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .sealed import Damaged, parsed, read_sealed, unseal
+from .sealed import KEY, Damaged, parsed, read_sealed, unseal
 
 Row = dict[str, Any]
+Cut = Literal["error", "legacy", "left out"]
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ STACKED: Mapping[str, Field] = {
 """Of rows.jsonl of ``easybn stacked``."""
 
 
-def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: bool = False) -> list[Row]:
+def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut = "error") -> list[Row]:
     """The rows of a file of JSON lines, without their checksums; none if there is no file.
 
     Args:
         fields: what is checked of each row; other keys may hold anything.
-        cut: whether a last line that a kill cut off is left out, rather than an error.
+        cut: what a last line that is cut off is. Earlier versions appended rows, so that a kill could do that:
+            "legacy" leaves it out where no row has a checksum, "left out" always.
 
     Raises:
         ValueError: a line that is cut off, is no object, has another checksum, lacks a needed key or holds a value of
@@ -128,7 +130,8 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: boo
         *lines, last = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    if last and not cut:
+    sealed = any(f'"{KEY}"'.encode() in line for line in lines)
+    if last and (cut == "error" or (cut == "legacy" and sealed)):
         raise Damaged(f"{path}, line {len(lines) + 1} is damaged: it is cut off; restore the file, or delete that line")
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
@@ -160,7 +163,10 @@ def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
 
 
 def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
-    row = unseal(parsed(line, where), where)
+    row = parsed(line, where)
+    if not isinstance(row, dict):
+        raise Damaged(f"{where} is damaged: no row")
+    row = unseal(row, where)
     check(row, fields, where)
     if "correct" in fields and row["correct"] > row["n"]:
         raise ValueError(f"{where} is damaged: {row['correct']} correct of {row['n']}")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.numpy import save_file
 
@@ -90,7 +91,11 @@ def test_a_changed_model_is_refused(run, easybn):
     words = ("evaluate", "r", *QUICK, "0.01")
     assert easybn(*words).status == 0
     weights = Path("r/model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with safetensors.safe_open(weights, "pt") as file:
+        header = json.loads(file.metadata()["easybn"])
+    changed = {name: value + value.is_floating_point() for name, value in safetensors.torch.load_file(weights).items()}
+    kept = {"easybn": json.dumps({"model": header["model"], "data": header["data"]})}
+    safetensors.torch.save_file(changed, weights, kept)
     found = easybn(*words)
     assert found.status == 2
     # where the change spoils the model altogether, how it could be prepared differs too

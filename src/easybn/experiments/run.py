@@ -64,7 +64,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        return read_rows(self.folder / "metrics.jsonl", METRICS)
+        return read_rows(self.folder / "metrics.jsonl", METRICS, cut="legacy")
 
     @property
     def sittings(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ class MetricsFile(Observer):
 
     def start(self, moment: Moment) -> None:
         # earlier versions appended, so that a kill could cut the last row off
-        self._rows = [row for row in read_rows(self._path, WITH_STEP, cut=True) if row["step"] <= moment.step]
+        self._rows = [row for row in read_rows(self._path, WITH_STEP, cut="left out") if row["step"] <= moment.step]
         done = moment.step // moment.steps_per_epoch
         if missing := set(range(1, done + 1)) - {row["epoch"] for row in self._rows}:
             raise Damaged(

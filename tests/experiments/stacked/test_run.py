@@ -11,6 +11,7 @@ from easybn.experiments.stacked import copies, second_net
 from easybn.experiments.stacked.run import stacked
 from easybn.experiments.stacked.second_net import fresh
 from easybn.experiments.stacked.settings import Settings
+from easybn.rows import read_rows
 from easybn.train.progress import training_progress
 
 from .conftest import images
@@ -32,7 +33,7 @@ def without_seconds(rows):
 
 def test_rows_pictures_and_what_they_were_made_of(tiny, tmp_path, display):
     rows = stacked(replace(SMALL, seeds=1), tmp_path, display, "cpu")
-    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
+    assert read_rows(tmp_path / "rows.jsonl") == rows
     assert len(rows) == 5 * 7
     for row in rows:
         assert (row["data"], row["classes"], row["model"], row["layout"]) == (

@@ -121,7 +121,10 @@ def _run(folder: Path, name: str) -> RunRows:
     summary = read_json(folder / "summary.json", {})
     evaluated = read_json(folder / "evaluated.json", [])
     findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
-    lines = {name: read_rows(folder / f"{name}.jsonl", fields) for name, fields in LINES.items()}
+    lines = {
+        name: read_rows(folder / f"{name}.jsonl", fields, cut="legacy" if name == "metrics" else "error")
+        for name, fields in LINES.items()
+    }
     scores = lines.pop("scores")
     lines["hidden"] = [row for row in lines["hidden"] if _deployed_blocks(row)]
     return RunRows(
