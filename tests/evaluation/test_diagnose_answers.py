@@ -1,11 +1,14 @@
 """Models that are not one function from images to logits."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.answers import probabilities, randomised, spread, two_faced
+from easybn.evaluation.diagnose.answers import batch_company, probabilities, randomised, spread, two_faced
 from easybn.evaluation.diagnose.as_found import as_found
 from easybn.evaluation.diagnose.dynamic import dynamic
 
@@ -124,3 +127,102 @@ def test_how_the_model_was_found():
     (batch,) = diagnose(net.eval(), x, y, norm="l2", eps=0.5, checks={"as found": as_found})
     assert batch.severity == "warning"
     assert batch.how_much == "predictions depend on the other images of the batch"
+
+
+def test_masked_logits_do_not_hide_a_spread():
+    a = torch.tensor([[3.0, 4.0, 7.0]])
+    b = torch.tensor([[4.0, 3.0, 7.0]])
+    for mask in (-torch.inf, -1e9, torch.finfo(torch.float32).min):
+        masked = torch.tensor([[0.0, 0.0, mask]])
+        assert spread(a + masked, a + masked) == 0
+        assert spread(a + masked, b + masked) == pytest.approx(spread(a[:, :2], b[:, :2]))
+    nothing = torch.tensor([[0.0, 0.0, torch.nan]])
+    assert spread(a + nothing, b + nothing) == pytest.approx(spread(a[:, :2], b[:, :2]))
+    assert spread(a + nothing, a) == torch.inf
+    only_one = torch.tensor([[0.0, 0.0, -torch.inf]])
+    assert spread(a + only_one, a) > 1
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, -1e9, -1e4])
+def test_a_model_with_masked_classes_is_one_function(trained, mask):
+    model, x, y = trained
+    away = torch.where(torch.arange(10) < 5, 0.0, mask)
+    x, y = x[y < 5], y[y < 5]
+    masked = Around(model, lambda net, z: net(z) + away).eval()
+    findings = diagnose(masked, x, y, norm="linf", eps=8 / 255)
+    assert {finding.name for finding in findings if not finding.fine} <= {"points"}
+    noisy = Around(model, lambda net, z: net(z) + away + 0.1 * torch.randn(len(z), 10))
+    assert _severity(randomised, noisy, x, y) == "warning"
+
+
+def test_points_whose_logits_are_nan_are_counted_and_left_out(trained):
+    model, x, y = trained
+    dark = x.flatten(1).mean(1) < x.flatten(1).mean(1).median()
+
+    def nan_where_dark(net, z):
+        return net(z) + torch.where(z.flatten(1).mean(1) < x.flatten(1).mean(1).median(), torch.nan, 0.0)[:, None]
+
+    findings = diagnose(Around(model, nan_where_dark).eval(), x, y, norm="linf", eps=8 / 255)
+    told = {finding.name: finding for finding in findings if not finding.fine}
+    assert told.keys() - {"points"} == {"finite logits"}
+    assert told["finite logits"].how_much.startswith(f"{int(dark.sum())} of 200 points")
+
+
+def _attention(net, x):
+    z = net(x)
+    return z + torch.softmax(z @ z.T, 1) @ z
+
+
+MIXING = {
+    "mean of the batch": lambda net, x: net(x - x.mean(0)),
+    "mean of a channel": lambda net, x: net(x - x.mean((0, 2, 3), keepdim=True)),
+    "batch norm without statistics": lambda net, x: F.batch_norm(net(x), None, None, training=True),
+    "attention across the batch": _attention,
+    "maximum over the batch": lambda net, x: net(x) - net(x).amax(0),
+    "divided by the brightest": lambda net, x: net(x / x.max()),
+    "number of images": lambda net, x: net(x) * torch.linspace(0, len(x), 10),
+    "place in the batch": lambda net, x: net(x) + 0.1 * torch.arange(len(x))[:, None] * torch.arange(10),
+    "large batches alone": lambda net, x: net(x - x.mean(0)) if len(x) > 100 else net(x),
+}
+
+
+@pytest.mark.parametrize("how", MIXING)
+def test_an_answer_that_depends_on_the_rest_of_the_batch(trained, how):
+    model, x, y = trained
+    found = diagnose(
+        Around(model, MIXING[how]), x, y, norm="linf", eps=8 / 255, checks={"company": batch_company, "r": randomised}
+    )
+    assert {finding.name: finding.severity for finding in found} == {"company": "warning", "randomised": "ok"}
+    assert "of 16 predictions change, logits by" in found[0].how_much or "refused" in found[0].how_much
+
+
+def test_the_figure_is_how_many_answers_change(trained):
+    """A model that flips all answers where it has company: one by one all of them change."""
+    model, x, y = trained
+    found = diagnose(
+        Around(model, lambda net, z: net(z) if len(z) == 1 else -net(z)),
+        x, y, norm="linf", eps=8 / 255, checks={"company": batch_company},
+    )  # fmt: skip
+    assert found[0].how_much == "one by one 16 of 16 predictions change, logits by 2 (bound 0.01)"
+
+
+def test_rounding_and_dice_are_no_company(trained):
+    model, x, y = trained
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert _severity(batch_company, copy.deepcopy(model).to(dtype), x, y) == "ok"
+    assert _severity(batch_company, Around(model, lambda net, z: net((z * 255).round() / 255)), x, y) == "ok"
+    own = Around(model, lambda net, z: net(z - z.mean((1, 2, 3), keepdim=True)))
+    assert _severity(batch_company, own, x, y) == "ok"
+    dice = Around(model, lambda net, z: net(z) + torch.randn(len(z), 10))
+    assert diagnose(dice, x, y, norm="linf", eps=8 / 255, checks={"company": batch_company}) == []
+
+
+@pytest.mark.parametrize("given", [{"n": 1}, {"n": 200, "batch_size": 1}, {"n": 5, "batch_size": 3}])
+def test_few_images_and_small_batches_tell_it_too(trained, given):
+    model, x, y = trained
+    n, how = given["n"], {name: value for name, value in given.items() if name != "n"}
+    for forward, severity in ((lambda net, z: net(z - z.mean(0)), "warning"), (lambda net, z: net(z), "ok")):
+        found = diagnose(
+            Around(model, forward), x[:n], y[:n], norm="linf", eps=8 / 255, checks={"company": batch_company}, **how
+        )
+        assert [finding.severity for finding in found] == [severity]

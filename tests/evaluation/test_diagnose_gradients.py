@@ -142,3 +142,12 @@ def test_pixels_without_influence_are_not_held(trained):
     blind = copy.deepcopy(model)
     masked = Around(blind, lambda net, z: net(torch.nn.functional.pad(z[..., 2:-2, 2:-2], (2, 2, 2, 2))))
     assert _findings(clamped, masked, x, y)[0].fine
+
+
+def test_black_images_under_a_relu_are_not_clamped(trained):
+    """Zero pixels among zeros have no gradient through a relu of exactly 0; beside other pixels they have one."""
+    _, x, y = trained
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 26 * 26, 10))
+    assert _findings(clamped, net, x, y)[0].fine
+    assert not _findings(clamped, nn.Sequential(nn.Hardtanh(0, 1), net), x, y)[0].fine

@@ -1,4 +1,5 @@
-"""Whether the model is one function from images to logits: no dice, no probabilities, no second face."""
+"""Whether the model is one function from one image to its logits: not random, no probabilities, the same with and
+without gradients, and whatever else is in the batch."""
 
 import torch
 from torch import Tensor
@@ -13,9 +14,33 @@ PROBABILITY_SLACK = 1e-5
 """Of sums and bounds (AutoAttack, checks.py, check_range_output)."""
 
 
+MASKED = 1000.0
+"""A logit that far below the largest one is a mask (-inf, -1e9): its probability is 0 in every precision."""
+COMPANY_IMAGES = 16
+"""Images that are classified in several batches."""
+COMPANY = 1e-4
+"""Largest distance, as of ``SPREAD``, between batches of one shape, in which kernels round alike."""
+OTHER_SHAPE = 1e-2
+"""The same where position or number of images differ: kernels round otherwise there, in TF32 and bf16 the more."""
+TOLD = 3
+ROUNDING = 16
+"""Or this many times what images changed by one rounding step make of it, if that is more."""
+
+
 def spread(a: Tensor, b: Tensor) -> float:
-    """The largest l2 distance between rows of two (n, K) logits, each row scaled to length 1."""
-    unit = [each / (each.norm(dim=1, keepdim=True) + 1e-10) for each in (a.double(), b.double())]
+    """The largest l2 distance between rows of two (n, K) logits, each row scaled to length 1.
+
+    Logits that are masked in both (``MASKED``), or NaN in both, do not count: -1e9 would outweigh all others, and the
+    difference of two infinities is no number. NaN or +inf in one alone is infinitely far.
+    """
+    a, b = a.double(), b.double()
+    broken = [each.isnan() | each.isposinf() for each in (a, b)]
+    if bool((broken[0] != broken[1]).any()):
+        return torch.inf
+    floors = [each.masked_fill(broken[0], -torch.inf).amax(1, keepdim=True) - MASKED for each in (a, b)]
+    nothing = broken[0] | ((a < floors[0]) & (b < floors[1]))
+    kept = [torch.maximum(each, floor).masked_fill(nothing, 0) for each, floor in zip((a, b), floors, strict=True)]
+    unit = [each / (each.norm(dim=1, keepdim=True) + 1e-10) for each in kept]
     return float((unit[0] - unit[1]).norm(dim=1).max())
 
 
@@ -61,13 +86,65 @@ def two_faced(subject: Subject) -> list[Finding]:
     flips = int((with_gradient.argmax(1) != plain.argmax(1)).sum())
     if noise > SPREAD:  # told by the check for randomised models
         return []
-    size = f"logits differ by {far:.2g} (bound {SPREAD:g}), {flips} of {subject.some} predictions"
-    if far <= SPREAD:
+    bound = max(SPREAD, torch.finfo(subject.ready.dtype or torch.float32).eps)  # half precision rounds by more
+    size = f"logits differ by {far:.2g} (bound {bound:.2g}), {flips} of {subject.some} predictions"
+    if far <= bound:
         return [Finding("one function", "ok", "the model says the same with and without gradients", size)]
     return [
         Finding(
             "one function", "warning", "the model answers otherwise where gradients are taken", size,
             "attack and score go through different functions (branches?), so that the attack attacks another model",
             "let the forward pass not depend on requires_grad, grad mode or where the call comes from",
+        )
+    ]  # fmt: skip
+
+
+def batch_company(subject: Subject) -> list[Finding]:
+    """The same images in other batches (alone, in another order, beside others, more of them) get the same logits.
+
+    In a batch of the same shape kernels round the same way, so that other images at the other places tell a model
+    that mixes them (batch statistics, attention or a maximum over the batch) from one that rounds.
+    """
+    x = subject.x[:COMPANY_IMAGES]
+    size = max(2, min(2 * len(x), subject.batch_size))
+    x = x[: size // 2]
+    company = torch.cat([subject.x[len(x) :], 1 - x])[: size - len(x)]
+
+    def beside(others: Tensor, images: Tensor = x) -> Tensor:
+        return subject.classify(torch.cat([images, others]), size)[: len(x)]
+
+    as_given = beside(company)
+    if spread(as_given, beside(company)) > SPREAD:  # told by the check for randomised models
+        return []
+    step = torch.finfo(subject.ready.dtype or x.dtype).eps
+    far = max(OTHER_SHAPE, ROUNDING * spread(as_given, beside(company, x * (1 - step))))
+    dim, light = 0.25 + x / 2, torch.ones_like(company)  # dim: so that the company decides what the largest value is
+    pairs = [
+        ("beside black images", as_given, beside(torch.zeros_like(company)), COMPANY),
+        ("beside white images", as_given, beside(light), COMPANY),
+        ("beside brighter images", beside(torch.cat([dim, dim])[: len(company)], dim), beside(light, dim), COMPANY),
+        ("in reversed order", as_given, subject.classify(torch.cat([x, company]).flip(0), size).flip(0)[: len(x)], far),
+        (f"in a batch of {len(x)}", as_given, subject.classify(x, len(x)), far),
+        (f"in batches of {subject.batch_size}", as_given, subject.logits[: len(x)], far),
+    ]
+    refused, differing = "", []
+    try:
+        pairs.insert(0, ("one by one", as_given, subject.classify(x, 1), far))
+    except (RuntimeError, ValueError) as error:  # batch statistics of one value
+        refused = f"one image alone is refused ({str(error).partition(chr(10))[0][:80]}); "
+    for where, one, other, bound in pairs:
+        if (distance := spread(one, other)) > bound:
+            flips = int((one.argmax(1) != other.argmax(1)).sum())
+            what = f"{where} {flips} of {len(x)} predictions change, logits by {distance:.2g} (bound {bound:.2g})"
+            differing.append((flips, distance, what))
+    worst = [what for *_, what in sorted(differing, reverse=True)[:TOLD]]
+    if not worst and not refused:
+        how_much = f"logits of {len(x)} images differ by less than {COMPANY:g}, and than {far:.2g} where shapes differ"
+        return [Finding("company", "ok", "an image gets the same answer in every batch", how_much)]
+    return [
+        Finding(
+            "company", "warning", "the answer to an image depends on the rest of its batch", refused + "; ".join(worst),
+            "a verdict belongs to a batch: accuracies change with batch_size, and so does what attacks can do",
+            "take no statistics over the batch: batch norms with running statistics, each image normalised by itself",
         )
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def transfer(subject: Subject) -> list[Finding]:
     for branch in (name for name in norms[0].norms if name != scored):
         with route(subject.ready.model, branch):
             images = strongest(subject, n, steps)
-        theirs = subject.classify(images).argmax(1) == subject.y[:n]
+        theirs = subject.right(images, subject.y[:n])
         more, fewer = int((stands & ~theirs).sum()), int((theirs & ~stands).sum())
         refuted = _refuted(subject, ~theirs)
         size = (
@@ -77,7 +77,7 @@ def strongest(subject: Subject, n: int, steps: int) -> Tensor:
 
 def _standing(subject: Subject, n: int, steps: int) -> Tensor:
     """bool (n,): under the evaluated branch's own images."""
-    return subject.classify(strongest(subject, n, steps)).argmax(1) == subject.y[:n]
+    return subject.right(strongest(subject, n, steps), subject.y[:n])
 
 
 def _refuted(subject: Subject, broken: Tensor) -> int:

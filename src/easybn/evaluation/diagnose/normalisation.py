@@ -18,7 +18,8 @@ LEAST_STD = 1e-3
 
 def normalisation(subject: Subject) -> list[Finding]:
     """Clean accuracy on the images as given against that on the images scaled otherwise, paired."""
-    x, right = subject.x, subject.correct
+    x, y = subject.x, subject.intended  # labels in another order are told by their own check
+    right = subject.logits.argmax(1) == y
     mean, std = _statistics(x)
     channels = f"channels have means {_short(mean)} and deviations {_short(std)}"
     if float(x.max()) <= DARK:
@@ -26,7 +27,7 @@ def normalisation(subject: Subject) -> list[Finding]:
         return [_finding("the images are nearly black", size, "pass images in [0, 1]: divide 0..255 by 255 once")]
     best, told = GAIN, None
     for name, remedy, other in _alternatives(subject, mean, std):
-        also = subject.classify(other).argmax(1) == subject.y
+        also = subject.right(other, y)
         gained, lost = int((also & ~right).sum()), int((right & ~also).sum())
         gain = (gained - lost) / subject.n
         if gain > best and (p := mcnemar(lost, gained)) < SIGNIFICANT:

@@ -40,4 +40,4 @@ def rescored(subject: Subject) -> list[Finding]:
 
 
 def _differing(subject: Subject, images: torch.Tensor, robust: torch.Tensor) -> int:
-    return int(((subject.classify(images).argmax(1) == subject.y) != robust).sum())
+    return int((subject.right(images, subject.y) != robust).sum())

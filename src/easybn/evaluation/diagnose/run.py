@@ -1,6 +1,7 @@
 """``diagnose``: every check on one model, and none of them able to stop the others."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -12,16 +13,17 @@ from ...keyed_random import permutation
 from ...perturb.pgd import check_images
 from ..record import Record
 from ..result import Evaluation
-from .answers import probabilities, randomised, two_faced
+from .answers import batch_company, probabilities, randomised, two_faced
 from .as_found import as_found
 from .batch_sizes import batch_sizes
 from .branches import transfer
 from .clamped import clamped
 from .dynamic import dynamic
 from .few_points import few_points
-from .finding import Finding
+from .finding import Finding, share
 from .gradients import gradient_passes, zero_gradients
 from .kept import kept
+from .label_order import labels
 from .normalisation import normalisation
 from .perturbation import perturbation, units
 from .rescored import rescored
@@ -33,9 +35,11 @@ Check = Callable[[Subject], list[Finding]]
 CHECKS: dict[str, Check] = {
     "as found": as_found,
     "randomised": randomised,
+    "company": batch_company,
     "outputs": probabilities,
     "dynamic": dynamic,
     "one function": two_faced,
+    "labels": labels,
     "normalisation": normalisation,
     "units": units,
     "saturation": saturation,
@@ -125,7 +129,7 @@ def diagnose(
 
 
 def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> list[Finding]:
-    findings: list[Finding] = []
+    subject, findings = _finite(subject)
     failed: dict[str, list[str]] = {}
     for done, (name, check) in enumerate(checks.items()):
         progress(done, len(checks), f"diagnosis: {name}")
@@ -142,3 +146,23 @@ def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> l
                     "see whether the model is what easybn.evaluate asks for")
         )  # fmt: skip
     return sorted(findings, key=lambda finding: ORDER.index(finding.severity))
+
+
+def _finite(subject: Subject) -> tuple[Subject, list[Finding]]:
+    """The points with logits that can be compared, and a finding if there are others."""
+    try:
+        broken = subject.broken
+    except Exception:  # the checks themselves tell of a model that cannot be called
+        return subject, []
+    if not broken.any():
+        return subject, []
+    finding = Finding(
+        "finite logits", "warning", "the model's logits are NaN or infinite", share(int(broken.sum()), subject.n),
+        "NaN is no answer: such a point is neither right nor attacked, and the other checks leave it out",
+        "look for square roots of 0, divisions by 0 and overflows in the forward pass",
+    )  # fmt: skip
+    kept_rows = (~broken).nonzero()[:, 0]
+    if not len(kept_rows):
+        return subject, [finding]
+    at = kept_rows.to(subject.x.device)
+    return replace(subject, x=subject.x[at], y=subject.y[kept_rows], rows=subject.rows[kept_rows]), [finding]

@@ -15,6 +15,7 @@ from ...perturb.ball import Ball
 from ..labels import check_labels
 from ..record import Record
 from ..result import Evaluation
+from .label_order import LabelOrder, label_order
 
 GRADIENT_POINTS = 256
 """Points whose gradient is taken; all the points under ``thorough``."""
@@ -65,10 +66,15 @@ class Subject:
         return len(self.x)
 
     @torch.no_grad()
-    def classify(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor, batch_size: int | None = None) -> Tensor:
         """(m, K) float32 logits of ``x`` (m, ...), in any units, on the CPU; they may be NaN."""
-        batches = torch.split(x, self.batch_size)
+        batches = torch.split(x, batch_size or self.batch_size)
         return torch.cat([self.ready.original(self.ready.load(batch)).float().cpu() for batch in batches])
+
+    def right(self, x: Tensor, y: Tensor) -> Tensor:
+        """bool (m,): ``x`` (m, ...) is classified as ``y`` (m,); NaN is no class."""
+        logits = self.classify(x)
+        return (logits.argmax(1) == y) & ~logits.isnan().any(1)
 
     def slope(self, x: Tensor, y: Tensor) -> Slope:
         """The gradient at ``x`` (m, ...) of the cross-entropy of the classes ``y`` (m,)."""
@@ -85,13 +91,21 @@ class Subject:
         return Slope(torch.cat(logits), torch.cat(gradients) if len(gradients) == len(logits) else None)
 
     @cached_property
+    def broken(self) -> Tensor:
+        """bool (n,): the clean logits are NaN or +inf; -inf is how classes are masked."""
+        return (self._clean.isnan() | self._clean.isposinf()).any(1)
+
+    @cached_property
+    def _clean(self) -> Tensor:
+        return self.classify(self.x)
+
+    @cached_property
     def logits(self) -> Tensor:
         """(n, K) float32 clean logits on the CPU; ValueError if they are not finite or do not fit the labels."""
-        logits = self.classify(self.x)
-        if broken := int((logits.isnan() | logits.isposinf()).any(1).sum()):
+        if broken := int(self.broken.sum()):
             raise ValueError(f"the model's logits are NaN or infinite for {broken} of {self.n} images")
-        check_labels(self.y, logits.shape[1])
-        return logits
+        check_labels(self.y, self._clean.shape[1])
+        return self._clean
 
     @cached_property
     def margins(self) -> Tensor:
@@ -102,6 +116,16 @@ class Subject:
     def correct(self) -> Tensor:
         """bool (n,): classified correctly as they are."""
         return self.logits.argmax(1) == self.y
+
+    @cached_property
+    def order(self) -> LabelOrder | None:
+        """Another order of the labels that explains the model's answers, if there is one."""
+        return label_order(self.logits.argmax(1).numpy(), self.y.numpy(), self.logits.shape[1])
+
+    @cached_property
+    def intended(self) -> Tensor:
+        """int64 (n,): the classes that the labels seem to mean."""
+        return self.y if self.order is None else torch.as_tensor(self.order.output)[self.y]
 
     @cached_property
     def some(self) -> int:
