@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-portable test-oldest lint clean
 
 demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table
 	$(BIN)/easybn demo --out runs/demo
@@ -13,6 +13,12 @@ test: .venv/installed-dev  ## the tests that CI runs
 test-all: .venv/installed-dev  ## the long ones and those of the extras too
 	$(BIN)/pip install --quiet --editable ".[onnx,track]"
 	$(BIN)/pytest -n 2
+
+test-portable: .venv/installed-dev  ## the same tests as other processors, threads, orders and paths would run them
+	$(BIN)/python tests/portable.py
+
+test-oldest: .venv-oldest/installed  ## the same tests with the oldest versions that pyproject.toml allows
+	.venv-oldest/bin/python -m pytest -n 2 -m "not slow"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -35,5 +41,15 @@ lint: .venv/installed-dev
 	$(BIN)/pip install --editable . --group dev
 	@touch .venv/installed $@
 
+.venv-oldest/installed: pyproject.toml tests/portable.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv-oldest
+	@echo "Installing the oldest versions of everything into .venv-oldest (some minutes)"
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	$(PYTHON) tests/portable.py --lower-bounds > .venv-oldest/lower-bounds.txt
+	.venv-oldest/bin/pip install --editable . --group dev --constraint .venv-oldest/lower-bounds.txt
+	@touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-oldest build dist
