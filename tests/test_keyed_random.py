@@ -142,3 +142,12 @@ def test_integers_refuses_an_empty_range():
 def test_a_number_names_the_same_streams_as_a_tensor_of_it(number):
     noise = Noise.of(-3, "numbers", torch.arange(4), 5)
     assert torch.equal(noise.numbered(number).keys, noise.numbered(torch.full((4,), number)).keys)
+
+
+def test_a_seed_beyond_those_of_torch_is_refused():
+    for seed in (2**64, -(2**63) - 1, 10**30):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            permutation(4, seed, "order")
+    for seed in (2**64 - 1, -(2**63), -1):
+        torch.manual_seed(seed)  # takes it
+        assert permutation(4, seed, "order").sort().values.tolist() == [0, 1, 2, 3]

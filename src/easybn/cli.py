@@ -4,12 +4,14 @@ Nothing here imports torch, so that ``easybn --help`` answers at once; each comm
 ``easybn.commands`` with ``configure(parser)`` and ``run(arguments)``.
 """
 
+import codecs
 import gc
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from . import __version__
 from .train.interrupt import Interrupted
@@ -46,9 +48,30 @@ Begin with: easybn demo
 """
 
 
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "failed to map segment", "not enough memory")
+PLAIN = {"\u00b1": "+-", "\u2026": "...", "\u2212": "-", "\u00d7": "x"}
+"""For terminals that cannot show the character."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for a mistake of the user, 128 + signal if stopped."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    codecs.register_error("easybn", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an hour's result must not be lost because a terminal is ASCII
+            stream.reconfigure(errors="easybn")
+    try:
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            if sys.stdout is not None:  # as where it was closed: >&-
+                sys.stdout.flush()  # here, where a reader that has gone away can be told from a failure
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if words else 2
@@ -90,12 +113,56 @@ def _run(name: str, words: list[str]) -> int:
         print("easybn: stopped; the same command goes on from what was saved", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 141
-    except (ValueError, OSError, ArithmeticError) as error:  # what the library raises for a user's mistakes
-        if os.environ.get("EASYBN_TRACEBACK"):
+        raise
+    except Exception as error:
+        message = None if os.environ.get("EASYBN_TRACEBACK") else _mistake(error)
+        if message is None:  # the traceback helps to mend it
+            error.add_note("This is a fault of easybn's own: please report it with the lines above.")
             raise
-        return _fail(str(error) or type(error).__name__)
+        return _fail(message)
     return 0
+
+
+def _mistake(error: Exception) -> str | None:
+    """What the user can do something about, in a line; None for a fault of easybn's own."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+        return f"not enough memory: {text or 'none is left'}: a smaller --batch_size or model needs less"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return "this user has no home folder: set HOME, or XDG_CACHE_HOME to a folder for decoded data sets"
+    if place := _place_in_users_file(error):
+        return f"{place}: {type(error).__name__}: {text} (EASYBN_TRACEBACK=1 shows where it came from)"
+    if isinstance(error, (ValueError, OSError, ArithmeticError)):  # what the library raises for mistakes
+        return text or type(error).__name__
+    return None
+
+
+def _place_in_users_file(error: Exception) -> str | None:
+    """The innermost line of a file of the user's (a recipe, a model) that the error passed through."""
+    import sysconfig
+    import traceback
+
+    ours = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        generated = frame.filename.startswith("<") or "torchinductor" in frame.filename
+        if not generated and not any(file.is_relative_to(folder) for folder in ours):
+            return f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+    return None
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: characters that an encoding lacks, in ones that every encoding has."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    import unicodedata
+
+    plain = ""
+    for character in error.object[error.start : error.end]:
+        letters = unicodedata.normalize("NFKD", character)
+        near = PLAIN.get(character) or "".join(each for each in letters if not unicodedata.combining(each))
+        plain += near if near and near.isascii() else character.encode("ascii", "backslashreplace").decode()
+    return plain, error.end
 
 
 def _note(message: Warning | str) -> None:

@@ -11,6 +11,9 @@ logarithm and cosine and agree to rounding.
 
 import hashlib
 import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +23,7 @@ _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15, the golden ratio of 2^64, a
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _ALL = (1 << 64) - 1
+_GENERATORS = threading.RLock()
 
 
 def _xor_shift(z: Tensor, bits: int) -> Tensor:
@@ -52,6 +56,13 @@ def _purpose_number(purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little", signed=True)
 
 
+def check_seed(seed: int) -> int:
+    """``seed``, or ValueError unless it is one that torch's own generators take too."""
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number in -2^63 .. 2^64 - 1, got {seed}")
+    return seed
+
+
 @dataclass(frozen=True)
 class Noise:
     """One stream of random numbers a sample.
@@ -68,7 +79,7 @@ class Noise:
     def of(cls, seed: int, purpose: str, ids: Tensor, step: int = 0) -> "Noise":
         """The streams named (seed, purpose, step, id) for each of ``ids`` (int64, shape (N,))."""
         root = 0
-        for value in (seed, _purpose_number(purpose), step):
+        for value in (check_seed(seed), _purpose_number(purpose), step):
             root = _mix_one(root + _mix_one(value + _GAMMA))
         return cls(_mix(_mix(ids + _GAMMA) + root))
 
@@ -115,6 +126,26 @@ class Noise:
             raise ValueError(f"high must be in 1 .. 2^31, got {high}")
         bits = self.bits(math.prod(shape)).bitwise_and_(0xFFFFFFFF)
         return (bits * high >> 32).view(-1, *shape)
+
+
+@contextmanager
+def torch_generators(devices: Sequence[torch.device] = (), seed: int | None = None) -> Iterator[None]:
+    """torch's global generators, from which dropout and initial weights draw; the caller's state is back after it.
+
+    A process has one generator per device for all its threads: blocks in several threads run one after the other,
+    for otherwise none of them could be repeated.
+
+    Args:
+        devices: CUDA devices whose generators are meant too.
+        seed: to begin with; by default the state stays as it is.
+    """
+    with _GENERATORS, torch.random.fork_rng(list(devices)):
+        if seed is not None:
+            if devices:
+                torch.manual_seed(seed)
+            else:
+                torch.default_generator.manual_seed(seed)  # manual_seed formats a stack trace for each other device
+        yield
 
 
 def permutation(n: int, seed: int, purpose: str, step: int = 0) -> Tensor:

@@ -1,6 +1,8 @@
 import copy
 import json
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -187,6 +189,24 @@ def test_dropout_is_exact_too(images, tmp_path):
         sitting(model, Vanilla(), images, SHORT, tmp_path, StopAt(3))
     torch.manual_seed(1)
     assert_same(sitting(model, Vanilla(), images, SHORT, tmp_path).model, whole.model)
+
+
+def test_dropout_is_exact_in_several_threads(images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.Dropout(0.5), nn.Linear(256, 4))
+    trainings = [Training(epochs=8, batch_size=8, lr=0.05, seed=seed) for seed in range(4)]
+    alone = [fit(model, Vanilla(), images, training).model for training in trainings]
+    start = threading.Barrier(4)
+
+    def together(training):
+        start.wait()
+        return fit(model, Vanilla(), images, training).model
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as threads:
+        for expected, found in zip(alone, threads.map(together, trainings), strict=True):
+            assert_same(found, expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..keyed_random import torch_generators
 from ..models.winograd import Winograd, fits
 from ..norm.fold import folded
 from .same_function import BOUNDS, answer, disagreement, logit_distance
@@ -99,7 +100,7 @@ def fast_copy(model: nn.Module, x: Tensor, options: Options) -> tuple[Fast | Non
     if options.precision == "bf16" and x.dtype == torch.float64:
         raise ValueError("bf16 makes little sense for a model in float64: convert the model to float32")
     notes: list[str] = []
-    with torch.random.fork_rng([] if x.device.type == "cpu" else [x.device], device_type=x.device.type):
+    with torch_generators([x.device] if x.device.type == "cuda" else []):
         try:
             expected = answer(model, x)
             with torch.no_grad():

@@ -123,7 +123,7 @@ def measurement_of(arguments: Namespace) -> "Measurement":
         protocols=tuple(arguments.protocols),
         steps=arguments.steps,
         points=1000 if arguments.points is None else arguments.points,
-        batch_size=arguments.batch_size or 100,
+        batch_size=100 if arguments.batch_size is None else arguments.batch_size,
         seed=arguments.seed,
         device=_device(arguments),
     )

@@ -58,7 +58,9 @@ def run(arguments: Namespace) -> None:
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
-    for branch, score in done.metrics[-1].get("val", {}).items():
+    if not (rows := done.metrics):
+        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: it was damaged, for the training here is finished")
+    for branch, score in rows[-1].get("val", {}).items():
         console.print(f"validation, branch {branch}: accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}")
     console.print(f"done: {folder} (next: easybn evaluate {folder})")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..attacks.prepare import Prepared
-from ..keyed_random import Noise
+from ..keyed_random import Noise, torch_generators
 from ..norm.branched import BranchedNorm
 
 PROBES = 32
@@ -56,8 +56,7 @@ def probe_images(shape: tuple[int, ...]) -> Tensor:
 @torch.no_grad()
 def _classes(model: Prepared, x: Tensor) -> Tensor:
     devices = [model.device] if model.device is not None and model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # a model that draws random numbers draws the same ones each time
-        torch.manual_seed(0)
+    with torch_generators(devices, 0):  # a model that draws random numbers draws the same ones each time
         return model.original(model.load(x)).argmax(1).cpu()
 
 

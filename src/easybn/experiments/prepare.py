@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from .. import data, models
 from ..data import Split
+from ..keyed_random import torch_generators
 from ..models import weights
 from ..norm.convert import convert
 from .experiment import Experiment
@@ -53,8 +53,7 @@ def prepare(experiment: Experiment) -> Prepared:
         "std": list(source.std),
         **experiment.model_options,
     }
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch_generators(seed=seed):
         model = _built(description)
     if len(experiment.recipe.branches) > 1:
         model = convert(model, experiment.recipe.branches, experiment.norms)

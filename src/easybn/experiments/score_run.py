@@ -44,8 +44,9 @@ class Measurement:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"points must be at least 1, got {self.points}")
+        for name in ("points", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def score(run: Run, display: Display, wanted: Measurement = Measurement(), evaluated: Evaluated | None = None) -> None:

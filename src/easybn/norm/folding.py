@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..keyed_random import torch_generators
 from .branched import BranchedNorm
 from .fold import fused, remainder
 from .pairs import pairs
@@ -61,7 +62,7 @@ def _at_first_call(model: nn.Module, known: dict[Any, Found], key: Any, stack: E
     def look(module: nn.Module, args: Any) -> None:
         handle.remove()
         # as often as it is needed, and not a random number more: a resumed training looks again
-        with torch.random.fork_rng([]), torch.no_grad():
+        with torch_generators(), torch.no_grad():
             try:
                 known[key] = _checked(model, args[0].detach()[:2])
             except Exception:  # of any kind: the model as it is serves as well

@@ -39,6 +39,7 @@ class EBNShared(Recipe):
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.clean_weight == 0:
             raise ValueError("clean_weight 0 leaves no gradient to share: use EBN(clean_weight=0) instead")
 

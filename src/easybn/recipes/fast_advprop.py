@@ -52,6 +52,7 @@ class FastAdvProp(Recipe):
     branches: ClassVar[tuple[str, ...]] = ("main", "adv")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.fraction < 1:
             raise ValueError(f"fraction must be in (0, 1), got {self.fraction}")
         if not self.noisy_weight > 0:

@@ -47,6 +47,7 @@ class FastEBN(Recipe):
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], got {self.fraction}")
 

@@ -1,5 +1,6 @@
 """What a recipe is: a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -83,6 +84,14 @@ class Recipe(ABC):
     """
 
     branches: ClassVar[tuple[str, ...]] = ("main",)
+
+    def __post_init__(self) -> None:
+        """ValueError for a weight that is no number, or a label smoothing outside [0, 1)."""
+        for name, value in vars(self).items():
+            if name == "label_smoothing" and not 0 <= value < 1:
+                raise ValueError(f"label_smoothing must be in [0, 1), got {value}")
+            if name.endswith("weight") and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
 
     @abstractmethod
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]: ...

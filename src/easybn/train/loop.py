@@ -22,7 +22,7 @@ from .checkpoint import resume, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
-from .prepare import as_split, autocasting, compiled, seed_global, usable, with_branches
+from .prepare import as_split, autocasting, compiled, seeded, usable, with_branches
 from .resume import Parts
 from .sgd import SGD
 from .step import take_step
@@ -110,8 +110,6 @@ def fit(
             save(parts.state(), path)
 
     with ExitStack() as stack:
-        # dropout and the like draw from torch's global generator: seeded at each step, the caller's kept apart
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         requests = stack.enter_context(deferred_signals()) if path is not None else None
         for observer in observers:
             observer.start(moment)
@@ -128,16 +126,16 @@ def fit(
             moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = moment.lr
-            seed_global(training.seed, moment.step, device)
             ctx = Context(ids.to(device), moment.step, epoch, training.seed)
-            tally = take_step(
-                stepped,
-                optimizer,
-                partial(recipe, stepped, x, y, ctx),
-                clip_norm=training.clip_norm,
-                autocast=autocast,
-                scaler=scaler,
-            )
+            with seeded(training.seed, moment.step, device):
+                tally = take_step(
+                    stepped,
+                    optimizer,
+                    partial(recipe, stepped, x, y, ctx),
+                    clip_norm=training.clip_norm,
+                    autocast=autocast,
+                    scaler=scaler,
+                )
             if average:
                 average.update(model)
             moment.step += 1

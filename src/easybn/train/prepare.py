@@ -1,13 +1,15 @@
 """What a training needs before its first step: data, device, a model with the recipe's branches."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..data.source import Split
-from ..keyed_random import Noise
+from ..keyed_random import Noise, torch_generators
 from ..norm.branched import BranchedNorm
 from ..norm.convert import branches_of, convert
 from ..recipes.recipe import Recipe
@@ -58,10 +60,9 @@ def autocasting(precision: str, device: torch.device) -> torch.autocast | None:
     return torch.autocast(device.type, kinds[precision]) if precision in kinds else None
 
 
-def seed_global(seed: int, step: int, device: torch.device) -> None:
-    """Seed torch's global generators, of the CPU and of ``device``, for a step."""
+@contextmanager
+def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """torch's global generators, from which dropout and the like draw, seeded for a step."""
     number = int(Noise.of(seed, "global", torch.zeros(1, dtype=torch.int64), step).bits(1))
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(number)  # torch.manual_seed formats a stack trace for each other device
-    else:
-        torch.manual_seed(number)
+    with torch_generators([device] if device.type == "cuda" else [], number):
+        yield

@@ -1,8 +1,10 @@
 """How long and how fast to train: the fields of a training that are not the method's."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..keyed_random import check_seed
 from .schedule import Cosine, Schedule
 
 
@@ -44,9 +46,12 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name, low in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0)):
-            if not getattr(self, name) >= low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not low <= value < math.inf:
+                needed = "finite" if value == math.inf else f"at least {low}"
+                raise ValueError(f"{name} must be {needed}, got {value}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
         if self.ema is not None and not 0 < self.ema < 1:

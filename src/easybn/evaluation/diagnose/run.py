@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...attacks.prepare import Progress, prepared, silent
 from ...attacks.suite import BALLS
-from ...keyed_random import permutation
+from ...keyed_random import permutation, torch_generators
 from ...perturb.pgd import check_images
 from ..record import Record
 from ..result import Evaluation
@@ -116,9 +116,8 @@ def diagnose(
         record = evaluation.record
     ball = max(balls, key=lambda each: float(each.eps))
     rows = torch.arange(len(x)) if thorough else permutation(len(x), seed, "diagnose")[:POINTS].sort().values
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)), kept(model), prepared(model) as ready:
-        torch.manual_seed(seed)
+    devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
+    with torch_generators(devices, seed), kept(model), prepared(model) as ready:
         # indexed here, where they are no inference tensors
         drawn, label = x.detach()[rows.to(x.device)], y.detach().cpu().long()[rows]
         subject = Subject(

@@ -10,7 +10,7 @@ from torch import nn
 
 from ... import data, models
 from ...data.statistics import channel_statistics
-from ...keyed_random import Noise
+from ...keyed_random import Noise, torch_generators
 from ...recipes.vanilla import Vanilla
 from ...train.loop import fit
 from ...train.progress import ProgressBar
@@ -86,6 +86,6 @@ def fresh(settings: Settings, source: data.Source, seed: int, statistics: tuple[
     alike: it would not be a fresh network. All conditions of a seed begin with the same weights.
     """
     channels = source.train.shape[0] * (2 if settings.layout == "channels" else 1)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(Noise.of(seed, "stacked weights", torch.zeros(1, dtype=torch.int64)).bits(1)))
+    number = int(Noise.of(seed, "stacked weights", torch.zeros(1, dtype=torch.int64)).bits(1))
+    with torch_generators(seed=number):
         return models.build(settings.model, 2, channels, *statistics)

@@ -16,7 +16,7 @@ from ... import models
 from ...attacks.attack import Attack
 from ...attacks.prepare import prepared
 from ...attacks.tracks import Tracks
-from ...keyed_random import Noise
+from ...keyed_random import Noise, torch_generators
 from ...models.winograd import Winograd
 from ...norm.convert import convert
 from ..experiment import Experiment
@@ -36,7 +36,7 @@ class Passes:
     def __init__(self, experiment: Experiment, shape: Shape):
         options = {k: v for k, v in experiment.model_options.items() if k not in ("pretrained", "weights")}
         mean = [0.5] * shape.image[0]
-        with torch.random.fork_rng():
+        with torch_generators():
             model = models.build(experiment.model, shape.classes, shape.image[0], mean, mean, **options)
         quick: list[Any] = [module for module in model.modules() if isinstance(module, Winograd)]
         for module in quick:
