@@ -46,9 +46,13 @@ def test_hidden_files_do_not_count() -> None:
         (["a/1.txt"], "has no images"),
         (["a/1.png", "2.png"], "2.png is in no class folder"),
         (["train/a/1.png", "train/2.png"], "train/2.png is in no class folder"),
-        (["test/a/1.png"], "has test/: expected one train/"),
+        (["test/a/1.png", "a/1.png"], r"has test/ and, beside it, class folders such as a/: .* into train/"),
+        (["test/a/1.png", "Testing/a/1.png"], "has Testing/, test/: expected one train/ and one test/"),
         (["train/a/1.png", "Train/a/1.png"], "expected one train/"),
         (["train/a/1.png", "test/z/1.png"], "test/ has the class 'z', train/ has not"),
+        (["train/Cat/1.png", "test/cat/1.png"], r"'cat', train/ has not \(did you mean 'Cat'\?\)"),
+        (["train/a/1.png", "test/1.png"], "the images in test/ are in no class folder: move them to test/CLASS/"),
+        (["a/1.heic", "a/2.HEIC", "b/3"], "has no images that can be read among 2 .heic, 1 without suffix"),
     ],
 )
 def test_anything_else_is_refused(names: list[str], message: str) -> None:

@@ -1,7 +1,7 @@
 """A data set decoded once, into memory-mapped arrays that open at once ever after.
 
 ``<cache>/decoded/<kind>-<digest>/`` holds train_images.npy, train_labels.npy, test_images.npy,
-test_labels.npy and source.json (name, classes, shape, statistics, origin, checksums). The digest names the original
+test_labels.npy and source.json (name, classes, shape, statistics, notes, origin, checksums). The digest names the original
 files, so that changed files are decoded again. The folder is written aside and renamed when it is whole.
 
 The checksums are tested when the data set is opened: up to 1 GiB always (some 0.3 s a GiB), beyond that when a file has
@@ -34,18 +34,22 @@ from .progress import Progress, showing
 from .source import Source, Split
 from .statistics import from_histogram
 
-_FORMAT = 1
+_FORMAT = 2  # raised whenever pictures are decoded by another rule, so that no array of the old one is served
 _ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 _CHECKED = "checked.json"
 _SMALL = 2**30  # bytes in all that are tested whenever they are opened
 _WEEK = 7 * 24 * 3600  # seconds
 
 
-def origin_of(files: Iterable[tuple[str, os.stat_result]], **options: object) -> str:
-    """A digest of files (path, status) by path, size and time of change, and of how they are decoded."""
+def origin_of(files: Iterable[tuple[str, os.stat_result | None]], **options: object) -> str:
+    """A digest of files (path, status) by path, size and time of change, and of how they are decoded.
+
+    Folders, whose status is None, count by their paths.
+    """
     digest = hashlib.sha256(json.dumps([_FORMAT, options], sort_keys=True).encode())
     for path, status in files:
-        digest.update(f"\0{path}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogateescape"))
+        state = "folder" if status is None else f"{status.st_size}\0{status.st_mtime_ns}"
+        digest.update(f"\0{path}\0{state}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -94,8 +98,8 @@ def _open(folder: Path, origin: str) -> Source | None:
             raise ValueError("another origin")
         _check(folder, about["checksums"])
         splits = {kind: _open_split(folder, kind, about) for kind in ("train", "test")}
-        statistics = tuple(about["mean"]), tuple(about["std"])
-        return Source(about["name"], tuple(about["classes"]), splits["train"], splits["test"], *statistics)
+        classes, mean, std, notes = (tuple(about[name]) for name in ("classes", "mean", "std", "notes"))
+        return Source(about["name"], classes, splits["train"], splits["test"], mean, std, notes)
     except PermissionError:
         return None  # someone else's: neither to be used nor to be removed
     except (OSError, ValueError, KeyError, TypeError):
@@ -162,7 +166,8 @@ def _write(folder: Path, origin: str, data: Undecoded, show: Progress) -> None:
             checksums[f"{kind}_labels.npy"] = summed.total
             about[kind] = len(split.labels)
             if kind == "train":
-                about["mean"], about["std"] = from_histogram(count)
+                about["mean"], about["std"] = from_histogram(count) if len(split.labels) else ((), ())
+        about["notes"] = data.notes()
         with (part / "source.json").open("wb") as file:
             file.write(json.dumps(seal(about), indent=1).encode())
             sync(file)

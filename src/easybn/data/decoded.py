@@ -35,13 +35,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Undecoded:
-    """A data set yet to be decoded: its images have the shape (C, H, W)."""
+    """A data set yet to be decoded: its images have the shape (C, H, W).
+
+    ``notes`` gives those of the :class:`Source`; it is called once everything is decoded.
+    """
 
     name: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     train: Part
     test: Part
+    notes: Callable[[], tuple[str, ...]] = tuple
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         yield "train", self.train
@@ -80,5 +84,5 @@ def in_memory(data: Undecoded, show: Progress) -> Source:
         chunks = [np.empty((0, *data.shape), np.uint8)]
         counts[kind] = decode(part, data.shape, chunks.append, f"{data.name}: {kind}", show)
         splits[kind] = Split(torch.from_numpy(np.concatenate(chunks)), torch.from_numpy(part.labels))
-    mean, std = from_histogram(counts["train"])
-    return Source(data.name, data.classes, splits["train"], splits["test"], mean, std)
+    mean, std = from_histogram(counts["train"]) if len(splits["train"]) else ((), ())
+    return Source(data.name, data.classes, splits["train"], splits["test"], mean, std, data.notes())

@@ -78,8 +78,8 @@ def read_verified(path: Path, stem: str) -> NDArray[np.uint8]:
 
 def _prepare(files: tuple[Path, ...]) -> Undecoded:
     arrays = [read_verified(path, stem) for path, stem in zip(files, SHA256, strict=True)]
-    parts = [Part.of_array(arrays[i][:, None], arrays[i + 1].astype(np.int64)) for i in (0, 2)]
-    return Undecoded("fashion-mnist", CLASSES, (1, 28, 28), *parts)
+    train, test = (Part.of_array(arrays[i][:, None], arrays[i + 1].astype(np.int64)) for i in (0, 2))
+    return Undecoded("fashion-mnist", CLASSES, (1, 28, 28), train, test)
 
 
 def fashion_mnist(

@@ -1,6 +1,11 @@
-"""One image file as 8-bit pixels."""
+"""One image file as 8-bit pixels, the way a viewer shows it: upright, and on white where it is transparent."""
 
 import io
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,43 +13,144 @@ from PIL import Image
 
 from .errors import DataError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")  # the decoders that a stranger's file may reach
+SUFFIXES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+    *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")  # what a stranger's file may reach
 _MOST_PIXELS = 2**26  # 8192 x 8192; a small file can announce, and then need the memory of, far more
 
+# what was done to pictures beside reading them; a Counter has the number of pictures for each
+TRANSPARENT = "transparent pictures put on white"
+TURNED = "pictures turned or mirrored as their EXIF orientation says"
+DEEP = "pictures of 16 bits a channel reduced to their upper 8"
+FRAMES = "pictures of several frames or pages, of which the first is taken"
+CMYK = "CMYK pictures converted to RGB without their colour profile"
 
-def decode_picture(data: bytes, name: str, channels: int, resize: int | None = None) -> NDArray[np.uint8]:
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_picture(
+    data: bytes, name: str, channels: int, resize: int | None = None, changes: Counter[str] | None = None
+) -> NDArray[np.uint8]:
     """The image in ``data``, as uint8 of shape (channels, H, W).
+
+    It is turned upright by its EXIF orientation, and what is transparent is put on white. Of 16 bits a channel the
+    upper 8 are kept. Of an animation or a file of several pages the first is taken.
 
     Args:
         data: the content of a file.
         name: what an error calls it.
-        channels: 3: as RGB, grey repeated; 1: as grey, by the luma of ITU-R 601. Transparency is dropped.
+        channels: 3: as RGB, grey repeated; 1: as grey, by the luma of ITU-R 601.
         resize: None, or the height and width of the result: the shorter side is brought to that length
             (bilinear, antialiased), and the middle of the longer one kept.
+        changes: counts what was done: ``TRANSPARENT``, ``TURNED``, ``DEEP``, ``FRAMES``, ``CMYK``.
 
     Raises:
-        DataError: no image, a damaged one, one of more than 8 bits a channel or of too many pixels.
+        DataError: no image, a damaged one, one of floating-point or 32-bit pixels, or of too many pixels.
     """
+    done: Counter[str] = Counter()
+    with _opened(io.BytesIO(data), name) as image:
+        pixels = np.asarray(_fit(_converted(image, name, "RGB" if channels == 3 else "L", done), resize))
+    if changes is not None:
+        changes.update(done)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def picture_size(file: IO[bytes], name: str) -> tuple[int, int]:
+    """(width, height) of the image in ``file`` once it is upright, mostly from its first bytes.
+
+    Raises:
+        DataError: no image, or one of too many pixels.
+    """
+    with _opened(file, name) as image:
+        width, height = image.size
+        # a PNG would be decoded whole to look for an orientation behind its pixels
+        turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        # Pillow warns of oddities in what surrounds the pixels, such as a damaged EXIF block
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
                 raise DataError(f"{name}: has {width} x {height} pixels, more than {_MOST_PIXELS}: make it smaller")
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise DataError(f"{name}: has more than 8 bits a pixel (mode {image.mode}): convert it to 8 bits")
-            pixels = np.asarray(_fit(_converted(image, "RGB" if channels == 3 else "L"), resize))
+            yield image
     except DataError:
         raise
     except Exception as error:  # a damaged image raises almost anything
         raise DataError(f"{name}: is no readable image ({_reason(error)}): replace or remove it") from None
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # as Pillow wants it: a palette may give transparency as bytes
+def _converted(image: Image.Image, name: str, mode: str, changes: Counter[str]) -> Image.Image:
+    """The picture in ``mode``, RGB or L, upright and opaque."""
+    deep = _is_deep(image)
+    changes[FRAMES] += image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    changes[TURNED] += _orientation(image) in _UPRIGHT
+    image.load()
+    turn = _orientation(image)  # a TIFF is upright once it is loaded, and says so
+    if image.mode.startswith("I") and deep:
+        image = _upper_bits(image, changes)
+    elif image.mode == "F" or image.mode.startswith("I"):
+        kind = "floating-point pixels" if image.mode == "F" else f"pixels of neither 8 nor 16 bits (mode {image.mode})"
+        raise DataError(f"{name}: has {kind}: convert it to 8 bits")
+    elif deep and image.mode == "RGB" and "transparency" in image.info:
+        raise DataError(f"{name}: has 16 bits a channel and a transparent colour: convert it to 8 bits")
+    changes[DEEP] += deep
+    changes[CMYK] += image.mode == "CMYK"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            changes[TRANSPARENT] += 1
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if turn in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[turn])
     return image if image.mode == mode else image.convert(mode)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a channel has 16 bits; asked before the pixels are loaded."""
+    tiles: Any = getattr(image, "tile", None)  # how the file's bytes are to be read
+    arguments = tiles[0][3] if tiles else None
+    if image.format == "TIFF":
+        return max(getattr(image, "tag_v2").get(258, (1,))) == 16 and image.mode != "F"  # noqa: B009
+    if image.format == "PPM":  # where the raw bytes do not serve, the decoder is told the largest value
+        largest = arguments[-1] if isinstance(arguments, tuple) else 0
+        return image.mode == "I" or (isinstance(largest, int) and largest > 255)
+    return image.format == "PNG" and str(arguments).endswith("16B")
+
+
+def _upper_bits(image: Image.Image, changes: Counter[str]) -> Image.Image:
+    """A grey picture of 16 bits as one of 8."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0:  # signed pixels have no agreed black
+        raise ValueError("its pixels are signed")
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # of a TIFF: zero is white
+        values = 65535 - values
+    if isinstance(clear := image.info.get("transparency"), int) and (values == clear).any():
+        changes[TRANSPARENT] += 1
+        values[values == clear] = 65535
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 .. 8 by EXIF; 1, which is upright, where it is not said or cannot be read."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block: the pixels may be whole
+        return 1
 
 
 def _fit(image: Image.Image, size: int | None) -> Image.Image:

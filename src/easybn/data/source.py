@@ -25,9 +25,13 @@ class Source:
         test: what is only ever measured on.
         mean: mean of each channel of the training images, in [0, 1].
         std: standard deviation of each channel of the training images, in [0, 1] units.
+        notes: what a reader of results should know: what was done to the pictures, and which files were not read.
+
+    A data set of test images alone has an empty ``train``, and no ``mean`` and ``std``.
 
     Raises:
-        DataError: splits of unequal image shapes, a label without a class, or statistics that do not fit.
+        DataError: splits of unequal image shapes, no test image, a label without a class, or statistics that do not
+            fit.
     """
 
     name: str
@@ -36,18 +40,19 @@ class Source:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.train.shape != self.test.shape:
             shapes = f"{self.train.shape} for training and {self.test.shape} for test"
             raise DataError(f"{self.name}: images must have one shape, got {shapes}")
+        if not len(self.test):
+            raise DataError(f"{self.name}: there are no test images")
         for kind, split in (("training", self.train), ("test", self.test)):
-            if not len(split):
-                raise DataError(f"{self.name}: there are no {kind} images")
-            if int(split.labels.max()) >= len(self.classes):
+            if len(split) and int(split.labels.max()) >= len(self.classes):
                 found = f"a {kind} label is {int(split.labels.max())}"
                 raise DataError(f"{self.name}: {found}, but there are {len(self.classes)} classes, numbered from 0")
-        channels = self.train.shape[0]
+        channels = self.train.shape[0] if len(self.train) else 0
         if len(self.mean) != channels or len(self.std) != channels:
             found = f"{len(self.mean)} and {len(self.std)}"
             raise DataError(f"{self.name}: mean and std need a number for each of {channels} channels, got {found}")
@@ -56,10 +61,12 @@ class Source:
             raise DataError(f"{self.name}: every std must be in (0, 1], got {self.std}: {advice}")
 
     @classmethod
-    def from_splits(cls, name: str, classes: Sequence[str], train: Split, test: Split) -> "Source":
+    def from_splits(
+        cls, name: str, classes: Sequence[str], train: Split, test: Split, notes: Sequence[str] = ()
+    ) -> "Source":
         """A source whose statistics are computed here, by reading all training images once."""
-        mean, std = channel_statistics(train.images)
-        return cls(name, tuple(classes), train, test, mean, std)
+        mean, std = channel_statistics(train.images) if len(train) else ((), ())
+        return cls(name, tuple(classes), train, test, mean, std, tuple(notes))
 
     @classmethod
     def from_tensors(
@@ -98,13 +105,22 @@ class Source:
         They are drawn by a name of their own, the same for every seed, and stay in file order: the first ``n``
         of a folder of classes would be of one class alone.
         """
+        self.check_trainable()
         if not 0 < n <= len(self.train):
             raise DataError(f"{self.name}: a limit must be in 1 .. {len(self.train)}, its training images, got {n}")
         if n == len(self.train):
             return self
         _, rows = draw(self.train.labels, n, 0, "part", proportional=True)
         train = Split(self.train.images[rows], self.train.labels[rows])
-        return self.from_splits(self.name, self.classes, train, self.test)
+        return self.from_splits(self.name, self.classes, train, self.test, self.notes)
+
+    def check_trainable(self) -> None:
+        """Raise DataError if there are no training images."""
+        if not len(self.train):
+            raise DataError(
+                f"{self.name}: has test images alone, and nothing to train on: add a train/ folder, or, where there "
+                "are class folders alone, draw a part as test by --test_fraction 0.2 (in Python test_fraction=0.2)"
+            )
 
     def holdout(self, n: int, seed: int) -> tuple[Split, Split]:
         """The training data divided into (train, val), with ``n`` samples in val; never a test sample.
@@ -112,6 +128,7 @@ class Source:
         Every class gives val the same number of samples, to within one, unless that is more than half of
         the class. Both parts keep the file order and copy no image. The draw is named (seed, "holdout").
         """
+        self.check_trainable()
         if not 0 < n < len(self.train):
             raise DataError(
                 f"{self.name}: cannot hold out {n} of {len(self.train)} training images and train on others"

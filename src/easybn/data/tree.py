@@ -1,17 +1,19 @@
 """The files below a folder or inside a zip, by their relative names: one way to list and read both."""
 
+import io
 import os
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
 
 from .errors import DataError
 
 LARGEST = 2**28  # bytes of one file, before and after decompression: far above any sensible image
+_UTF8 = 0x800  # flag of a zip entry whose name is UTF-8
 
 
 class Tree(Protocol):
@@ -21,8 +23,16 @@ class Tree(Protocol):
         """The names of all files, sorted."""
         ...
 
+    def folders(self) -> list[str]:
+        """The names of all folders, empty ones among them, sorted."""
+        ...
+
     def read(self, name: str) -> bytes:
         """The content of one file; DataError if it cannot be read."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """One file, from which not all may be read; DataError if it cannot be opened."""
         ...
 
 
@@ -31,14 +41,17 @@ class _Folder:
         self.root = root
 
     def names(self) -> list[str]:
+        return sorted((below / file).as_posix() for below, files in self._walk() for file in files)
+
+    def folders(self) -> list[str]:
+        return sorted(below.as_posix() for below, _ in self._walk() if below.parts)
+
+    def _walk(self) -> Iterator[tuple[Path, list[str]]]:
         def fail(error: OSError) -> None:
             raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from None
 
-        found = []
         for folder, _, files in os.walk(self.root, onerror=fail, followlinks=True):
-            below = Path(folder).relative_to(self.root)
-            found += [(below / file).as_posix() for file in files]
-        return sorted(found)
+            yield Path(folder).relative_to(self.root), files
 
     def read(self, name: str) -> bytes:
         path = self.root / name
@@ -49,29 +62,66 @@ class _Folder:
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return (self.root / name).open("rb")
+        except OSError as error:
+            raise DataError(f"{self.root / name}: cannot be read: {error.strerror or error}") from None
+
 
 class _Zip:
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path, self.archive = path, archive
+        self.entries: dict[str, zipfile.ZipInfo] = {}
+        self.parents: set[str] = set()
+        for entry in archive.infolist():
+            name = _name_of(entry)
+            # nothing is ever extracted, yet such a name says that the archive is not what it seems
+            if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
+                raise DataError(f"{path}: the entry {entry.filename!r} leads out of the archive: do not use this file")
+            is_folder, plain = name.endswith("/"), PurePosixPath(name).as_posix()
+            self.parents |= {str(parent) for parent in PurePosixPath(plain).parents}
+            if is_folder:
+                self.parents.add(plain)
+            elif plain in self.entries:
+                raise DataError(f"{path}: two entries have the same name, {plain!r}: make the archive again")
+            else:
+                self.entries[plain] = entry
 
     def names(self) -> list[str]:
-        found = [entry.filename for entry in self.archive.infolist() if not entry.is_dir()]
-        for name in found:
-            # nothing is ever extracted, yet such a name says that the archive is not what it seems
-            if name.startswith("/") or "\\" in name or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-                raise DataError(f"{self.path}: the entry {name!r} leads out of the archive: do not use this file")
-        if len(set(found)) < len(found):
-            raise DataError(f"{self.path}: two entries have the same name: make the archive again")
-        return sorted(found)
+        return sorted(self.entries)
+
+    def folders(self) -> list[str]:
+        return sorted(self.parents - {"."})
 
     def read(self, name: str) -> bytes:
-        try:
-            if self.archive.getinfo(name).file_size > LARGEST:
+        with self._reading(name):
+            if self.entries[name].file_size > LARGEST:
                 raise DataError(f"{self.path}: {name} has more than {LARGEST} bytes: no image")
-            return self.archive.read(name)  # never more than the announced size
+            return self.archive.read(self.entries[name])  # never more than the announced size
+
+    def open(self, name: str) -> IO[bytes]:
+        return io.BytesIO(self.read(name))  # a picture is read from the start and then again, which a zip is slow at
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             # RuntimeError: a password is needed
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """The entry's name with '/' between its parts, as Windows' own tools do not always have it.
+
+    Without the flag that says UTF-8 a name is in the code page of old PCs, yet many programs store UTF-8 there too.
+    """
+    name = entry.filename
+    if not entry.flag_bits & _UTF8 and not name.isascii():
+        with suppress(UnicodeEncodeError, UnicodeDecodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
 
 
 @contextmanager
@@ -79,7 +129,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
     """The files of ``path``, a folder or a zip.
 
     Raises:
-        DataError: it is neither, or a damaged zip.
+        DataError: it is neither, a damaged zip, or one with names that lead out of it or that repeat.
     """
     if path.is_dir():
         yield _Folder(path)
@@ -88,7 +138,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such folder or zip file") from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is neither a folder nor a readable zip file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
