@@ -48,9 +48,18 @@ def test_an_image_folder(easybn):
     assert found.status == 0, found.err
     for text in ("name     pets", "8 for training, 2 for test", "1 x 8 x 8", "2: cat, dog"):
         assert text in found.out
+    assert "note     pictures of 5 sizes, 12 x 10 to 12 x 14" not in found.out  # a size was asked for
+    found = easybn("data", "pets")
+    assert "0 for training, 10 for test" in found.out
+    assert "--test_fraction" in found.out
+    assert "note     pictures of 5 sizes, 12 x 10 to 12 x 14 (width x height)" in found.out
+    assert "mean" not in found.out
+    Path("pets").rename("all")
+    Path("pets").mkdir()
+    Path("all").rename("pets/train")
     wrong = easybn("data", "pets", "--resize", "8")
     assert wrong.status == 2
-    assert "test_fraction" in wrong.err
+    assert "--test_fraction" in wrong.err
 
 
 def test_nothing_is_downloaded_unasked(easybn, monkeypatch):

@@ -226,3 +226,88 @@ def test_a_part_of_the_cifar_zip_is_what_pillow_reads(cifar_zip: Path, tmp_path:
     assert source.train.labels.tolist() == [label for label in range(10) for _ in range(2)]
     with zipfile.ZipFile(path) as part, Image.open(part.open("train/frog/0123.jpg")) as image:
         assert np.array_equal(source.train.images[13].numpy(), np.asarray(image).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "jfif", "jpe", "JPE", "avif", "dib", "apng", "pnm"])
+def test_the_less_usual_suffixes_are_read(folder: Path, suffix: str) -> None:
+    kind = {"gif": "GIF", "avif": "AVIF", "dib": "DIB", "apng": "PNG", "pnm": "PPM"}.get(suffix, "JPEG")
+    for file in folder.glob("*/dog/*.png"):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(f".{suffix}"), kind)
+        file.unlink()
+    source = load(folder, progress=silent)
+    assert source.classes == ("cat", "dog", "owl")
+    assert source.train.labels.bincount().tolist() == [4, 4, 4]
+
+
+def test_a_class_folder_that_is_emptied_later_is_seen_in_spite_of_the_cache(folder: Path) -> None:
+    load(folder, progress=silent)
+    (folder / "train" / "wolf").mkdir()
+    with pytest.raises(DataError, match=r"class folder train/wolf/ has no images, it is empty"):
+        load(folder, progress=silent)
+    with zipfile.ZipFile(path := zipped(folder), "a") as archive:
+        archive.mkdir("train/wolf")
+    with pytest.raises(DataError, match=r"class folder train/wolf/ has no images, it is empty"):
+        load(path, progress=silent)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("place", ["test", "val", ""])
+def test_test_images_alone_can_be_evaluated_but_not_trained_on(folder: Path, place: str, cache: bool) -> None:
+    every = load(folder, progress=silent).test
+    root = folder.parent / "mine"
+    (root / place).parent.mkdir(exist_ok=True)
+    shutil.copytree(folder / "test", root / place)
+    source = load(root, progress=silent, cache=cache)
+    assert (len(source.train), source.mean, source.std) == (0, (), ())
+    assert torch.equal(source.test.images, every.images)
+    assert torch.equal(source.test.labels, every.labels)
+    for attempt in (source.check_trainable, lambda: source.part(1), lambda: source.holdout(1, 0)):
+        with pytest.raises(DataError, match=r"mine: has test images alone, .*--test_fraction 0.2"):
+            attempt()
+    if place:
+        with pytest.raises(DataError, match=r"test split of its own: rename it to train/"):
+            load(root, test_fraction=0.5)
+
+
+@pytest.mark.parametrize("wrapper", ["", "pets\\"])
+def test_a_zip_made_on_windows(folder: Path, wrapper: str) -> None:
+    path = folder.parent / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = wrapper + str(file.relative_to(folder)).replace("/", "\\")
+            archive.writestr(entry, file.read_bytes())
+    packed, plain = load(path, progress=silent), load(folder, progress=silent)
+    assert packed.classes == plain.classes
+    assert torch.equal(packed.train.images, plain.train.images)
+    assert torch.equal(packed.test.labels, plain.test.labels)
+
+
+def test_two_zip_entries_that_become_one_name_are_refused(tmp_path: Path) -> None:
+    for names in (("a/1.png", "a\\1.png"), ("a/1.png", "./a/1.png"), ("a/1.png", "a//1.png")):
+        with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+        with pytest.raises(DataError, match=r"two entries have the same name, 'a/1.png'"):
+            load(tmp_path / "twice.zip")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
+def test_zip_names_without_the_flag_of_utf_8(tmp_path: Path, encoding: str) -> None:
+    """Archivers of other systems write UTF-8 without saying so; the format's own default is an old code page."""
+    picture(tmp_path / "1.png")
+    path = tmp_path / "old.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("train/caf?/1.png", "test/caf?/1.png", "train/b/1.png"):
+            archive.write(tmp_path / "1.png", name)
+    raw = "é".encode(encoding)
+    name = b"caf" + raw
+    content = path.read_bytes()
+    if len(raw) == 1:
+        path.write_bytes(content.replace(b"caf?", name))
+    else:  # one byte more in each name would move everything: take it from the letters
+        path.write_bytes(content.replace(b"caf?", b"ca" + raw))
+    source = load(path, progress=silent)
+    assert source.classes == ("b", "café" if len(raw) == 1 else "caé")
+    assert source.test.labels.tolist() == [1]

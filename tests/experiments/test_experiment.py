@@ -19,6 +19,9 @@ OTHER = {
     "norms": ("layer",),
     "validation": 0.2,
     "train_images": 100,
+    "resize": 32,
+    "channels": 1,
+    "test_fraction": 0.2,
 }
 OTHER_TRAINING = {
     "epochs": 11, "batch_size": 64, "lr": 0.2, "schedule": Constant(), "momentum": 0.8, "nesterov": True,

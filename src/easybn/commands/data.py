@@ -66,5 +66,10 @@ def show(console: Console, source: "Source") -> None:
         "mean": ", ".join(f"{value:.4f}" for value in source.mean) + " (of each channel of the training images)",
         "std": ", ".join(f"{value:.4f}" for value in source.std),
     }
+    if not len(source.train):
+        del rows["mean"], rows["std"]
+        rows["train"] = "none: these images can be evaluated on; to train, see --test_fraction, or add a train/ folder"
     for name, text in rows.items():
         console.print(f"{name:8} {text}", markup=False)
+    for note in source.notes:
+        console.print(f"{'note':8} {note}", markup=False)

@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from .arguments import Parser, number, time_span
-from .own_model import check_said_once, of_own_model, subjects
+from .own_model import check_said_once, of_own_model, show_notes, subjects
 
 if TYPE_CHECKING:
     from ..experiments.score_attacks import Attacks
@@ -95,6 +95,7 @@ def _pgd(arguments: Namespace) -> None:
         for each in every:
             score(each.run, display, wanted, each)
     show(Console(), [each.run for each in every])
+    show_notes(Console(highlight=False, soft_wrap=True), every)
 
 
 def _attacks(arguments: Namespace) -> None:
@@ -107,10 +108,12 @@ def _attacks(arguments: Namespace) -> None:
     for each in subjects(arguments):
         if arguments.estimate:
             show_estimate(console, each, time_needed(each, wanted))
+            show_notes(console, [each])
             continue
         with training_progress() as display:
             result = measure(each, wanted, AttackBars(display, each.run.folder.name))
         show_result(console, each, wanted, result)
+        show_notes(console, [each])
 
 
 def measurement_of(arguments: Namespace) -> "Measurement":

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from .arguments import Parser, number
-from .own_model import check_said_once, of_own_model, subjects
+from .own_model import check_said_once, of_own_model, show_notes, subjects
 
 if TYPE_CHECKING:
     from ..experiments.evaluated import Evaluated
@@ -60,6 +60,8 @@ def run(arguments: Namespace) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for table in tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
         print(table.markdown()) if arguments.markdown else Console().print(table.rich())
+    if not arguments.markdown:
+        show_notes(console, every)
     print(CAPTION) if arguments.markdown else console.print(CAPTION, markup=False)
     for each in every if arguments.runs else []:
         told = write_branch_distances(each.run)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
+from rich.console import Console
 
 from .arguments import Parser
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from ..experiments.evaluated import Evaluated
     from ..experiments.own_model import OwnModel
 
-OWN = ("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std")
+OWN = (
+    *("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std"),
+    *("resize", "channels", "test_fraction", "classes"),
+)
 
 
 def of_own_model(parser: Parser) -> Callable[..., Any]:
@@ -33,6 +37,12 @@ def of_own_model(parser: Parser) -> Callable[..., Any]:
     add("--model_options", type=dict[str, Any], default={}, help="passed on, such as '{pretrained: true}'")
     add("--mean", nargs="+", type=float, default=None, help="a model by name normalises by that; by default the data's")
     add("--std", nargs="+", type=float, default=None, help="see --mean")
+    size = "height and width to bring an image folder's pictures to: the shorter side, then the middle of the longer"
+    add("--resize", type=int, default=None, help=size)
+    add("--channels", type=int, default=None, help="of an image folder: 3 (RGB, the default) or 1 (grey)")
+    add("--test_fraction", type=float, default=None, help="share of an image folder drawn as test; all by default")
+    names = "a file with the class of each of the model's outputs, one name a line: labels are then matched by name"
+    add("--classes", type=str, default=None, help=names)
     return add
 
 
@@ -75,3 +85,9 @@ def subjects(arguments: Namespace) -> "list[Evaluated]":
     if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
     return [evaluated_in(each.folder, arguments.branch) for each in runs]
+
+
+def show_notes(console: Console, every: "list[Evaluated]") -> None:
+    """What was done to the images and the labels, each note once."""
+    for note in dict.fromkeys(note for each in every for note in each.notes):
+        console.print(f"note: {note}", markup=False)

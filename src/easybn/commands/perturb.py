@@ -23,7 +23,7 @@ TOP = 3  # classes shown of each image
 
 
 def configure(parser: Parser) -> None:
-    parser.add_argument("image", type=str, help="a picture: PNG, JPEG, WebP, BMP, PPM or TIFF")
+    parser.add_argument("image", type=str, help="a picture: PNG, JPEG, WebP, BMP, PPM, TIFF, GIF or AVIF")
     parser.add_argument("--model", type=str, required=True, help="a run's folder, or a weights file (.safetensors)")
     parser.add_argument(
         "--goal",

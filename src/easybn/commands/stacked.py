@@ -25,6 +25,9 @@ def configure(parser: Parser) -> None:
     data = "sample, fashion-mnist, cifar10, cifar100, or the path of an image folder or zip"
     add("--data", type=str, default="sample", help=data)
     add("--data_folder", type=str, default=None, help="where the data set lies; searched for by default")
+    add("--resize", type=int, default=None, help="height and width to bring an image folder's pictures to")
+    add("--channels", type=int, default=None, help="of an image folder: 3 (RGB, the default) or 1 (grey)")
+    add("--test_fraction", type=float, default=None, help="share of an image folder drawn as test")
     classes = "two classes, by name or number; by default automobile and truck, or T-shirt/top and Shirt"
     add("--classes", nargs=2, type=str, default=None, metavar=("A", "B"), help=classes)
     add("--model", type=str, default="resnet_tiny", help="of both networks: resnet_tiny, resnet18, timm:NAME, ...")

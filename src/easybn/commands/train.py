@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ..experiments.experiment import Experiment, describe
+from ..data.errors import printable
+from ..experiments.experiment import DATA_OPTIONS, Experiment, describe
 from ..train.observer import Observer
 from ..train.training import Training
 from .arguments import Parser
@@ -57,6 +58,7 @@ def run(arguments: Namespace) -> None:
         observers=observers,
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
+        on_note=lambda note: console.print(f"note: {note}", markup=False),
     )
     if not (rows := done.metrics):
         raise ValueError(f"{folder / 'metrics.jsonl'} is empty: it was damaged, for the training here is finished")
@@ -74,10 +76,12 @@ def experiment_of(arguments: Namespace) -> Experiment:
 
 
 def default_folder(experiment: Experiment) -> str:
-    """runs/DATA-MODEL-RECIPE-SEED in lower case."""
+    """runs/DATA-MODEL-RECIPE-SEED in lower case; DATA with the options of an image folder that are given."""
     model = experiment.model.replace(":", "-")
     recipe = type(experiment.recipe).__name__
-    return f"runs/{Path(experiment.data).stem}-{model}-{recipe}-{experiment.training.seed}".lower()
+    options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
+    words = [printable(Path(experiment.data).stem), *(f"{k}-{v:g}" for k, v in options.items() if v is not None)]
+    return f"runs/{'-'.join(words)}-{model}-{recipe}-{experiment.training.seed}".lower()
 
 
 def show_estimate(console: Console, experiment: Experiment, found: "Estimate") -> None:

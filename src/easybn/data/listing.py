@@ -4,10 +4,11 @@ import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .errors import DataError
+from .errors import DataError, printable
 from .picture import SUFFIXES
 
 _TRAIN = ("train", "training")
@@ -17,6 +18,8 @@ _VALIDATION = ("val", "valid", "validation")
 _OF_THE_SYSTEM = (
     *("$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "system volume information", "thumbs.db"),
 )
+
+_BYTES = "its name is not UTF-8, and taken for Windows' Western code page"
 
 Files = list[tuple[str, int]]  # (name, label), by class and then by name
 Name = tuple[str, ...]  # its parts
@@ -42,7 +45,8 @@ def list_images(names: Sequence[str], where: str, folders: Sequence[str] = ()) -
     """Sort the files called ``names`` into splits and classes.
 
     A class is the folder below the split's: ``train/cat/1.png`` and ``train/cat/more/2.png`` are cats. Names of
-    classes are compared as Unicode's NFC, so that an accent may be written either way. The test split is ``test/``, or
+    classes are compared as Unicode's NFC, so that an accent may be written either way; one that is not UTF-8 is taken
+    for Windows' Western code page. The test split is ``test/``, or
     ``val/`` where there is no ``test/``; what else is beside ``train/`` is left out. ``train`` is empty where there is
     a test split alone.
 
@@ -52,8 +56,8 @@ def list_images(names: Sequence[str], where: str, folders: Sequence[str] = ()) -
         folders: the names of all folders, so that one without images is seen.
 
     Raises:
-        DataError: no image, an image outside any class, a class without images, two folders of one class, a name
-            that is not UTF-8, or a test class that training does not have.
+        DataError: no image, an image outside any class, a class without images, two folders of one class, or a test
+            class that training does not have.
     """
     files, kept_folders = _visible(names), _visible(folders)
     images = [name for name in files if _is_image(name)]
@@ -155,13 +159,14 @@ class _Reader:
         """The folder of each class, by its name."""
         found: dict[str, str] = {}
         for folder in folders:
-            name = unicodedata.normalize("NFC", folder)
-            place = "/".join((*above, folder))
-            if not _is_text(name):
-                raise DataError(f"{self.where}: the name of the class folder {place}/ is not UTF-8: rename it")
+            name = unicodedata.normalize("NFC", _text(folder))
+            if _text(folder) != folder:
+                self.told.append(
+                    f"the class folder {printable('/'.join((*above, folder)))}/ is read as {name!r}: {_BYTES}"
+                )
             if name in found:
                 raise DataError(
-                    f"{self.where}: the class {name!r} has two folders, their accents written in two ways "
+                    f"{self.where}: the class {name!r} has two folders, their names written in two ways "
                     f"({found[name]!a} and {folder!a}): move all its images into one"
                 )
             found[name] = folder
@@ -197,12 +202,13 @@ def _is_image(name: Name) -> bool:
     return name[-1].lower().endswith(SUFFIXES)
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _text(name: str) -> str:
+    """``name``, or what its bytes say in Windows' Western code page where they are not UTF-8."""
+    content = name.encode(errors="surrogateescape")
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding)
+    return printable(name)
 
 
 def _suffixes(files: Sequence[Name]) -> str:

@@ -74,6 +74,8 @@ def picture_size(file: IO[bytes], name: str) -> tuple[int, int]:
     """
     with _opened(file, name) as image:
         width, height = image.size
+        if image.format == "TIFF":  # some versions of Pillow have turned the size already
+            width, height = (getattr(image, "tag_v2")[tag] for tag in (256, 257))  # noqa: B009
         # a PNG would be decoded whole to look for an orientation behind its pixels
         turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
     return (height, width) if turned else (width, height)

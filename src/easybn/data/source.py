@@ -1,8 +1,11 @@
 """A data set as the rest of the package sees it: a training and a test split of labelled 8-bit images."""
 
+import difflib
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .errors import DataError
@@ -114,6 +117,44 @@ class Source:
         train = Split(self.train.images[rows], self.train.labels[rows])
         return self.from_splits(self.name, self.classes, train, self.test, self.notes)
 
+    def matched(self, outputs: Sequence[str], model: str, advice: str) -> "Source":
+        """The same images, each labelled by the number of the output that is called as its class.
+
+        Names are compared as Unicode's NFC. ``notes`` say so, unless all names are the same in the same order.
+
+        Args:
+            outputs: what each output of a model stands for.
+            model: what an error calls it.
+            advice: what the error says is to be done.
+
+        Raises:
+            DataError: a class here that no output is called by, or that several are.
+        """
+        if tuple(outputs) == self.classes:
+            return self
+        numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(outputs):
+            numbers.setdefault(unicodedata.normalize("NFC", name), []).append(number)
+        found = [numbers.get(unicodedata.normalize("NFC", name), []) for name in self.classes]
+        if unknown := [name for name, number in zip(self.classes, found, strict=True) if not number]:
+            near = difflib.get_close_matches(unknown[0], list(outputs), 1, 0.8)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise DataError(
+                f"{self.name}: {model} has no output for the class{'es' * (len(unknown) > 1)} {listed(unknown)}{hint}; "
+                f"its {len(outputs):,} classes are {listed(outputs)}: {advice}"
+            )
+        if twice := [name for name, number in zip(self.classes, found, strict=True) if len(number) > 1]:
+            raise DataError(f"{self.name}: {model} has several outputs called {twice[0]!r}: name them apart")
+        table = torch.tensor([number for (number,) in found])
+        train, test = (Split(split.images, table[split.labels]) for split in (self.train, self.test))
+        some = f"; {len(self.classes):,} of the model's {len(outputs):,} classes are here"
+        note = f"labels are matched to the model's outputs by name{some * (len(outputs) != len(self.classes))}"
+        return replace(self, classes=tuple(outputs), train=train, test=test, notes=(*self.notes, note))
+
+    def noted(self, note: str) -> "Source":
+        """The same with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
     def check_trainable(self) -> None:
         """Raise DataError if there are no training images."""
         if not len(self.train):
@@ -135,3 +176,8 @@ class Source:
             )
         kept, held = draw(self.train.labels, n, seed, "holdout")
         return self.train.subset(kept), self.train.subset(held)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, for a message of one line."""
+    return ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")

@@ -1,15 +1,24 @@
-"""What is evaluated: a model, test images, and the folder that keeps the scores and verdicts."""
+"""What is evaluated: a model, test images labelled as its outputs are, and the folder that keeps the scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import data
-from ..data import Source
+from ..data import DataError, Source
+from ..data.source import listed
+from ..keyed_random import permutation
+from ..models import weights
 from .branch import branch_model
+from .experiment import DATA_OPTIONS
 from .run import Run
+
+PROBE = 256  # test images that are classified to see whether labels by position can be right
 
 
 @dataclass(frozen=True)
@@ -19,9 +28,10 @@ class Evaluated:
     Args:
         run: the folder of the scores; of a finished run, or of a user's model.
         load_model: gives the model.
-        load_data: gives the data set.
+        load_data: gives the data set, its labels the numbers of the model's outputs where their names are known.
         branch: its name; "main" for the deployed one.
         claim: makes the folder the model's; called once the model and the data are known to be there.
+        named: whether the names of the model's outputs are known, so that the data set has them.
     """
 
     run: Run
@@ -29,6 +39,7 @@ class Evaluated:
     load_data: Callable[[], Source]
     branch: str = "main"
     claim: Callable[[], None] = lambda: None
+    named: Callable[[], bool] = lambda: True
 
     @cached_property
     def model(self) -> nn.Module:
@@ -40,13 +51,127 @@ class Evaluated:
         """The data set whose test images are attacked."""
         return self.load_data()
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know of the data and the labels; raises as :meth:`check`."""
+        return [*self.source.notes, *self._outputs()]
+
+    def check(self) -> None:
+        """Raise ValueError if the model's outputs and the classes of the data cannot belong together."""
+        _ = self.notes
+
+    def _outputs(self) -> list[str]:
+        """Compare the number of the model's outputs with the number of classes."""
+        classes = self.source.classes
+        outputs = self._logits(self.source.test.batch(torch.arange(1))[0])
+        if outputs is None or outputs == (count := len(classes)):
+            return []
+        if self.named():
+            raise ValueError(
+                f"the model has {outputs:,} outputs, and its classes by name are {count:,}: {listed(classes)}"
+            )
+        pair = f"the model has {outputs:,} outputs and {self.source.name} has {count:,} classes ({listed(classes)})"
+        advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+        if outputs < count:
+            raise ValueError(f"{pair}: leave out the images of other classes than the model's, or {advice}")
+        beyond = self._share_beyond(count)
+        if beyond > 0.5:
+            raise ValueError(
+                f"{pair}, and it takes {beyond:.0%} of the test images for outputs after the first {count:,}, so its "
+                f"outputs are not these classes in this order: {advice}"
+            )
+        return [
+            f"{pair}: the first {count:,} outputs are taken for these classes, in this order, and {beyond:.0%} of the "
+            f"test images are taken for none of them; if that is wrong, {advice}"
+        ]
+
+    def _logits(self, x: Tensor) -> int | None:
+        """How many there are; None of a model that returns something else, which evaluation tells."""
+        logits = self._classified(x)
+        return None if logits is None or logits.dim() != 2 else logits.shape[1]
+
+    def _share_beyond(self, count: int) -> float:
+        """Of some test images, the share whose largest logit is not among the first ``count``."""
+        index = permutation(len(self.source.test), 0, "outputs")[:PROBE].sort().values
+        logits = self._classified(self.source.test.batch(index)[0])
+        return 0.0 if logits is None else float((logits.argmax(1) >= count).float().mean())
+
+    def _classified(self, x: Tensor) -> Tensor | None:
+        parameter = next(self.model.parameters(), None)
+        try:
+            with torch.no_grad():
+                logits = self.model(x if parameter is None else x.to(parameter.device))
+        except Exception:  # whatever a user's model raises is told where it is evaluated
+            return None
+        return logits if isinstance(logits, Tensor) else None
+
     @classmethod
     def of_run(cls, run: Run, branch: str | None = None) -> "Evaluated":
         """A finished run, or one of its branches."""
-        config = run.config
-        return cls(
-            run,
-            lambda: branch_model(run, branch),
-            lambda: data.load(config["data"], folder=config.get("data_folder")),
-            branch or "main",
+        return cls(run, lambda: branch_model(run, branch), lambda: data_of(run), branch or "main")
+
+
+def data_of(run: Run) -> Source:
+    """The data set of a finished run, its labels matched by name to the classes that the run was trained on.
+
+    Raises:
+        easybn.data.DataError: it is not there, or no longer fits.
+    """
+    config, about = run.config, weights.trained_on(run.folder)
+    options: dict[str, Any] = {name: config.get(name) for name in DATA_OPTIONS}  # older runs do not have them
+    source = data.load(config["data"], folder=config.get("data_folder"), **options)
+    if about is None:
+        return source
+    advice = "rename the class folders as they were when it was trained, or leave out the others"
+    source = source.matched(about.classes, f"the model of {run.folder}", advice)
+    if source.test.shape != about.shape:
+        there, here = (" x ".join(map(str, shape)) for shape in (about.shape, source.test.shape))
+        raise DataError(
+            f"{source.name}: its images are {here} (channels, height, width), and the model of {run.folder} was "
+            f"trained on {there}: has the data set changed?"
         )
+    return source
+
+
+def read_classes(path: Path | str) -> tuple[str, ...]:
+    """The names of a model's outputs, in order: a file of one name a line.
+
+    Raises:
+        ValueError: there is no such file, it is not UTF-8, or a line is empty.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"--classes {path}: cannot be read: {reason}") from None
+    names = [line.strip() for line in lines]
+    if "" in names:
+        raise ValueError(
+            f"--classes {path}: line {names.index('') + 1} is empty: name the class of each output, one a line"
+        )
+    return tuple(names)
+
+
+def sized_for(source: Source, about: weights.TrainedOn, model: str, resized: bool, of_folder: bool) -> Source:
+    """``source`` if its images are of the shape that a model was trained on, or else with a note.
+
+    Args:
+        resized: the size was asked for.
+        of_folder: the data set is an image folder, so that another size can be asked for.
+
+    Raises:
+        easybn.data.DataError: other channels; or another size that was not asked for but could be.
+    """
+    (channels, *size), (wanted, *trained) = source.test.shape, about.shape
+    if channels != wanted:
+        advice = f": --channels {wanted}" if of_folder and wanted in (1, 3) else ""
+        raise DataError(f"{source.name}: its images have {channels} channels, {model} takes {wanted}{advice}")
+    if size == trained:
+        return source
+    here, there = (" x ".join(map(str, each)) for each in (size, trained))
+    told = f"images of {here} pixels, and {model} was trained on {there}"
+    if of_folder and not resized and trained[0] == trained[1]:
+        raise DataError(
+            f"{source.name}: {told}: --resize {trained[0]} (or --resize {min(size)} to leave them as they are)"
+        )
+    return source.noted(told)

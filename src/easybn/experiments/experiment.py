@@ -23,6 +23,8 @@ _FIELDS = {
     "data_folder": optional(TEXT),
 }
 _NOT_IN_DIGEST = {"data_folder", "leave_out"}  # where something lies does not change what comes out
+DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
+_LATER = ("left_out", *DATA_OPTIONS)  # fields that older runs do not have; None is as it was before
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Experiment:
         train_images: use only so many training images, every class in proportion, the same ones for every seed;
             all by default.
         data_folder: where the data set lies; searched for by default.
+        resize: of an image folder: the height and width to bring all pictures to (the shorter side to that length, then
+            the middle of the longer one); by default as they are, or where their sizes differ the most frequent one.
+        channels: of an image folder: 3 (RGB, the default) or 1 (grey).
+        test_fraction: of an image folder without test images: the share of each class that is drawn as such.
         leave_out: a file with the numbers of training images to train without, as ``easybn census`` writes; none by
             default. What is held out by ``validation`` is not touched.
         left_out: the digest of the numbers in that file, by which runs know each other: not where it lies.
@@ -54,6 +60,9 @@ class Experiment:
     validation: float = 0.1
     train_images: int | None = None
     data_folder: str | None = None
+    resize: int | None = None
+    channels: int | None = None
+    test_fraction: float | None = None
     leave_out: str | None = None
     left_out: str | None = field(default=None, init=False)
     training: Training = Training()
@@ -68,8 +77,7 @@ class Experiment:
     def digest(self) -> str:
         """Twelve hexadecimal digits over every field that changes results."""
         content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
-        if content["left_out"] is None:  # as it was before there was such a field
-            del content["left_out"]
+        content = {name: value for name, value in content.items() if name not in _LATER or value is not None}
         text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ..files import write_text
 from ..models import weights
 from ..models.own import own_model
 from ..models.state import load_weights
-from .evaluated import Evaluated
+from ..models.weights import TrainedOn
+from .evaluated import Evaluated, read_classes, sized_for
+from .experiment import DATA_OPTIONS
 from .run import Run
 
 NAME = "evaluation.json"
@@ -31,6 +34,9 @@ class OwnModel:
         data: name or path of the data set; None for the one that ``weights`` says it was trained on, and for the
             bundled sample where the model is the package's.
         data_folder: where the data set lies.
+        resize, channels, test_fraction: of an image folder, see :func:`easybn.data.load`.
+        classes: a file with the class of each output, one name a line in the order of the outputs; None for those that
+            ``weights`` says it was trained on. Known, they are matched with the data's classes by name.
         model_options: passed on to the model.
         mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
             statistics of the data set's training images.
@@ -45,6 +51,10 @@ class OwnModel:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     weights_key: str | None = None
+    resize: int | None = None
+    channels: int | None = None
+    test_fraction: float | None = None
+    classes: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is None and self.weights is None:
@@ -59,15 +69,41 @@ class OwnModel:
         words += [self.weights_key] if self.weights_key else []
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
 
+    @cached_property
+    def about(self) -> TrainedOn | None:
+        """What the weights say they were trained on."""
+        if self.weights is None:
+            return weights.trained_on(self.model) if self.model in models.trained() else None
+        if self.weights.endswith(".safetensors") or Path(self.weights).is_dir():
+            return weights.trained_on(self.weights)
+        return None
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...] | None:
+        """The class of each output; None if it is not known."""
+        if self.classes is not None:
+            return read_classes(self.classes)
+        return None if self.about is None else self.about.classes
+
     def load_data(self) -> Source:
-        """The data set; ValueError if it is not said which."""
+        """The data set, matched by name with the model's outputs where their names are known.
+
+        Raises:
+            ValueError: it is not said which, or it does not fit the model.
+        """
         name = self.data or ("sample" if self.model in models.trained() else None)
-        if name is None and self.weights is not None and self.weights.endswith(".safetensors"):
-            about = weights.trained_on(self.weights)
-            name = None if about is None else about.name
+        if name is None and self.about is not None:
+            name = self.about.name
         if name is None:
             raise ValueError("--data is missing: the name or path of the data set whose test images are attacked")
-        return data.load(name, folder=self.data_folder)
+        source = data.load(name, folder=self.data_folder, **{option: getattr(self, option) for option in DATA_OPTIONS})
+        who = self.model or str(self.weights)
+        if self.outputs is not None:
+            advice = "rename the class folders or leave out the others, or name the outputs by --classes FILE"
+            source = source.matched(self.outputs, who, advice)
+        if self.about is not None:
+            source = sized_for(source, self.about, who, self.resize is not None, name not in data.NAMES)
+        return source
 
     def load_model(self) -> nn.Module:
         """The model with its weights; ValueError if it cannot be made or they do not fit."""
@@ -81,11 +117,19 @@ class OwnModel:
         else:
             source = self.load_data()
             mean, std = self.mean or source.mean, self.std or source.std
+            if not (mean and std):
+                raise ValueError(f"{source.name} has no training images to normalise by: give --mean and --std")
             classes, channels = len(source.classes), source.test.shape[0]
+            _check_pretrained(self.model, self.model_options, classes, source)
             try:
                 model = models.build(self.model, classes, channels, mean, std, **self.model_options)
             except TypeError as error:
                 raise ValueError(f"the model does not take these model_options: {error}") from error
+            except ValueError as error:
+                if "num_classes" not in str(error):
+                    raise
+                advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+                raise ValueError(f"{self.model}: {error} ({source.name}'s classes): {advice}") from error
         if self.weights is not None:
             load_weights(model, self.weights, self.weights_key)
         elif rest and library in ("timm", "torchvision") and not {"pretrained", "weights"} & set(self.model_options):
@@ -110,7 +154,9 @@ class OwnModel:
         def claim() -> None:
             write_text(about, json.dumps(asdict(self), indent=2) + "\n")
 
-        return Evaluated(Run(folder), self.load_model, self.load_data, claim=claim)
+        return Evaluated(
+            Run(folder), self.load_model, self.load_data, claim=claim, named=lambda: self.outputs is not None
+        )
 
     @classmethod
     def of(cls, folder: Path) -> "OwnModel":
@@ -126,3 +172,18 @@ def evaluated_in(folder: Path, branch: str | None = None) -> Evaluated:
     if (folder / NAME).exists() and not (folder / "config.json").exists():
         return OwnModel.of(folder).evaluated(folder)
     return Evaluated.of_run(Run(folder), branch)
+
+
+def _check_pretrained(name: str, options: dict[str, Any], classes: int, source: Source) -> None:
+    """Raise ValueError where timm would put a new, random last layer on pretrained weights."""
+    library, _, rest = name.partition(":")
+    if library != "timm" or not options.get("pretrained"):
+        return
+    import timm
+
+    known = timm.get_pretrained_cfg(rest)
+    if known is not None and known.num_classes != classes:
+        raise ValueError(
+            f"{name} is pretrained for {known.num_classes:,} classes and {source.name} has {classes:,}: name the class "
+            "of each output by --classes FILE, one a line, to have them matched by name"
+        )

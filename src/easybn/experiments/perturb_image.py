@@ -1,13 +1,14 @@
 """One image perturbed for one model: what the model says before, after, and of what an 8-bit file keeps."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..data.picture import decode_picture
+from ..data.picture import DEEP, FRAMES, TRANSPARENT, TURNED, decode_picture
 from ..perturb.goal import Goal
 from ..perturb.pgd import PGD
 
@@ -86,18 +87,23 @@ def as_seen(content: bytes, name: str, channels: int, size: tuple[int, int] | No
         changes.append(f"resized from {_size(colours.shape[1:])} to {_size(size)} pixels{shape}")
     if channels == 1 and (colours != colours[:1]).any():
         changes.append("colours to grey")
-    pixels = torch.from_numpy(decode_picture(content, name, channels, resize).copy())
+    done: Counter[str] = Counter()
+    pixels = torch.from_numpy(decode_picture(content, name, channels, resize, done).copy())
+    words = {TRANSPARENT: "put on white", TURNED: "turned upright", DEEP: "16 bits to 8", FRAMES: "the first frame"}
+    changes = [*(word for change, word in words.items() if done[change]), *changes]
     return pixels.float() / 255, changes
 
 
 def class_number(text: str, classes: Sequence[str], option: str) -> int:
-    """The number of the class called ``text``, by name (in any case) or number from 0.
+    """The number of the class called ``text``, by name (in any case, if one class alone is meant) or number from 0.
 
     Raises:
         ValueError: there is none; the message has ``option`` and the nearest name.
     """
     names = [name.lower() for name in classes]
-    if text.lower() in names:
+    if text in classes:
+        return list(classes).index(text)
+    if names.count(text.lower()) == 1:
         return names.index(text.lower())
     if text.isascii() and text.isdigit() and int(text) < len(classes):
         return int(text)

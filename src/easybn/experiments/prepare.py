@@ -9,8 +9,9 @@ from .. import data, models
 from ..data import Split
 from ..keyed_random import torch_generators
 from ..models import weights
+from ..modes import evaluating
 from ..norm.convert import convert
-from .experiment import Experiment
+from .experiment import DATA_OPTIONS, Experiment
 from .sample_ids import SampleIds, without
 
 
@@ -23,6 +24,7 @@ class Prepared:
         description: what :func:`easybn.models.build` made it of.
         data: what it will be trained on.
         train, val: the training images but those left out, and those held out of them, if any.
+        notes: of the data set.
     """
 
     model: nn.Module
@@ -30,6 +32,7 @@ class Prepared:
     data: weights.TrainedOn
     train: Split
     val: Split | None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -55,10 +58,11 @@ def prepare(experiment: Experiment) -> Prepared:
     }
     with torch_generators(seed=seed):
         model = _built(description)
+    _check_outputs(model, source)
     if len(experiment.recipe.branches) > 1:
         model = convert(model, experiment.recipe.branches, experiment.norms)
     trained_on = weights.TrainedOn(source.name, source.train.shape, source.classes)
-    return Prepared(model, description, trained_on, train_split, val_split)
+    return Prepared(model, description, trained_on, train_split, val_split, source.notes)
 
 
 def _built(description: dict[str, Any]) -> nn.Module:
@@ -68,7 +72,27 @@ def _built(description: dict[str, Any]) -> nn.Module:
         raise ValueError(f"the model does not take these model_options: {error}") from error
 
 
+def _check_outputs(model: nn.Module, source: data.Source) -> None:
+    """Raise ValueError unless the model has an output for each class, as ``model_options`` may have it otherwise."""
+    with evaluating(model), torch.no_grad():
+        logits = model(source.train.batch(torch.arange(1))[0])
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"the model returns {what} where logits of shape (N, classes) are expected: see model_options")
+    if logits.shape[1] != len(source.classes):
+        raise ValueError(
+            f"the model has {logits.shape[1]:,} outputs and {source.name} has {len(source.classes):,} classes: leave "
+            "the number of classes out of model_options"
+        )
+
+
 def load_data(experiment: Experiment) -> data.Source:
-    """The experiment's data set, cut to the images asked for."""
-    source = data.load(experiment.data, folder=experiment.data_folder)
+    """The experiment's data set, cut to the images asked for.
+
+    Raises:
+        easybn.data.DataError: it is not there, or has no training images.
+    """
+    options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
+    source = data.load(experiment.data, folder=experiment.data_folder, **options)
+    source.check_trainable()
     return source if experiment.train_images is None else source.part(experiment.train_images)

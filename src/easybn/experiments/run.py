@@ -1,9 +1,10 @@
 """A run is a folder: what was asked, where it was made, how it went, and the model that came out."""
 
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Run:
     """The folder of one run.
 
     ====================== =====================================================
-    config.json            the experiment, all defaults filled in, and its digest
+    config.json            the experiment, all defaults filled in, its digest, and the data set's classes and shape
     environment.json       versions, commit, machine and threads of each sitting
     metrics.jsonl          a row an epoch
     checkpoint.pt          all branches, optimiser and step; until the run is done there is also the one before,
@@ -84,15 +85,28 @@ class Run:
         if self.begun and (different := differences(describe(experiment), self.config)):
             raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
 
-    def claim(self, experiment: Experiment) -> None:
-        """Make the folder this experiment's.
+    def claim(self, experiment: Experiment, trained_on: weights.TrainedOn | None = None) -> None:
+        """Make the folder this experiment's, on this data set.
 
         Raises:
-            ValueError: another one has trained here, see :meth:`check`.
+            ValueError: another one has trained here, see :meth:`check`, or the data set has changed since.
         """
         self.check(experiment)
-        if not self.begun:
-            write_json(self.folder / "config.json", {"digest": experiment.digest, "experiment": describe(experiment)})
+        about = {} if trained_on is None else json.loads(json.dumps(asdict(trained_on)))
+        if self.begun:
+            then = read_json(self.folder / "config.json", {}).get("data", about)
+            if changed := [f"{key}: {then.get(key)} -> {about[key]}" for key in about if then.get(key) != about[key]]:
+                raise ValueError(
+                    f"{self.folder}: the data set has changed since this training began ({'; '.join(changed)}): put it "
+                    "back, or give another --out"
+                )
+        else:
+            config = {
+                "digest": experiment.digest,
+                "experiment": describe(experiment),
+            }
+            config |= {"data": about} if about else {}
+            write_json(self.folder / "config.json", config)
 
     def check_whole(self) -> None:
         """See that a finished run has all it should.
@@ -153,10 +167,14 @@ def train(
     observers: Sequence[Observer] = (),
     device: torch.device | str | None = None,
     checkpoint_seconds: float = 60.0,
+    on_note: Callable[[str], object] = lambda note: None,
 ) -> Run:
     """Train in ``folder``: from the start, on from its checkpoint, or not at all if it is done.
 
     A model that is damaged is made again from the checkpoint.
+
+    Args:
+        on_note: called with each note of the data set before the first step.
 
     Raises:
         ValueError: the folder holds another run, or the experiment cannot be made.
@@ -166,6 +184,9 @@ def train(
         easybn.train.finite.Diverged, easybn.train.interrupt.Interrupted: see :func:`easybn.fit`.
     """
     run = Run(Path(folder))
+    run.check(experiment)
+    # before there is a folder: a mistake in the data's or the model's name leaves none behind
+    asked = None if run.folder.exists() else prepare(experiment)
     with run.locked():
         run.check(experiment)
         damaged: Damaged | None = None
@@ -178,8 +199,10 @@ def train(
                     told = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
                     raise Damaged(f"{error}; {told}") from error
                 damaged = error
-        asked = prepare(experiment)
-        run.claim(experiment)  # only now: a mistake in the data's or the model's name takes no folder
+        asked = asked or prepare(experiment)
+        run.claim(experiment, asked.data)
+        for note in asked.notes:
+            on_note(note)
         write_json(run.folder / "environment.json", [*run.sittings, environment()])
         fitted = fit(
             asked.model,

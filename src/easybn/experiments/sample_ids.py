@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import Source, Split
+from ..data.source import listed
 from ..files import write_text
 
 
@@ -21,6 +22,7 @@ class SampleIds:
         images: how many training images it has (after ``train_images``, where a run uses only a part).
         ids: their numbers in file order, 0 .. images - 1, ascending.
         chosen: how they were chosen, in words.
+        classes: the data set's, in whose order the images are numbered; None of a file that does not say them.
 
     Raises:
         ValueError: numbers that repeat or are out of range.
@@ -30,6 +32,7 @@ class SampleIds:
     images: int
     ids: tuple[int, ...]
     chosen: str = ""
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if sorted(set(self.ids)) != list(self.ids):
@@ -59,7 +62,9 @@ class SampleIds:
             data, images, ids = content["data"], content["images"], content["ids"]
             if not isinstance(data, str) or not all(type(number) is int for number in (images, *ids)):
                 raise TypeError("data must be text, images and ids whole numbers")
-            return cls(data, images, tuple(ids), str(content.get("chosen", "")))
+            classes = content.get("classes")
+            classes = None if classes is None else tuple(map(str, classes))
+            return cls(data, images, tuple(ids), str(content.get("chosen", "")), classes)
         except FileNotFoundError:
             raise ValueError(f"there is no file {path} of sample ids (easybn census writes one)") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -76,6 +81,9 @@ def without(train: Split, source: Source, left_out: SampleIds) -> Split:
     if (left_out.data, left_out.images) != (source.name, len(source.train)):
         there, here = f"{left_out.images:,} of {left_out.data}", f"{len(source.train):,} of {source.name}"
         raise ValueError(f"leave_out: its ids number training images {there}, the data set here has {here}")
+    if left_out.classes is not None and left_out.classes != source.classes:
+        there, here = listed(left_out.classes), listed(source.classes)
+        raise ValueError(f"leave_out: its ids number the images of the classes {there}; {source.name} has {here}")
     stays = ~torch.isin(train.numbers, _tensor(left_out))
     if not stays.any():
         raise ValueError("leave_out: no training image is left")

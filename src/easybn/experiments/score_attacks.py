@@ -99,6 +99,7 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
     model, store = evaluated.model.to(wanted.device or "cpu"), wanted.folder(evaluated)
     index = wanted.index(evaluated)
     x, y = evaluated.source.test.batch(index)
+    evaluated.check()  # a mistake in the model, the data or the labels leaves no folder behind
     evaluated.claim()
     began = time.monotonic()
     found = evaluate(
@@ -123,6 +124,7 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
 
 def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
     """How long :func:`measure` would take if nothing was there yet."""
+    evaluated.check()
     index = wanted.index(evaluated)
     x, y = evaluated.source.test.batch(index[: wanted.batch_size])
     model = evaluated.model.to(wanted.device or "cpu")
@@ -138,7 +140,8 @@ def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds:
     known |= {name: getattr(wanted, name) for name in FAST}
     record = found.record
     spent = {"forwards": int(record.forwards.sum()), "backwards": int(record.backwards.sum())}
-    shared = {"data": evaluated.source.name, **known, "seconds": round(seconds, 1), **spent, "notes": found.notes}
+    shared = {"data": evaluated.source.name, **known, "seconds": round(seconds, 1), **spent}
+    shared["notes"] = [*evaluated.notes, *found.notes]
     with evaluated.run.locked(timeout=60):
         rows = evaluated.run.scores
         new = []

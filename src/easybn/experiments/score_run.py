@@ -69,8 +69,8 @@ def score(run: Run, display: Display, wanted: Measurement = Measurement(), evalu
             task.append(display.add_task(f"{run.folder.name}: evaluation", info=""))
         display.update(task[0], completed=done, total=total, info=what)
 
-    if evaluated is not None and evaluated.model and evaluated.source:
-        evaluated.claim()
+    what.check()  # a mistake in the model, the data or the labels leaves no folder behind
+    what.claim()
     with run.locked():
         _clean(what, wanted, progress)
         for protocol in wanted.protocols:
@@ -131,7 +131,7 @@ def _measure(
     result = evaluate(model, x, y, progress=progress, **how)
     seconds = round(time.monotonic() - began, 1)
     rows = [score for score in result.scores if score.attack == request["attack"]]
-    shared = {"data": what.source.name, **request, "seconds": seconds, "notes": result.notes}
+    shared = {"data": what.source.name, **request, "seconds": seconds, "notes": [*what.notes, *result.notes]}
     shared["points"] = points_digest(index.tolist())  # with the verdict on each, for tests of two runs point by point
     right = {score: result.clean if score.eps is None else result.robust_at[score.eps] for score in rows}
     what.run.add_scores(

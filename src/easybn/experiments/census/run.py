@@ -64,7 +64,7 @@ def census(
     if todo:
         prepare(experiment)  # a mistake in the model takes no folder
     with Run(folder).locked():
-        _claim(folder, experiment)
+        _claim(folder, experiment, source)
         if todo:
             write_json(folder / "environment.json", [*Run(folder).sittings, environment()])
         for seed in todo:
@@ -79,11 +79,13 @@ def _paths(folder: Path, wanted: Census, seed: int) -> list[Path]:
     return [folder / "answers" / f"{name}.safetensors" for name in names]
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
+def _claim(folder: Path, experiment: Experiment, source: Source) -> None:
     path = folder / "census.json"
     about = describe(replace(experiment, training=replace(experiment.training, seed=0)))
+    about |= {"classes": list(source.classes)}  # the images are known by their numbers, in the order of the classes
     if path.exists():
-        if different := differences(about, read_json(path, {})):
+        then = {"classes": about["classes"], **read_json(path, {})}  # older ones do not say them
+        if different := differences(about, then):
             raise ValueError(f"{folder} holds another census ({'; '.join(different)}): give another --out")
     else:
         write_json(path, about)

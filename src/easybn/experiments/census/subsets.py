@@ -32,14 +32,14 @@ def subsets(source: Source, wanted: Census, found: Sequence[CensusAnswers]) -> I
     of_all = len(source.train)
     how = f"confidence above {wanted.threshold:g} after epoch {wanted.epochs} in each of {wanted.seeds} trainings"
     chosen = tuple(ids[easy].tolist())
-    yield "easy", SampleIds(source.name, of_all, chosen, f"easy: {how}")
+    yield "easy", SampleIds(source.name, of_all, chosen, f"easy: {how}", source.classes)
     drawn = permutation(len(ids), 0, "census control")
     control: list[int] = []
     for label in range(len(source.classes)):
         of = drawn[labels[drawn] == label][: int((easy & (labels == label)).sum())]
         control += ids[of].tolist()
     like = f"random, as many of each class as are easy: {how}"
-    yield "random", SampleIds(source.name, of_all, tuple(sorted(control)), like)
+    yield "random", SampleIds(source.name, of_all, tuple(sorted(control)), like, source.classes)
 
 
 def easy_in_all(found: Sequence[CensusAnswers], threshold: float) -> Tensor:

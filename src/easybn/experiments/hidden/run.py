@@ -48,6 +48,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
     model = what.model.to(device)
     layers = default_layers(model) if wanted.layers is None else named_layers(model, wanted.layers)
     requests = wanted.requests(what)
+    what.check()
     what.claim()
     path = what.run.folder / NAME
     with what.run.locked():

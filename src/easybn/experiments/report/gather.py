@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ... import data, models
+from ... import models
 from ...data import Source
 from ...sealed import Damaged, read_sealed, write_json, write_rows
+from ..evaluated import data_of
 from ..over_seeds.bits import packed, points_digest
 from ..over_seeds.point_verdicts import stored
 from ..run import Run
@@ -59,7 +60,7 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
                 known = {}
             if known.get("findings") == findings and known.get("stored") == len(rows):
                 return False
-        source = data.load(run.config["data"], folder=run.config.get("data_folder"))
+        source = data_of(run)
         model = models.load(run.folder).eval()
         guess, sure = predictions(model, source, told)
         right = guess == source.test.labels

@@ -10,6 +10,8 @@ from rich.progress import Progress
 from torch import nn
 
 from ... import data, models
+from ...data.source import listed
+from ...models import weights
 from ...recipes.vanilla import Vanilla
 from ...rows import STACKED, read_json, read_rows
 from ...sealed import write_json, write_rows
@@ -17,7 +19,8 @@ from ...train.prepare import usable
 from ...train.progress import ProgressBar
 from ...train.training import Training
 from ..environment import environment
-from ..experiment import Experiment, differences
+from ..experiment import DATA_OPTIONS, Experiment, differences
+from ..prepare import load_data
 from ..run import Run, train
 from .pairs import two_classes
 from .second_net import condition_rows, fresh
@@ -44,8 +47,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
         BusyError: another process is at work there.
     """
     device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    source = data.load(settings.data, folder=settings.data_folder)
-    source = source if settings.train_images is None else source.part(settings.train_images)
+    source = load_data(first_experiment(settings, 0))
     classes = two_classes(source, settings.classes)
     fresh(settings, source, 0)  # an unknown model takes no folder
     path = folder / "rows.jsonl"
@@ -63,7 +65,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
             for seed, condition in todo:
                 display.update(bar, info=f"seed {seed}: {condition}")
                 with passing(display):
-                    net = first_net(settings, folder, seed, display, device)
+                    net = first_net(settings, source, folder, seed, display, device)
                     new = condition_rows(settings, source, classes, net, condition, seed, folder, display)
                 rows += [{**row, "commit": commit} for row in new]
                 write_rows(path, rows)
@@ -82,9 +84,9 @@ def claim(folder: Path, fixed: dict[str, Any]) -> None:
         write_json(path, fixed)
 
 
-def first_net(settings: Settings, folder: Path, seed: int, display: Progress, device: str) -> nn.Module:
-    """The network of ``epochs_first`` epochs on all classes, in eval mode; trained if it is not there yet."""
-    experiment = Experiment(
+def first_experiment(settings: Settings, seed: int) -> Experiment:
+    """The training of the first network of a seed: ``epochs_first`` epochs on all classes."""
+    return Experiment(
         recipe=Vanilla(),
         data=settings.data,
         model=settings.model,
@@ -92,9 +94,27 @@ def first_net(settings: Settings, folder: Path, seed: int, display: Progress, de
         train_images=settings.train_images,
         data_folder=settings.data_folder,
         training=Training(epochs=settings.epochs_first, batch_size=settings.batch_size, seed=seed),
+        **{name: getattr(settings, name) for name in DATA_OPTIONS},
     )
+
+
+def first_net(
+    settings: Settings, source: data.Source, folder: Path, seed: int, display: Progress, device: str
+) -> nn.Module:
+    """The network of :func:`first_experiment`, in eval mode; trained if it is not there yet.
+
+    Raises:
+        ValueError: it was trained on other classes than ``source`` has by now.
+    """
     bar = ProgressBar(f"seed {seed}: first network", display)
-    run = train(experiment, folder / "first" / f"seed-{seed}", observers=[bar], device=device)
+    home = folder / "first" / f"seed-{seed}"
+    run = train(first_experiment(settings, seed), home, observers=[bar], device=device)
+    about = weights.trained_on(run.folder)
+    if about is not None and about.classes != source.classes:
+        raise ValueError(
+            f"{run.folder}: was trained on the classes {listed(about.classes)}, and {source.name} has "
+            f"{listed(source.classes)} by now: give another --out"
+        )
     return models.load(run.folder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

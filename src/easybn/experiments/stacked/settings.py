@@ -63,6 +63,7 @@ class Settings:
         batch_size: images a step, in both.
         train_images: use only so many of the data set's training images; all by default.
         data_folder: where the data set lies; searched for by default.
+        resize, channels, test_fraction: of an image folder, see :func:`easybn.data.load`.
 
     Raises:
         ValueError: a value out of range; the message names it.
@@ -81,6 +82,9 @@ class Settings:
     batch_size: int = 128
     train_images: int | None = None
     data_folder: str | None = None
+    resize: int | None = None
+    channels: int | None = None
+    test_fraction: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs_first", "epochs", "batch_size"):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ... import data
 from ...data import DataError
-from ..experiment import Experiment
+from ..experiment import DATA_OPTIONS, Experiment
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def shape_of(experiment: Experiment) -> Shape | None:
     if experiment.data in KNOWN:
         return KNOWN[experiment.data]
     try:
-        source = data.load(experiment.data, folder=experiment.data_folder)
+        options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
+        source = data.load(experiment.data, folder=experiment.data_folder, **options)
     except DataError:
         return None
     return Shape(source.train.shape, len(source.classes), len(source.train), len(source.test))
