@@ -184,3 +184,15 @@ def test_a_folder_is_of_one_experiment(tmp_path, display):
     census(
         replace(TINY, training=replace(TINY.training, seed=3)), tmp_path, wanted, display, "cpu"
     )  # seeds are its own
+
+
+def test_a_census_of_other_classes_is_refused(tmp_path, display):
+    census(TINY, tmp_path, replace(WANTED, seeds=1), display, "cpu")
+    about = json.loads((tmp_path / "census.json").read_text())
+    del about["checksum"]
+    assert about["classes"] == list(data.load("sample").classes)
+    (tmp_path / "census.json").write_text(json.dumps({**about, "classes": ["a", "b"]}))
+    with pytest.raises(ValueError, match=r"holds another census \(classes: \['a', 'b'\] -> "):
+        census(TINY, tmp_path, replace(WANTED, seeds=1), display, "cpu")
+    (tmp_path / "census.json").write_text(json.dumps({k: v for k, v in about.items() if k != "classes"}))
+    census(TINY, tmp_path, replace(WANTED, seeds=1), display, "cpu")  # made before classes were written

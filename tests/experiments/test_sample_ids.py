@@ -111,3 +111,14 @@ def test_nothing_left(file):
     SampleIds("sample", 100, tuple(range(100))).save(file)
     with pytest.raises(ValueError, match="no training image is left"):
         prepare(replace(TINY, leave_out=str(file)))
+
+
+def test_ids_of_other_classes_are_refused(file):
+    """A class that is renamed moves its images to other numbers."""
+    classes = data.load("sample").classes
+    SampleIds("sample", 100, (1, 2), classes=classes).save(file)
+    assert SampleIds.read(file).classes == classes
+    assert len(prepare(replace(TINY, validation=0.0, leave_out=str(file))).train) == 98
+    SampleIds("sample", 100, (1, 2), classes=(*classes[1:], "Yeti")).save(file)
+    with pytest.raises(ValueError, match=r"leave_out: its ids number the images of the classes .Trouser., "):
+        prepare(replace(TINY, leave_out=str(file)))

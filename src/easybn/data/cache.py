@@ -1,8 +1,8 @@
 """A data set decoded once, into memory-mapped arrays that open at once ever after.
 
-``<cache>/decoded/<kind>-<digest>/`` holds train_images.npy, train_labels.npy, test_images.npy,
-test_labels.npy and source.json (name, classes, shape, statistics, notes, origin, checksums). The digest names the original
-files, so that changed files are decoded again. The folder is written aside and renamed when it is whole.
+``<cache>/decoded/<kind>-<digest>/`` holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and
+source.json (name, classes, shape, statistics, notes, origin, checksums). The digest names the original files, so that
+changed files are decoded again. The folder is written aside and renamed when it is whole.
 
 The checksums are tested when the data set is opened: up to 1 GiB always (some 0.3 s a GiB), beyond that when a file has
 changed by its size, time or number, or once a week, which checked.json keeps. What has rotted is decoded again.

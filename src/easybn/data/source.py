@@ -137,8 +137,9 @@ class Source:
             numbers.setdefault(unicodedata.normalize("NFC", name), []).append(number)
         found = [numbers.get(unicodedata.normalize("NFC", name), []) for name in self.classes]
         if unknown := [name for name, number in zip(self.classes, found, strict=True) if not number]:
-            near = difflib.get_close_matches(unknown[0], list(outputs), 1, 0.8)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            lower = {name.lower(): name for name in outputs}
+            near = difflib.get_close_matches(unknown[0].lower(), lower, 1, 0.8)
+            hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
             raise DataError(
                 f"{self.name}: {model} has no output for the class{'es' * (len(unknown) > 1)} {listed(unknown)}{hint}; "
                 f"its {len(outputs):,} classes are {listed(outputs)}: {advice}"

@@ -150,3 +150,11 @@ def test_a_network_that_can_only_learn_from_the_copies(tmp_path, display, monkey
     rows = stacked(asked, tmp_path, display, "cpu")
     found = {(row["half"], row["how"]): row["accuracy"] for row in rows}
     assert (found[None, None], found["copy", "swap"], found["original", "swap"]) == (1.0, 0.0, 1.0)
+
+
+def test_a_first_network_of_other_classes_is_refused(tiny, tmp_path, display, monkeypatch):
+    asked = replace(SMALL, copies=("untouched",), seeds=1, epochs=1)
+    stacked(asked, tmp_path, display, "cpu")
+    monkeypatch.setattr(data, "load", lambda *_, **__: replace(tiny, classes=("[c]", "b", "a")))
+    with pytest.raises(ValueError, match=r"seed-0: was trained on the classes 'a', 'b', '\[c\]', and tiny has '\[c\]'"):
+        stacked(replace(asked, seeds=2, copies=("untouched", "easy")), tmp_path, display, "cpu")
