@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from .. import data, models
@@ -58,7 +59,7 @@ def prepare(experiment: Experiment) -> Prepared:
     }
     with torch_generators(seed=seed):
         model = _built(description)
-    _check_outputs(model, source)
+        _check_outputs(model, source)
     if len(experiment.recipe.branches) > 1:
         model = convert(model, experiment.recipe.branches, experiment.norms)
     trained_on = weights.TrainedOn(source.name, source.train.shape, source.classes)
