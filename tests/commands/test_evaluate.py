@@ -57,7 +57,7 @@ def mine():
     state = {name: torch.randn(shape) for name, shape in parts.items()}
     torch.save(state, "m.pt")
     save_file({name: value.numpy() for name, value in state.items()}, "m.safetensors")
-    return ("evaluate", "--model", "mine_to_evaluate:make", "--data", "sample", *QUICK, "0.01")
+    return ("evaluate", "--model", "mine_to_evaluate:make", "--data", "sample", *QUICK, "0.3", "--points", "40")
 
 
 def stores(folder="r"):
@@ -120,7 +120,7 @@ def test_shards_write_the_score_once_all_is_there(run, easybn):
 
 
 def test_a_branch(run, easybn):
-    found = easybn("evaluate", "r", *QUICK, "0.01", "--branch", "easy", "--keep_images")
+    found = easybn("evaluate", "r", *QUICK, "0.3", "--branch", "easy", "--keep_images")
     assert found.status == 0, found.err
     assert {row["branch"] for row in run.scores} == {"easy"}
     assert "(EBN), branch easy" in easybn("table", "r").out
@@ -271,8 +271,40 @@ def test_verify_finds_what_does_not_hold(run, easybn):
     shutil.copytree("r", "kept")
     assert easybn("evaluate", "r", *QUICK, "0.2").status == 0
     without = next(each for each in stores() if each != folder)
-    assert "no images were kept" in easybn("verify", str(without)).err
+    found = easybn("verify", str(without))
+    assert found.status == 2
+    assert "no images were kept (--keep_images)" in found.err
+    assert "the record is complete and consistent" in found.err
+    assert "everything holds" not in found.out
     assert "manifest.json" in easybn("verify", "r").err
+
+
+def test_verify_misses_what_was_removed(run, easybn):
+    assert easybn("evaluate", "r", *QUICK, "0.3", "--keep_images").status == 0
+    (folder,) = stores()
+    shutil.copytree(folder, "whole")
+
+    def verified() -> str:
+        found = easybn("verify", str(folder))
+        assert (found.status, found.err) == (1, "")
+        assert "everything holds" not in found.out
+        return found.out
+
+    shutil.rmtree(folder / "images")
+    assert "its images are missing or have changed" in verified()
+    shutil.rmtree(folder / "attempts")
+    found = verified()
+    assert "it is missing" in found
+    assert "no adversarial image is there" in found
+    assert "0 adversarial images tested again" in found
+    shutil.rmtree(folder)
+    shutil.copytree("whole", folder)
+    assert easybn("verify", str(folder)).status == 0
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    found = easybn("verify", str(folder))
+    assert found.status == 2
+    assert "manifest.json is damaged: its checksum is another one" in found.err
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import torch
 from easybn.evaluation.record import CLEAN, Record
 from easybn.evaluation.store import Damaged, Store, work
 from easybn.evaluation.store.encode import from_parquet, to_parquet
+from easybn.files import Removed
 
 from .fake_job import ITERATIONS, POINTS, Fake, manifest, same
 
@@ -238,7 +240,7 @@ def test_a_full_disk_is_one_clear_error_and_goes_on_later(tmp_path, monkeypatch)
             assert problem.errno == errno.ENOSPC
             assert "make room and run the same command again" in str(problem)
             failures += 1
-            assert not list(tmp_path.rglob("*.part"))
+            assert not list(tmp_path.rglob("*-part"))
             assert not list(tmp_path.glob("store/claims/*.json"))
     assert failures > 30
     assert same(Store.existing(tmp_path / "store").record, Store.existing(tmp_path / "undisturbed").record)
@@ -368,3 +370,61 @@ def test_pyarrow_is_not_loaded_before_it_is_needed():
 def test_the_manifest_is_readable(tmp_path):
     Store.open(tmp_path, manifest())
     assert json.loads((tmp_path / "manifest.json").read_text())["attacks"] == ["apgd-ce", "fab-t", "square"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_store_that_was_removed_meanwhile_is_not_written_to(again, tmp_path):
+    folder = tmp_path / "store"
+    store, fake = Store.open(folder, manifest()), Fake()
+
+    def removing(task):
+        if (task.chunk, task.number) == (1, 2):
+            shutil.rmtree(folder)
+            if again:
+                Store.open(tmp_path / "other", manifest(seed=1)).folder.rename(folder)
+        return fake(task)
+
+    with pytest.raises(Removed, match="store was removed"):
+        work(store, removing)
+    if again:
+        assert Store.existing(folder).manifest.seed == 1
+        assert [each.name for each in folder.iterdir()] == ["manifest.json"]
+    else:
+        assert not folder.exists()
+    assert work(Store.open(folder, manifest(seed=int(again))), fake)
+
+
+def test_what_killed_processes_left_half_written_is_removed_at_the_next_start(tmp_path):
+    store = Store.open(tmp_path, manifest())
+    work(store, Fake(), most=1)
+    digits = "0123456789abcdef" * 2
+    names = ["attempts/.00000-01.parquet", "images/.00003-00.safetensors", "partial/.00001-02.state", ".budget.json"]
+    mine = ["attempts/.mine.parquet", "images/.00000-01.parquet", ".notes.txt"]
+    for name in [*names, *mine]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.{digits}.easybn-part").write_text("x")
+    work(store, Fake(), most=1)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.easybn-part")) == sorted(
+        f"{name}.{digits}.easybn-part" for name in mine
+    )
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path):
+    """Without a checksum in the manifest, and in the Parquet files one of the record alone."""
+    import pyarrow.parquet as pq
+
+    store = Store.open(tmp_path, manifest(keep_images=False))
+    work(store, Fake())
+    before = store.record
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    del content["checksum"]
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    for path in tmp_path.glob("attempts/*.parquet"):
+        table = pq.read_table(path)
+        header = json.loads(table.schema.metadata[b"easybn"])
+        old = {"name": header["name"], "checksum": header["record"], "seconds": 2.0}
+        pq.write_table(table.replace_schema_metadata({b"easybn": json.dumps(old).encode()}), path)
+    store = Store.existing(tmp_path)
+    assert same(store.record, before)
+    assert store.seconds == 2.0 * store.manifest.chunks * len(store.manifest.stages)
+    assert work(store, Fake())

@@ -1,14 +1,17 @@
 """``evaluate`` on the verdict store: the same verdicts as in memory, however it is cut, stopped and gone on with."""
 
 import errno
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from easybn.evaluation import evaluate
+from easybn.evaluation import evaluate, stored
 from easybn.evaluation.budget import Budget
 from easybn.evaluation.store import Store, stage_file, task
+from easybn.files import Removed
+from easybn.sealed import Damaged
 
 from ..small import small_images, small_net
 from .fake_job import same
@@ -193,3 +196,29 @@ def test_a_full_disk_loses_nothing(problem, tmp_path, monkeypatch):
     quick["store"] = tmp_path / "s"
     whole = evaluate(*problem, **(quick | {"store": tmp_path / "t"}))
     assert same(evaluate(*problem, **quick).record, whole.record)
+
+
+def test_a_store_that_is_gone_is_not_said_to_belong_to_other_shards(problem, tmp_path):
+    quick = {"norm": "linf", "eps": 0.01, "attacks": "pgd", "steps": 2, "chunk": 5, "store": tmp_path / "s"}
+
+    def told(done, total, what):
+        if done == total:
+            shutil.rmtree(tmp_path / "s", ignore_errors=True)
+
+    with pytest.raises(Removed, match="s was removed"):
+        evaluate(*problem, **quick, progress=told)
+    assert not (tmp_path / "s").exists()
+
+
+def test_chunks_that_are_lost_at_the_end_are_an_error(problem, tmp_path, monkeypatch):
+    quick = {"norm": "linf", "eps": 0.01, "attacks": "pgd", "steps": 2, "chunk": 5, "store": tmp_path / "s"}
+    done = stored.work
+
+    def losing(store, *args, **options):
+        found = done(store, *args, **options)
+        store.file(1, 1).path().unlink()
+        return found
+
+    monkeypatch.setattr(stored, "work", losing)
+    with pytest.raises(Damaged, match="1 chunks that were done, such as 1, were removed or damaged meanwhile"):
+        evaluate(*problem, **quick)

@@ -1,6 +1,9 @@
 """Verification finds what is planted in a store."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from torch import Tensor
 from easybn.evaluation.record import CLEAN, Record, Stage
 from easybn.evaluation.store import Found, Manifest, Store, Task, work
 from easybn.evaluation.verify import Problem, verify
+from easybn.sealed import Damaged, write_json
 
 POINTS = (5, 2, 9, 4)
 X = torch.tensor([[0.5, 0.2], [0.4, 0.0], [0.9, 0.1], [0.2, 0.6]])  # class 0 where the first is larger
@@ -90,14 +94,109 @@ def test_another_model(store):
     assert {problem.point for problem in problems if problem.attack == "fab-t"} == {5, 2, 9}
 
 
-def test_nothing_to_verify(tmp_path, store):
+def test_another_number_of_images(store):
     with pytest.raises(ValueError, match="3 images and 4 labels for 4 points"):
         verify(store, logits, X[:3], Y)
+
+
+def test_without_images_the_record_and_the_clean_stage_are_tested(tmp_path):
     bare = Store.open(tmp_path / "bare", replace(LEVEL, keep_images=False))
     work(bare, attack)
     assert not (bare.folder / "images").exists()
-    with pytest.raises(ValueError, match="no images were kept"):
-        verify(bare, logits, X, Y)
+    assert verify(bare, logits, X, Y) == []
+    assert {problem.point for problem in verify(bare, lambda images: images.flip(1), X, Y)} == set(POINTS)
+    bare.file(1, 1).path().unlink()
+    missing = "it is missing: is the evaluation finished, or was the file removed?"
+    assert told(bare) == [f"fab-t 0.25: {bare.file(1, 1).path()}: {missing}"]
+
+
+def told(store: Store) -> list[str]:
+    return [str(problem) for problem in verify(store, logits, X, Y)]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for place in range(4, len(data), 50):  # not all bytes of a Parquet file carry something
+        data[place] ^= 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "what"),
+    [
+        ("attempts/00000-01.parquet", Path.unlink, "00000-01.parquet: it is missing"),
+        ("attempts/00001-00.parquet", Path.unlink, "00001-00.parquet: it is missing"),
+        ("attempts/00000-01.parquet", flip, "00000-01.parquet: "),
+        ("attempts/00000-01.parquet", lambda path: path.write_bytes(b""), "no Parquet file of ours"),
+        ("images/00001-01.safetensors", Path.unlink, "its images are missing or have changed"),
+        ("images/00001-01.safetensors", flip, "its images are missing or have changed"),
+        ("attempts/00000-01.parquet", lambda path: shutil.copy(path.with_name("00001-01.parquet"), path), "of another"),
+        ("attempts/00000-01.parquet", lambda path: shutil.copy(path, path.with_name("00002-01.parquet")), "no such"),
+        ("attempts", shutil.rmtree, "it is missing"),
+        ("images", shutil.rmtree, "its images are missing or have changed"),
+        ("attempts", lambda path: [each.unlink() for each in path.glob("*-01.parquet")], "it is missing"),
+    ],
+)  # fmt: skip
+def test_a_stage_that_is_missing_or_damaged_is_a_problem(name, damage, what, store):
+    damage(store.folder / name)
+    assert any(what in each for each in told(store))
+
+
+def test_rows_that_do_not_fit_the_manifest_are_a_problem(store):
+    record, images = store.file(0, 1).load()
+    for wrong, what in (
+        (record.where(record.point != 2), "points without a try: 1, such as point 2"),
+        (
+            Record.of(Stage("fab-t", 0.25), [5, 2, 9], fell=False, distance=np.inf),
+            "not to be attacked: 1, such as",
+        ),
+        (replace(record, distance=np.where(record.fell, 0.3, record.distance)), "fallen beyond the radius"),
+        (replace(record, eps=record.eps * 2), "rows of another stage"),
+    ):
+        ids = np.isin(images[0], wrong.point[np.isfinite(wrong.distance)])
+        store.file(0, 1).save(wrong, (images[0][ids], images[1][ids]))
+        assert any(what in each for each in told(store)), what
+    store.file(0, 1).save(record, (images[0][:1], images[1][:1]))
+    assert any("no image of 1 points for which one was found" in each for each in told(store))
+    store.file(0, 1).save(record, (images[0], images[1][:, :1]))
+    assert any("images of shape (1,), and the originals' is (2,)" in each for each in told(store))
+
+
+def test_no_image_at_all_is_not_everything_holds(tmp_path):
+    store = Store.open(tmp_path, LEVEL)
+
+    def in_vain(task: Task) -> Found:
+        none = task.points[:0], np.empty((0, 2), np.float32)
+        return Found(Record.of(task.stage, task.points, fell=False, distance=np.inf), none)
+
+    work(store, in_vain)
+    assert any("no adversarial image is there, so that none was tested" in each for each in told(store))
+
+
+def test_a_manifest_that_was_changed_is_refused(store):
+    path = store.folder / "manifest.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "eps": [0.5]}))
+    with pytest.raises(Damaged, match=r"manifest\.json is damaged: its checksum is another one"):
+        Store.existing(store.folder)
+    changed = {**whole, "eps": [0.5]}
+    del changed["checksum"]  # as of an earlier version
+    path.write_text(json.dumps(changed))
+    assert sum("it is of another evaluation" in each for each in told(Store.existing(store.folder))) == 4
+
+
+def test_under_a_budget_the_chunks_that_were_done_are_expected(tmp_path):
+    store = Store.open(tmp_path, LEVEL)
+    work(store, attack, most=1)
+    assert sum("is missing" in each for each in told(store)) == 2
+    write_json(tmp_path / "budget.json", {"pilot_seconds": 1.0, "chunks": [0]})
+    assert told(store) == []
+    write_json(tmp_path / "budget.json", {"pilot_seconds": 1.0, "chunks": [0, 1]})
+    assert sum("is missing" in each for each in told(store)) == 2
+    write_json(tmp_path / "budget.json", {"pilot_seconds": 1.0})  # of an earlier version
+    assert told(store) == []
+    store.file(0, 1).path().unlink()
+    assert any("is missing" in each for each in told(store))
 
 
 def fell(task: Task, **changes) -> Found:
@@ -108,7 +207,7 @@ def fell(task: Task, **changes) -> Found:
     ("found", "message"),
     [
         (lambda t: fell(t, point=t.points[:1]), "points without a try: 1, such as point 2"),
-        (lambda t: fell(t, point=[5, 2, 9]), "were not to be attacked: 1, such as point 9"),
+        (lambda t: fell(t, point=[5, 2, 9]), "were not to be attacked: 1, such as"),
         (lambda t: fell(t, fell=True), "fell at no distance"),
         (lambda t: fell(t, distance=-1.0), "have not fallen"),
         (lambda t: fell(t, finished=False), "given up that have not fallen"),

@@ -2,7 +2,8 @@
 
 STORE is a folder of verdicts made with easybn evaluate --keep_images. Inside a run's folder (runs/x/verdicts/...)
 the model and its test images are found by themselves; for one made in Python, name them. Ends with exit status
-1 if anything does not hold.
+1 if anything does not hold, is missing or damaged, or if there is no adversarial image to test. Without --keep_images
+the record alone is tested, which is no verification: exit status 2.
 """
 
 from pathlib import Path
@@ -35,12 +36,13 @@ def run(arguments: Namespace) -> None:
     console = Console(highlight=False, soft_wrap=True)
     with training_progress() as display:
         bars = AttackBars(display, arguments.store)
-        checked, problems = verify_store(Path(arguments.store), model, device, arguments.batch_size, bars)
-    for problem in problems[:SHOWN]:
-        console.print(f"point {problem.point}, {problem.attack} {problem.eps:.4g}: {problem.what}", markup=False)
-    if len(problems) > SHOWN:
-        console.print(f"and {len(problems) - SHOWN:,} more")
-    verdict = f"{len(problems):,} problems" if problems else "everything holds"
-    console.print(f"{arguments.store}: {checked:,} adversarial images tested again: {verdict}", markup=False)
-    if problems:
+        found = verify_store(Path(arguments.store), model, device, arguments.batch_size, bars)
+    for problem in found.problems[:SHOWN]:
+        console.print(str(problem), markup=False)
+    if len(found.problems) > SHOWN:
+        console.print(f"and {len(found.problems) - SHOWN:,} more")
+    if not found.kept and not found.problems:
+        raise ValueError(f"{arguments.store}: {found}")
+    console.print(f"{arguments.store}: {found}", markup=False)
+    if found.problems:
         raise SystemExit(1)

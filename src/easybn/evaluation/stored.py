@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..attacks.prepare import Progress
+from ..files import check_guards
+from ..sealed import Damaged
 from .choice import Choice
 from .labels import check_labels
 from .points import Done, Points
@@ -56,7 +58,8 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
     Raises:
         ValueError: the folder holds another evaluation (the message names what differs); labels that do not fit;
             logits that are NaN; no chunk is whole yet.
-        OSError: it cannot be written; what was stored is whole.
+        Damaged: a ValueError; what was done was removed or damaged meanwhile.
+        OSError: it cannot be written, or was removed meanwhile (Removed); what was stored is whole.
     """
     if keep_images and points.model.image_dtype != torch.float32:
         raise ValueError("a store keeps float32 images, which would be others than those a float64 model was fooled by")
@@ -69,12 +72,20 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
     def do(chunks: int, deadline: float | None) -> bool:
         return work(store, run_stage, shard=storing.shard, deadline=deadline, most=chunks)
 
-    if storing.budget:
-        storing.budget.spend(store, do)
-    else:
-        do(store.manifest.chunks, None)
-    every = {chunk: store.whole(chunk) for chunk in range(store.manifest.chunks)}
-    whole = {chunk: record for chunk, record in every.items() if record is not None}
+    with store.at_work():
+        if storing.budget:
+            storing.budget.spend(store, do)
+        else:
+            do(store.manifest.chunks, None)
+        every = {chunk: store.whole(chunk) for chunk in range(store.manifest.chunks)}
+        whole = {chunk: record for chunk, record in every.items() if record is not None}
+        check_guards(store.folder / "attempts")
+        if storing.budget:
+            storing.budget.note(store, whole)
+    part, parts = storing.shard or (0, 1)
+    if not storing.budget and (gone := [chunk for chunk in range(len(every))[part::parts] if chunk not in whole]):
+        what = f"{len(gone)} chunks that were done, such as {gone[0]}, were removed or damaged meanwhile"
+        raise Damaged(f"{store.folder}: {what}: run the same command again")
     if not whole:
         raise ValueError(f"{store.folder}: no chunk is whole yet, so that there is nothing to report")
     done = np.concatenate([store.manifest.points_of(chunk) for chunk in whole])

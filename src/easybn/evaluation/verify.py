@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,27 +14,37 @@ from torch import Tensor
 from ..attacks.prepare import Progress, silent
 from ..attacks.verdict import fooled
 from ..perturb.ball import L2, Ball, Linf
-from .record import CLEAN, Record
+from .budget import expected_chunks
+from .record import CLEAN, Record, Stage
 from .store import Store
+from .store.stage_file import Images, StageFile
+from .store.whole import check_images, check_stage
+from .verdicts import to_attack
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
 Logits = Callable[[Tensor], Tensor]
 
 
 class Problem(NamedTuple):
-    """Something about a point that does not hold.
+    """Something that does not hold.
 
     Args:
-        point: its id.
-        attack: of the stage that claims it.
+        point: id of the point that it is about; None if it is about a whole stage, or the store.
+        attack: of the stage that claims it; "" if it is about the store.
         eps: of that stage, in [0, 1] pixel units.
         what: what is wrong.
     """
 
-    point: int
+    point: int | None
     attack: str
     eps: float
     what: str
+
+    def __str__(self) -> str:
+        if not self.attack:
+            return self.what
+        stage = Stage(self.attack, self.eps)
+        return f"{stage}: {self.what}" if self.point is None else f"point {self.point}, {stage}: {self.what}"
 
 
 def verify(
@@ -42,10 +54,11 @@ def verify(
 
     An image of a point that fell must lie within the radius of its stage; one of a point that did not (found
     by a minimum-distance attack) within the distance that the record states. All must lie in [0, 1] and be
-    misclassified. The clean stage is classified again too.
+    misclassified. The clean stage is classified again too. Every stage must be there, be what was written, and follow
+    from the manifest and the stages before it. Of a job that keeps no images all is tested but the images.
 
     Args:
-        store: a job that keeps images.
+        store: of an evaluation that is finished.
         logits: of the original model in eval mode: images (n, ...) on the CPU, as stored or as in ``x``, to (n, K).
         x: images of the manifest's points in their order, in [0, 1], (N, ...).
         y: their classes, int64, (N,).
@@ -53,33 +66,104 @@ def verify(
         progress: told after every stage.
 
     Returns:
-        The problems; empty if everything holds. Files that are damaged are left out and reported by the store.
+        The problems; empty if everything holds. That a job keeps images and there is none to test is one.
 
     Raises:
-        ValueError: the job keeps no images, or another number of points.
+        ValueError: another number of points, or a damaged note of the budget.
     """
     manifest = store.manifest
-    if not manifest.keep_images:
-        raise ValueError(f"{store.folder}: no images were kept, so that there is nothing to verify")
     if len(x) != len(manifest.points) or len(y) != len(x):
         raise ValueError(f"{len(x)} images and {len(y)} labels for {len(manifest.points)} points")
-    row_of = {point: row for row, point in enumerate(manifest.points)}
-    problems: list[Problem] = []
-    for file, record, images in store.read():
-        stage = manifest.stages[file.stage]
+    subject = _Subject(store, logits, x, y, batch_size)
+    expected, problems, checked = set(expected_chunks(store)), _strays(store), 0
+    for chunk in range(manifest.chunks):
+        before: Record | None = Record.joined([])  # None: not known, because of a stage that is missing or wrong
+        for number, stage in enumerate(manifest.stages):
+            file = store.file(chunk, number)
+            found, wrong = _stage(store, file, before)
+            if found is not None:
+                before = None if before is None else Record.joined([before, found[0]])
+                checked += 0 if found[1] is None else len(found[1][0])
+                problems += subject.faults(stage, *found)
+            else:
+                before = None
+                if wrong or chunk in expected:
+                    what = wrong or "it is missing: is the evaluation finished, or was the file removed?"
+                    problems.append(Problem(None, *stage, f"{file.path()}: {what}"))
+            progress(chunk * len(manifest.stages) + number + 1, manifest.chunks * len(manifest.stages), "verify")
+    if manifest.keep_images and not checked:
+        what = f"{store.folder}: no adversarial image is there, so that none was tested"
+        problems.append(Problem(None, "", 0.0, what))
+    return problems
+
+
+def _strays(store: Store) -> list[Problem]:
+    """Files of chunks or stages that the manifest does not have."""
+    manifest, stages = store.manifest, range(len(store.manifest.stages))
+    known = {store.file(chunk, number).path().name for chunk in range(manifest.chunks) for number in stages}
+    there = sorted(path for path in store.folder.glob("attempts/*.parquet") if path.name not in known)
+    return [Problem(None, "", 0.0, f"{path}: the manifest has no such chunk or stage") for path in there]
+
+
+def _stage(store: Store, file: StageFile, before: Record | None) -> tuple[tuple[Record, Images | None] | None, str]:
+    """What is stored of a stage if it is as it should be, else None and what is wrong; "" if it is not there.
+
+    Args:
+        before: the record of the stages before it; None if that is not known.
+    """
+    manifest = store.manifest
+    stage, points = manifest.stages[file.stage], manifest.points_of(file.chunk)
+    try:
+        if (found := file.load()) is None:
+            return None, ""
+        record, images = found
+        attacked = np.intersect1d(record.point, points)
+        check_stage(record, stage, attacked if before is None else to_attack(before, stage, points, manifest.share))
+        beyond = record.fell & (record.distance > record.eps * (1 + 1e-5) + 1e-6)
+        if len(far := record.point[beyond]):
+            raise ValueError(f"{len(far)} rows have fallen beyond the radius, such as that of point {far[0]}")
+        if manifest.keep_images:
+            if images is None:
+                raise ValueError("its images are missing")
+            check_images(record, stage, *images)
+    except (ValueError, TypeError) as error:
+        return None, str(error)
+    return found, ""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a store is tested against: arguments as of :func:`verify`."""
+
+    store: Store
+    logits: Logits
+    x: Tensor
+    y: Tensor
+    batch_size: int
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        return {point: row for row, point in enumerate(self.store.manifest.points)}
+
+    def faults(self, stage: Stage, record: Record, images: Images | None) -> list[Problem]:
+        """What does not hold of a stage, point by point."""
+        if images is None and stage != CLEAN:
+            return []
         ids = record.point if images is None or stage == CLEAN else images[0]
-        rows = torch.tensor([row_of[int(point)] for point in ids], dtype=torch.int64)
-        original, label = x[rows.to(x.device)].cpu(), y.cpu()[rows]
+        rows = torch.tensor([self.row_of[int(point)] for point in ids], dtype=torch.int64)
+        original, label = self.x[rows.to(self.x.device)].cpu(), self.y.cpu()[rows]
         if images is None or stage == CLEAN:
-            changed = _misclassified(logits, original, label, batch_size) != record.fell
-            faults = {"the clean image's verdict is another one than the stored": changed}
+            changed = _misclassified(self.logits, original, label, self.batch_size) != record.fell
+            wrong = {"the clean image's verdict is another one than the stored": changed}
+        elif images[1].shape != tuple(original.shape) and len(ids):
+            what = f"images of shape {images[1].shape[1:]}, and the originals' is {tuple(original.shape[1:])}"
+            return [Problem(None, *stage, what)]
         else:
             image = torch.from_numpy(images[1])
-            faults = _outside(BALLS[manifest.norm](stage.eps), image, original, _radii(record, ids))
-            faults["the image is classified correctly"] = ~_misclassified(logits, image, label, batch_size)
-        problems += [Problem(int(point), *stage, what) for what, bad in faults.items() for point in ids[bad]]
-        progress(file.chunk * len(manifest.stages) + file.stage + 1, manifest.chunks * len(manifest.stages), "verify")
-    return problems
+            ball = BALLS[self.store.manifest.norm](stage.eps)
+            wrong = _outside(ball, image, original, _radii(record, ids))
+            wrong["the image is classified correctly"] = ~_misclassified(self.logits, image, label, self.batch_size)
+        return [Problem(int(point), *stage, what) for what, bad in wrong.items() for point in ids[bad]]
 
 
 def _radii(record: Record, ids: NDArray[np.int64]) -> NDArray[np.float64]:

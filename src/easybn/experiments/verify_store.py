@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from ..attacks.prepare import Progress, prepared, silent
 from ..evaluation.digests import data_digest, model_digest
+from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
 from ..evaluation.verify import Problem, verify
 from .branch import branch_model, branches
@@ -16,10 +18,37 @@ from .evaluated import Evaluated
 from .own_model import NAME, OwnModel, evaluated_in
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What was tested again.
+
+    Args:
+        images: adversarial images, and clean: points as they are.
+        kept: whether the evaluation keeps its images; without them its attacks' verdicts are not tested again.
+        problems: what does not hold.
+    """
+
+    images: int
+    clean: int
+    kept: bool
+    problems: list[Problem]
+
+    def __str__(self) -> str:
+        if self.problems:
+            many = "s" * (len(self.problems) != 1)
+            return f"{self.images:,} adversarial images tested again: {len(self.problems):,} problem{many}"
+        if not self.kept:
+            return (
+                "no images were kept (--keep_images), so that no adversarial image can be tested again; "
+                f"the record is complete and consistent, and the {self.clean:,} clean verdicts are the same again"
+            )
+        return f"{self.images:,} adversarial images and {self.clean:,} clean ones tested again: everything holds"
+
+
 def verify_store(
     folder: Path, own: OwnModel | None, device: str | None, batch_size: int, progress: Progress = silent
-) -> tuple[int, list[Problem]]:
-    """Test every stored adversarial image again.
+) -> Verified:
+    """Test every stored adversarial image again, and whether the record is complete and consistent.
 
     Args:
         folder: of the store.
@@ -28,12 +57,9 @@ def verify_store(
         batch_size: images a pass.
         progress: told after every stage.
 
-    Returns:
-        The number of images, and what does not hold.
-
     Raises:
         FileNotFoundError: no store.
-        ValueError: it keeps no images; the model or the images are not those that were evaluated.
+        ValueError: its manifest is damaged; the model or the images are not those that were evaluated.
     """
     store = Store.existing(folder)
     points = torch.tensor(store.manifest.points)
@@ -51,7 +77,11 @@ def verify_store(
             problems = verify(
                 store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
             )  # fmt: skip
-            return sum(len(images[0]) for _, _, images in store.read() if images is not None), problems
+            # what is damaged is among the problems
+            found = list(Store(folder, store.manifest, lambda line: None).read())
+            count = sum(len(images[0]) for _, _, images in found if images is not None)
+            clean = sum(len(record) for file, record, _ in found if store.manifest.stages[file.stage] == CLEAN)
+            return Verified(count, clean, store.manifest.keep_images, problems)
     raise ValueError(f"the model is not the one that was evaluated: none has the digest {store.manifest.model}")
 
 

@@ -9,7 +9,7 @@
 A file that is damaged is put aside as ``*.corrupt``, and the stage computed again.
 """
 
-from .encode import Damaged
+from ...sealed import Damaged
 from .job import RunStage, work
 from .manifest import Manifest
 from .store import Store

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ...files import Removed, check_guards, explained
 from .process import Process
-from .stage_file import clear_when_full
 
 BEAT = 5.0  # seconds between two signs of life
 
@@ -87,7 +87,7 @@ class Claims:
     def _take(self, claim: Claim) -> bool:
         """Whether the claim could be made: nobody had it, or somebody who is gone."""
         text = json.dumps({**Process.this().to_dict(), "time": time.time(), "token": claim.token})
-        with clear_when_full(claim.path), self._alone():
+        with explained(claim.path), self._alone():
             if self._stale(claim.path):
                 claim.path.unlink(missing_ok=True)
             try:
@@ -115,7 +115,11 @@ class Claims:
 
     def _alone(self) -> FileLock:
         """No other process judges, makes or drops a claim inside the block: what was judged is what is removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_guards(self.folder)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except FileNotFoundError as error:
+            raise Removed(f"{self.folder.parent} was removed meanwhile: run the same command again") from error
         return FileLock(self.folder / ".lock")
 
 

@@ -1,40 +1,28 @@
 """The files of a stage as bytes that tell whose they are, and whether they are still what was written."""
 
-import hashlib
 import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...sealed import Damaged, digest, seal, unseal
 from ..record import DTYPES, Record
 
 _KEY = b"easybn"
-
-
-class Damaged(ValueError):
-    """A file that is not what was written under its name."""
-
-
-def digest(*parts: bytes) -> str:
-    """16 bytes in hexadecimal, of all parts and where each begins."""
-    total = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        total.update(len(part).to_bytes(8, "little"))
-        total.update(part)
-    return total.hexdigest()
 
 
 def to_parquet(record: Record, name: dict[str, Any], seconds: float = 0.0) -> bytes:
     """A Parquet file of ``record``, with ``name`` (values that JSON knows) and a checksum in its metadata.
 
     Args:
-        seconds: that the record took, for :func:`seconds_in`; no part of what is checked.
+        seconds: that the record took, for :func:`seconds_in`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    header = json.dumps({"name": name, "checksum": _checksum(record, name), "seconds": seconds}).encode()
+    said = {"name": name, "record": _checksum(record, name), "seconds": seconds}
+    header = json.dumps(seal(said)).encode()
     table = pa.table({column: pa.array(values) for column, values in _arrow(record).items()}, metadata={_KEY: header})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -52,10 +40,10 @@ def from_parquet(data: bytes) -> tuple[Record, dict[str, Any]]:
 
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-        header = json.loads(table.schema.metadata[_KEY])
+        header = _header(table.schema.metadata)
         record = Record(**{column: table.column(column).to_numpy() for column in DTYPES})
         name = dict(header["name"])
-        whole = header["checksum"] == _checksum(record, name)
+        whole = header["record"] == _checksum(record, name)
     except Exception as error:  # pyarrow has many for bytes that make no sense, and none of them is about the disk
         raise Damaged(f"no Parquet file of ours ({type(error).__name__})") from error
     if not whole:
@@ -69,7 +57,7 @@ def seconds_in(data: bytes) -> float:
     import pyarrow.parquet as pq
 
     try:
-        return float(json.loads(pq.read_schema(pa.BufferReader(data)).metadata[_KEY])["seconds"])
+        return float(_header(pq.read_schema(pa.BufferReader(data)).metadata)["seconds"])
     except Exception:  # as above; only reading the record tells of damage
         return 0.0
 
@@ -87,6 +75,13 @@ def from_safetensors(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32
 
     tensors = load(data)
     return tensors["point"], tensors["image"]
+
+
+def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    header = json.loads(metadata[_KEY])
+    if "record" not in header:  # of an earlier version, whose checksum was of the record alone
+        return {**header, "record": header["checksum"]}
+    return unseal(header, "its header")
 
 
 def _arrow(record: Record) -> dict[str, Any]:

@@ -56,26 +56,33 @@ def work(
     job = _Job(store, run_stage, deadline, save_seconds)
     claims = Claims(store.folder / "claims", patience)
     todo = list(range(store.manifest.chunks))[:most][part::parts]
-    stages = len(store.manifest.stages)
-    total = len(todo) * stages
     try:
-        while todo:
-            left = len(todo)
-            for chunk in [*todo]:
-                job.check_time()
-                done = total - len(todo) * stages
-                if store.whole(chunk) is None:
-                    with claims.hold(chunk) as claim:
-                        if claim is None or not _did(job.stages_of(chunk, claim), done, total, progress):
-                            continue
-                else:
-                    progress(done + stages, total, f"chunk {chunk}")
-                todo.remove(chunk)
-            if len(todo) == left:  # others have them all
-                time.sleep(poll if deadline is None else max(0.0, min(poll, deadline - time.monotonic())))
+        with store.at_work():
+            _until_done(job, claims, todo, progress, poll)
     except Late:
         return False
     return True
+
+
+def _until_done(job: "_Job", claims: Claims, todo: list[int], progress: Progress, poll: float) -> None:
+    """Do the chunks ``todo``; Late at the deadline."""
+    store, deadline = job.store, job.deadline
+    stages = len(store.manifest.stages)
+    total = len(todo) * stages
+    while todo:
+        left = len(todo)
+        for chunk in [*todo]:
+            job.check_time()
+            done = total - len(todo) * stages
+            if store.whole(chunk) is None:
+                with claims.hold(chunk) as claim:
+                    if claim is None or not _did(job.stages_of(chunk, claim), done, total, progress):
+                        continue
+            else:
+                progress(done + stages, total, f"chunk {chunk}")
+            todo.remove(chunk)
+        if len(todo) == left:  # others have them all
+            time.sleep(poll if deadline is None else max(0.0, min(poll, deadline - time.monotonic())))
 
 
 def _did(stages: Iterator[str], done: int, total: int, progress: Progress) -> bool:

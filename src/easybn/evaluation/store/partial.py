@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .encode import Damaged
+from ...sealed import Damaged
 
 State = dict[str, Any]
 """Tensors and plain values, also nested in dicts, lists and tuples."""

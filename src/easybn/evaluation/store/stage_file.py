@@ -1,8 +1,5 @@
 """The files of one stage of one chunk: each there as a whole or not at all."""
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import replacing
+from ...files import explained, replacing
+from ...sealed import Damaged, digest
 from ..record import Record
 from . import partial
-from .encode import Damaged, digest, from_parquet, from_safetensors, seconds_in, to_parquet, to_safetensors
+from .encode import from_parquet, from_safetensors, seconds_in, to_parquet, to_safetensors
 
 Images = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Ids of points, (k,), each once, and their adversarial images, (k, ...)."""
@@ -106,20 +104,8 @@ class StageFile:
         return f"{self.job}/{self.chunk}/{self.stage}"
 
 
-@contextmanager
-def clear_when_full(path: Path) -> Iterator[None]:
-    """A full disk inside the block is an OSError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = "the disk is full; make room and run the same command again: what was stored is whole"
-        raise OSError(error.errno, what, str(path)) from error
-
-
 def _write(path: Path, data: bytes) -> None:
-    with clear_when_full(path), replacing(path) as file:
+    with explained(path), replacing(path) as file:
         file.write(data)
 
 

@@ -1,19 +1,22 @@
 """The folder of an evaluation: whose it is, what is done of it, and what follows from that."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...files import guarding, sweep
+from ...sealed import Damaged
 from ..record import Record
 from ..verdicts import Verdicts, derive, to_attack
-from .encode import Damaged
 from .manifest import Manifest
-from .place import place, read
-from .stage_file import Images, StageFile
+from .place import NAME, place, read
+from .stage_file import ENDINGS, Images, StageFile
 from .whole import check_images, check_stage, checked
 
 _NO_IMAGES: Images = (np.empty(0, np.int64), np.empty((0, 0), np.float32))
@@ -58,6 +61,19 @@ class Store:
             ValueError: its manifest cannot be understood.
         """
         return cls(Path(folder), read(Path(folder)), report)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """For as long as the block lasts, nothing is written once the folder was removed or made anew (Removed).
+
+        What killed processes left half-written is removed first.
+        """
+        for kind, ending in ENDINGS.items():
+            named = re.compile(rf"\d{{5,}}-\d\d+\.{ending}")
+            sweep(self.folder / kind, lambda name, named=named: bool(named.fullmatch(name)))  # type: ignore[misc]
+        sweep(self.folder, "budget.json".__eq__)
+        with guarding(self.folder, self.folder / NAME):
+            yield
 
     def file(self, chunk: int, stage: int) -> StageFile:
         """The files of a stage."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...sealed import Damaged
 from ..record import Record, Stage
 from .claim import Claim
-from .encode import Damaged
 from .partial import State
 from .stage_file import Images
 from .store import Store

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...sealed import Damaged
 from ..record import CLEAN, Record, Stage
-from .encode import Damaged
 from .stage_file import StageFile
 
 
