@@ -43,16 +43,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     report = yield
-    return _no_other_skips(report)
+    return no_other_skips(report)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Iterator[None]:
     report = yield
-    return _no_other_skips(report)
+    return no_other_skips(report)
 
 
-def _no_other_skips(report: pytest.TestReport | pytest.CollectReport):
+def no_other_skips(report: pytest.TestReport | pytest.CollectReport):
+    """The report; a failure if it is of a skip for which ``EASYBN_SKIPS`` has no reason."""
     allowed = os.environ.get("EASYBN_SKIPS")
     if allowed and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -161,46 +161,37 @@ def main() -> int:
     return int(any(result.status for result in results.values()))
 
 
-def _split(kernel: Callable[..., Any], plain: Callable[[Any, Any], bool], axes: tuple[int, ...]) -> Callable[..., Any]:
-    """``kernel(x, weight, bias, ...)``, but with the weight in two parts whose sums are added, cut by the batch's size.
+def split(kernel: Callable[..., Any], axes: tuple[int, ...]) -> Callable[..., Any]:
+    """``kernel(x, weight, bias, ...)``, linear in the weight, with the weight cut in two and the results added.
+
+    Where it is cut depends on the size of the batch; a third of all sizes are computed as ever.
 
     Args:
-        kernel: linear in ``weight``.
-        plain: of ``x`` and ``weight``, whether to leave the kernel alone.
-        axes: of the weight, along one of which it is cut.
+        kernel: a convolution or a linear layer.
+        axes: of the weight; it is cut along the first that has more than one entry.
     """
     import torch
     from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-    def split(x: Any, weight: Any, bias: Any = None, *more: Any, **options: Any) -> Any:
-        # whole batches of a third of all sizes are computed as ever; a mode is at work where operations are counted
-        cut = len(x) % 3 if type(x) is torch.Tensor and x.dim() else 0
-        rough = not x.dtype.is_floating_point or x.dtype.itemsize < 4 or torch.is_autocast_enabled("cpu")
-        if not cut or rough or plain(x, weight) or _get_current_dispatch_mode() is not None:
+    def other_sums(x: Any, weight: Any, bias: Any = None, *more: Any, **options: Any) -> Any:
+        part = len(x) % 3 if type(x) is torch.Tensor and x.dim() == weight.dim() else 0
+        exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        axis = next((axis for axis in axes if weight.shape[axis] > 1), None)
+        # a mode is at work where operations are counted
+        if not part or not exact or axis is None or _get_current_dispatch_mode() is not None:
             return kernel(x, weight, bias, *more, **options)
-        axis = axes[0] if len(axes) == 1 or weight.shape[axes[0]] > 1 else axes[1]
-        mask = (torch.arange(weight.shape[axis]) >= weight.shape[axis] // (cut + 1)).to(weight)
-        mask = mask.view([-1 if i == axis else 1 for i in range(weight.dim())])
-        second = kernel(x, weight * mask, None, *more, **options)
-        return second + kernel(x, weight * (1 - mask), bias, *more, **options)
+        first = torch.arange(weight.shape[axis]) < max(1, weight.shape[axis] // (part + 1))
+        mask = first.to(weight).view([-1 if i == axis else 1 for i in range(weight.dim())])
+        return kernel(x, weight * (1 - mask), None, *more, **options) + kernel(x, weight * mask, bias, *more, **options)
 
-    return split
+    return other_sums
 
 
 def pytest_configure() -> None:
     """Take sums in other orders from now on."""
-    import torch
     import torch.nn.functional as F
 
-    def odd(x: Any, weight: Any) -> bool:
-        # grouped, tiny, or traced: other paths, of which nothing is asked here
-        return weight.dim() == 4 and (
-            weight.shape[1] * weight.shape[2] < 2 or x.dim() != 4 or weight.shape[1] != x.shape[1]
-        )
-
-    if not torch.compiler.is_compiling():
-        F.conv2d = _split(F.conv2d, odd, (1, 2))
-        F.linear = _split(F.linear, odd, (1,))
+    F.conv2d, F.linear = split(F.conv2d, (1, 2)), split(F.linear, (1,))
 
 
 if __name__ == "__main__":

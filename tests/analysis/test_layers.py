@@ -1,6 +1,7 @@
 """The blocks of networks of several makes."""
 
 import pytest
+import timm  # noqa: F401  (before a device is set: what it imports makes tensors)
 import torch
 from torch import nn
 
