@@ -72,6 +72,7 @@ RADIUS = Field("a positive number", lambda value: is_number(value) and value > 0
 TEXTS = Field("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
 COUNTS = Field("whole numbers by name", lambda value: isinstance(value, dict) and all(map(is_count, value.values())))
 MEASURES = Field("numbers by branch", _are_measures)
+OBJECTS = Field("a list of objects", lambda value: isinstance(value, list) and all(isinstance(v, dict) for v in value))
 
 METRICS: Mapping[str, Field] = {
     "epoch": needed(POSITIVE), "step": COUNT, "lr": NUMBER, "train": MEASURES, "val": MEASURES,
@@ -84,9 +85,10 @@ SCORES: Mapping[str, Field] = {
     "branch": TEXT, "protocol": optional(TEXT), "norm": optional(TEXT), "eps": optional(RADIUS), "steps": COUNT,
     "step_size": optional(NUMBER), "batch_size": optional(POSITIVE), "test_images": POSITIVE,
     "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
-    "right": TEXT, "points": TEXT,
+    "right": TEXT, "points": TEXT, "findings": OBJECTS,
 }  # fmt: skip
-"""Of scores.jsonl, a row per attack and radius (:class:`easybn.evaluation.Score`)."""
+"""Of scores.jsonl, a row per attack and radius (:class:`easybn.evaluation.Score`); findings are of the rows that were
+measured together, and stand in the first of them."""
 
 HIDDEN: Mapping[str, Field] = {
     "perturbation": needed(TEXT), "layer": needed(TEXT), "depth": needed(COUNT), "relative_distance": needed(NUMBER),

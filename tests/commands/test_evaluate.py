@@ -343,3 +343,26 @@ def test_with_nothing_to_evaluate_it_says_what_could_be(easybn):
     done = easybn("evaluate")
     assert done.status == 2
     assert "--model fashion-mnist-vanilla" in done.err
+
+
+@pytest.mark.parametrize("attacks", [("--attacks", "pgd-ce"), ("--steps", "2", "--protocols", "strong")])
+def test_findings_are_shown_again_and_in_the_report(run, easybn, attacks):
+    words = ("evaluate", "r", *attacks, "--norm", "linf", "--points", "5", "--eps", "0.001")
+    first = easybn(*words)
+    assert first.status == 0, first.err
+    told = [line for line in first.out.splitlines() if line.startswith(("note ", "warning ", "ok "))]
+    assert any(line.startswith("note     units: Eps is below") or "units: Eps is below" in line for line in told)
+    assert told[-1].startswith("ok ")
+    assert [line for line in easybn(*words).out.splitlines() if line in told] == told
+    assert easybn("report", "r").status == 0
+    page = Path("report.html").read_text()
+    assert page.count("eps is below what 8 bits can show") == 1
+    assert "in 1 of 1 runs" in page
+
+
+def test_the_command_line_without_a_diagnosis(run, easybn):
+    for attacks in (("--attacks", "pgd-ce"), ("--steps", "1", "--protocols", "strong")):
+        words = ("evaluate", "r", *attacks, "--norm", "linf", "--points", "5", "--eps", "0.001", "--no_diagnosis")
+        assert "units" not in easybn(*words).out
+    easybn("report", "r")
+    assert "No diagnosis is kept" in Path("report.html").read_text()

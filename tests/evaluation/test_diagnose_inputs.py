@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from easybn.evaluation import evaluate
 from easybn.evaluation.diagnose import diagnose
 from easybn.evaluation.diagnose.batch_sizes import batch_sizes
 from easybn.evaluation.diagnose.normalisation import normalisation
@@ -118,3 +119,11 @@ def test_verdicts_that_depend_on_the_batch():
     assert "16 of 16 points, 0 robust one by one and 16 in batches of 128" in found.how_much
     assert diagnose(Certain(), x, y, norm="linf", eps=0.1, checks={"check": batch_sizes}) == []
     assert diagnose(Certain(), x, y, norm="l2", eps=0.6, batch_size=1, checks={"check": batch_sizes}) == []
+
+
+def test_batch_sizes_are_looked_at_for_the_protocol_that_depends_on_them(trained):
+    model, x, y = trained
+    how = {"norm": "l2", "eps": 0.3, "steps": 2}
+    for protocol in ("robustness", "strong"):
+        found = evaluate(model, x[:8], y[:8], protocol=protocol, **how).findings
+        assert ("batch sizes" in {finding.name for finding in found}) == (protocol == "robustness")

@@ -99,3 +99,58 @@ def test_images_and_labels_that_make_no_sense(problem):
         evaluate(model, x, y[:-1])
     with pytest.raises(ValueError, match="at least one"):
         evaluate(model, x[:0], y[:0])
+
+
+class Held(nn.Module):
+    """Its first layer holds pixels at 0 and 1 (the derivative of hardtanh is 0 there)."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.net = nn.Sequential(nn.Hardtanh(0, 1), model)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.fixture(scope="module")
+def held():
+    """Eight images of zeros and ones."""
+    x = (small_images(8) > 0.5).float()
+    model = Held(small_net()).eval()
+    return model, x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("attacks", ["pgd", "apgd-ce"])
+@pytest.mark.parametrize("protocol", ["strong", "robustness"])
+def test_what_the_diagnosis_warns_of_is_in_the_result(held, attacks, protocol):
+    found = evaluate(*held, norm="linf", eps=0.02, steps=3, attacks=attacks, protocol=protocol)
+    warnings = [finding for finding in found.findings if finding.severity == "warning"]
+    assert "clamped pixels" in {finding.name for finding in warnings}
+    assert {"randomised", "dynamic"} <= {finding.name for finding in found.findings if finding.fine}
+    told = [note for note in found.notes if note.startswith("warning: ")]
+    assert told == [f"warning: {finding.line}" for finding in warnings]
+    assert found.notes == [*found.remarks, *told]
+    assert all(str(finding) in str(found).splitlines() for finding in warnings)
+
+
+def test_without_a_diagnosis_there_are_no_findings(held):
+    for how in ({"diagnosis": False, "steps": 2}, {"attacks": "clean"}):
+        found = evaluate(*held, **how)
+        assert found.findings == ()
+        assert found.notes == []
+
+
+def test_a_note_on_how_the_model_was_found_stays_one_note():
+    found = evaluate(nn.Sequential(nn.Dropout(0.5), small_net()).train(), small_images(8), torch.arange(8) % 4, steps=2)
+    assert sum("train mode" in note for note in found.notes) == 1
+    assert found.remarks[0].startswith("the model came in train mode")
+
+
+def test_a_result_reads_as_what_it_says(problem):
+    model, x, y = problem
+    lines = str(evaluate(model, x, y, norm="linf", eps="8/255", steps=3)).splitlines()
+    assert lines[0] == "40 points"
+    assert lines[1].startswith("clean: 90.00% right (95% interval ")
+    assert lines[2].startswith("pgd (strong) linf ")
+    assert sum(line.startswith(("note ", "warning ")) for line in lines) == len(lines) - 3
+    assert repr(evaluate(model, x, y, attacks="clean")).splitlines() == lines[:2]

@@ -35,7 +35,7 @@ def agree(problem, found, plain):
 def test_bf16(problem, plain, tmp_path):
     found = evaluate(*problem, **HOW, precision="bf16", store=tmp_path / "s")
     agree(problem, found, plain)
-    assert found.notes == plain.notes
+    assert found.remarks == plain.remarks
     assert found.record.margin.tolist() != plain.record.margin.tolist()  # it did take other steps
     assert Store.existing(tmp_path / "s").manifest.preparation.endswith("bf16")
     with pytest.raises(ValueError, match=r"preparation: .*bf16' here, .*channels last' asked"):
@@ -95,8 +95,8 @@ def test_compiled(problem, plain, tmp_path):
     """FAB without a target backpropagates a graph once a class."""
     found = evaluate(*problem, **HOW, compile=True, store=tmp_path / "s")
     agree(problem, found, plain)
-    assert found.notes == plain.notes
+    assert found.remarks == plain.remarks
     assert Store.existing(tmp_path / "s").manifest.preparation.endswith("compiled")
     both = evaluate(*problem, **HOW, compile=True, precision="bf16")
     agree(problem, both, plain)
-    assert both.notes == plain.notes
+    assert both.remarks == plain.remarks

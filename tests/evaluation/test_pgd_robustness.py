@@ -127,4 +127,4 @@ def test_non_finite_gradients_are_no_step_and_counted():
         found = evaluate(Root().eval(), x, torch.zeros(3, dtype=torch.int64), eps=0.1, steps=5, protocol=protocol)
         assert found.robust.all()
         assert found.scores[1].non_finite == 5 * runs
-        assert found.notes == [f"{5 * runs} gradient steps were not taken because the gradient was not finite"]
+        assert found.remarks == [f"{5 * runs} gradient steps were not taken because the gradient was not finite"]

@@ -170,7 +170,7 @@ def test_a_point_that_is_wrong_is_not_attacked_and_not_robust():
     model, x = Counting().eval(), small_images(30)
     y = (model(x).argmax(1) + 1) % 3
     model.images = 0
-    found = evaluate(model, x, y, eps=0.3, fold=False)
+    found = evaluate(model, x, y, eps=0.3, fold=False, diagnosis=False)
     assert model.images == 30  # the clean pass alone
     assert not found.robust.any()
     assert found.scores[1].max_perturbation == 0
@@ -190,7 +190,7 @@ def test_fallen_points_cost_nothing():
     x = torch.full((400, 1, 2, 2), 0.5)
     y = torch.zeros(400, dtype=torch.int64)
     x[::4, 0, 0, 0] = 1.0  # these 100 stand
-    found = evaluate(model, x, y, eps=0.4, steps=40, batch_size=64, fold=False)
+    found = evaluate(model, x, y, eps=0.4, steps=40, batch_size=64, fold=False, diagnosis=False)
     assert torch.equal(found.robust, torch.arange(400) % 4 == 0)
     # the others fall when 9 steps of 0.025 have brought them 0.3 / sqrt(2) = 0.212: 10 passes and 1 that verifies
     assert model.images == 400 + 300 * 11 + 2 * 100 * 41
@@ -249,7 +249,7 @@ def test_progress_goes_up_to_its_total_after_every_iteration(problem):
         def progress(done: int, total: int, what: str, calls: dict = calls) -> None:
             calls.setdefault(what.partition(",")[0], []).append((done, total))
 
-        evaluate(model, x, y, eps=0.25, steps=8, batch_size=15, protocol=protocol, progress=progress)
+        evaluate(model, x, y, eps=0.25, steps=8, batch_size=15, protocol=protocol, progress=progress, diagnosis=False)
         assert len(calls) == (3 if protocol == "strong" else 2)
         for seen in calls.values():
             done = [d for d, _ in seen]

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from easybn.evaluation import evaluate, stored
 from easybn.evaluation.budget import Budget
+from easybn.evaluation.diagnose import diagnose
 from easybn.evaluation.store import Store, stage_file, task
 from easybn.files import Removed
 from easybn.sealed import Damaged
@@ -222,3 +224,32 @@ def test_chunks_that_are_lost_at_the_end_are_an_error(problem, tmp_path, monkeyp
     monkeypatch.setattr(stored, "work", losing)
     with pytest.raises(Damaged, match="1 chunks that were done, such as 1, were removed or damaged meanwhile"):
         evaluate(*problem, **quick)
+
+
+def test_the_diagnosis_is_kept_with_the_verdicts(problem, tmp_path, monkeypatch):
+    how = {"norm": "linf", "eps": 0.02, "attacks": "pgd", "steps": 2, "chunk": 4, "store": tmp_path / "s"}
+    kept = tmp_path / "s" / "findings.json"
+    assert not evaluate(*problem, **how, shard=(0, 2)).findings  # the other half is not done
+    assert not kept.exists()
+    first = evaluate(*problem, **how)
+    assert first.findings
+    assert len(first.notes) - len(first.remarks) == sum(each.severity == "warning" for each in first.findings)
+    module, made = import_module("easybn.evaluation.evaluate"), []
+    monkeypatch.setattr(module, "diagnose", lambda *args, **named: made.append(1) or diagnose(*args, **named))
+    again = evaluate(*problem, **how)
+    assert (again.findings, again.notes) == (first.findings, first.notes)
+    assert made == []
+    kept.write_text(kept.read_text().replace("randomised", "randomized"))  # its checksum is another one now
+    assert evaluate(*problem, **how).findings == first.findings
+    assert made == [1]
+    assert "randomised" in kept.read_text()
+
+
+def test_a_budget_is_diagnosed_on_the_points_that_it_reached(problem, tmp_path):
+    model, x, y = problem
+    found = evaluate(
+        model, x, (y + 1) % 4, norm="linf", eps=0.02, attacks="pgd", steps=1, chunk=4, budget=1e-6, store=tmp_path / "s"
+    )
+    assert len(found.clean) == 4
+    points = next(finding for finding in found.findings if finding.name == "points")
+    assert "of 4 points" in points.how_much

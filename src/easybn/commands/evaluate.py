@@ -87,6 +87,7 @@ def is_pgd(arguments: Namespace) -> bool:
 def _pgd(arguments: Namespace) -> None:
     from ..experiments.score_run import score
     from ..train.progress import training_progress
+    from .show_attacks import show_kept
     from .table import show
 
     every = subjects(arguments)
@@ -94,8 +95,11 @@ def _pgd(arguments: Namespace) -> None:
     with training_progress() as display:
         for each in every:
             score(each.run, display, wanted, each)
+    console = Console(highlight=False, soft_wrap=True)
     show(Console(), [each.run for each in every])
-    show_notes(Console(highlight=False, soft_wrap=True), every)
+    show_notes(console, every)
+    for each in every:
+        show_kept(console, each)
 
 
 def _attacks(arguments: Namespace) -> None:
@@ -129,6 +133,7 @@ def measurement_of(arguments: Namespace) -> "Measurement":
         batch_size=100 if arguments.batch_size is None else arguments.batch_size,
         seed=arguments.seed,
         device=_device(arguments),
+        diagnosed=not arguments.no_diagnosis,
     )
 
 

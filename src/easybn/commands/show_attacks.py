@@ -1,5 +1,6 @@
 """What an evaluation found, in the terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from .train import duration
 
 if TYPE_CHECKING:
     from ..evaluation import Score
+    from ..evaluation.diagnose import Finding
     from ..evaluation.estimate import Estimate
     from ..experiments.evaluated import Evaluated
     from ..experiments.score_attacks import Attacks, Result
@@ -30,23 +32,38 @@ def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", res
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
         table.add_row(spoken(score.eps or 0.0), *_accuracy(score), *broke, f"{score.max_perturbation:.5f}")
     console.print(table)
-    for note in found.notes:
+    for note in found.remarks:
         console.print(f"note: {note}", markup=False)
-    _show_findings(console, result)
+    _show_findings(console, result.findings)
     if not found.complete and not wanted.budget:
         console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts", markup=False)
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)", markup=False)
 
 
-def _show_findings(console: Console, result: "Result") -> None:
-    fine = [finding for finding in result.findings if finding.fine]
-    for finding in result.findings:
+def show_kept(console: Console, evaluated: "Evaluated") -> None:
+    """Notes and findings that the rows of PGD keep, without the notes of the data."""
+    from ..evaluation.diagnose import Finding
+    from ..evaluation.diagnose.run import ORDER
+
+    rows = [row for row in evaluated.run.scores if row["attack"] == "pgd" and row.get("branch") == evaluated.branch]
+    findings = dict.fromkeys(Finding(**each) for row in rows for each in row.get("findings", ()))
+    notes = dict.fromkeys(note for row in rows for note in row.get("notes", ()) if note not in evaluated.notes)
+    if not findings and not notes:
+        return
+    console.print(f"{evaluated.run.folder}:", markup=False)
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+    _show_findings(console, sorted(findings, key=lambda each: ORDER.index(each.severity)))
+
+
+def _show_findings(console: Console, findings: "Sequence[Finding]") -> None:
+    fine = dict.fromkeys(finding.name for finding in findings if finding.fine)
+    for finding in findings:
         if not finding.fine:
             console.print(str(finding), markup=False)
     if fine:
-        console.print(
-            f"ok       {len(fine)} checks found nothing: {', '.join(each.name for each in fine)}", markup=False
-        )
+        told = f"ok       {len(fine)} checks found nothing: {', '.join(fine)}"
+        console.print(told, markup=False)
 
 
 def _caption(wanted: "Attacks", asked: int, n: int) -> str:

@@ -1,17 +1,22 @@
 """What an evaluation found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .contradictions import called
 from .interval import Interval
 from .record import Record
 from .score import Score
 
+if TYPE_CHECKING:
+    from .diagnose import Finding
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What :func:`easybn.evaluate` found on n points: all that were given, or those whose chunks are whole.
 
@@ -20,13 +25,14 @@ class Evaluation:
         robust_at: for each eps, ascending, bool (n,): classified correctly under attack. A point that is
             wrong from the start is not robust.
         scores: a row for clean and one for each eps.
-        notes: what a reader should know about the model or the attack, a sentence each.
+        notes: what a reader should know about the model or the attack, a sentence each; the warnings of ``findings``
+            are among them.
         images_at: for each eps, (n, ...) such that classifying them gives ``robust_at`` again; empty unless
             images were asked for. Where nothing was found they are the images themselves.
         record: every try at every point. Empty under the ``robustness`` protocol.
         points: int64 (n,), the ids of the points, in the order given; ``point`` of the record is one of them.
         asked: how many points were given.
-        findings: what a diagnosis says that the number alone does not, a line each; empty if none was made.
+        findings: of the diagnosis, warnings first; empty if none was made. ``str`` of each is a line.
     """
 
     clean: Tensor
@@ -37,7 +43,27 @@ class Evaluation:
     record: Record = field(default_factory=lambda: Record.joined([]))
     points: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     asked: int = 0
-    findings: Sequence[object] = ()
+    findings: Sequence["Finding"] = ()
+
+    def diagnosed(self, findings: "Sequence[Finding]") -> "Evaluation":
+        """The same with the findings of a diagnosis, and with each warning among the notes."""
+        return replace(self, notes=[*self.notes, *_warnings(findings)], findings=tuple(findings))
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes without the warnings of the findings."""
+        warnings = _warnings(self.findings)
+        return [note for note in self.notes if note not in warnings]
+
+    def __repr__(self) -> str:
+        """Scores with their intervals, then notes and warnings, a line each."""
+        points = f"{len(self.clean):,}" + (f" of {self.asked:,}" if len(self.clean) < self.asked else "")
+        lines = [f"{points} points"]
+        for score in self.scores:
+            low, high = score.interval
+            lines.append(f"{called(score)}: {score.accuracy:.2%} right (95% interval {low:.2%} .. {high:.2%})")
+        lines += [f"note     {remark}" for remark in self.remarks]
+        return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
     @property
     def complete(self) -> bool:
@@ -72,3 +98,8 @@ class Evaluation:
     def interval(self) -> Interval:
         """The 95% interval of ``robust_accuracy``, or of ``clean_accuracy`` if there was no attack."""
         return self.scores[-1].interval
+
+
+def _warnings(findings: "Sequence[Finding]") -> list[str]:
+    # "as found" repeats what is a note already
+    return [f"warning: {each.line}" for each in findings if each.severity == "warning" and each.name != "as found"]

@@ -1,7 +1,7 @@
 """An evaluation on the verdict store: the same stages, chunk by chunk, each on the disk as soon as it is done."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from ..attacks.prepare import Progress
 from ..files import check_guards
-from ..sealed import Damaged
+from ..sealed import Damaged, read_sealed, write_json
 from .choice import Choice
+from .diagnose import CHECKS, Finding
 from .labels import check_labels
 from .points import Done, Points
 from .record import CLEAN, Record
 from .store import Found, Store, Task, work
 from .storing import Storing, manifest
+
+FINDINGS = "findings.json"
+"""Of a store: the diagnosis of the evaluation, with the number of points and the names of the checks that it is of."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,24 @@ def _run(points: Points, task: Task, progress: Progress) -> Found:
     )  # fmt: skip
     images = (done.points, done.images.float().numpy()) if task.store.manifest.keep_images else None
     return Found(done.record, images)
+
+
+def read_findings(store: Store, points: int) -> list[Finding] | None:
+    """The diagnosis that the store keeps; None if it is of other points or checks, damaged, or not there."""
+    try:
+        kept = read_sealed(store.folder / FINDINGS)
+        if (kept["points"], kept["checks"]) != (points, list(CHECKS)):
+            return None
+        return [Finding(**each) for each in kept["findings"]]
+    except (FileNotFoundError, Damaged, KeyError, TypeError):
+        return None
+
+
+def write_findings(store: Store, points: int, findings: Sequence[Finding]) -> None:
+    """Keep a diagnosis with the verdicts.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kept = {"points": points, "checks": list(CHECKS), "findings": [asdict(each) for each in findings]}
+    write_json(store.folder / FINDINGS, kept, indent=1)

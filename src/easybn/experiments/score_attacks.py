@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from ..attacks.prepare import Progress, silent
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.choice import Choice
-from ..evaluation.diagnose import Finding, diagnose
+from ..evaluation.diagnose import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.store import Store
 from .evaluated import Evaluated
@@ -80,13 +81,16 @@ class Result:
         evaluation: on the points that are done.
         store: the folder of the verdicts.
         seconds: of this sitting.
-        findings: of the diagnosis.
     """
 
     evaluation: Evaluation
     store: Path
     seconds: float
-    findings: list[Finding]
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Of the diagnosis."""
+        return self.evaluation.findings
 
 
 def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) -> Result:
@@ -106,20 +110,13 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
         model, x, y,
         norm=wanted.norm, eps=wanted.eps, attacks=wanted.attacks, share=wanted.share, seed=wanted.seed,
         batch_size=wanted.batch_size, keep_images=wanted.keep_images, ids=index, store=store, chunk=wanted.chunk,
-        shard=wanted.shard, budget=wanted.budget, compile=wanted.compile, precision=wanted.precision, progress=progress,
+        shard=wanted.shard, budget=wanted.budget, compile=wanted.compile, precision=wanted.precision,
+        diagnosis=wanted.diagnosed, progress=progress,
     )  # fmt: skip
     seconds = time.monotonic() - began
-    if not found.complete and not wanted.budget:
-        return Result(found, store, seconds, [])
-    _add_rows(evaluated, wanted, found, Store.existing(store).seconds)
-    findings: list[Finding] = []
-    if wanted.diagnosed and found.robust_at:
-        rows = torch.isin(index, found.points)
-        findings = diagnose(
-            model, x[rows], y[rows], norm=wanted.norm, eps=wanted.eps, evaluation=found, seed=wanted.seed,
-            batch_size=wanted.batch_size, progress=progress,
-        )  # fmt: skip
-    return Result(found, store, seconds, findings)
+    if found.complete or wanted.budget:
+        _add_rows(evaluated, wanted, found, Store.existing(store).seconds)
+    return Result(found, store, seconds)
 
 
 def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
@@ -141,7 +138,7 @@ def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds:
     record = found.record
     spent = {"forwards": int(record.forwards.sum()), "backwards": int(record.backwards.sum())}
     shared = {"data": evaluated.source.name, **known, "seconds": round(seconds, 1), **spent}
-    shared["notes"] = [*evaluated.notes, *found.notes]
+    shared["notes"] = [*evaluated.notes, *found.remarks]
     with evaluated.run.locked(timeout=60):
         rows = evaluated.run.scores
         new = []

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Measurement:
         batch_size: part of what the ``robustness`` protocol measures, and recorded.
         seed: of the draw.
         device: where to compute; the CPU by default.
+        diagnosed: look for what makes the figures misleading.
     """
 
     norm: str = "l2"
@@ -42,6 +43,7 @@ class Measurement:
     batch_size: int = 100
     seed: int = 0
     device: str | None = None
+    diagnosed: bool = True
 
     def __post_init__(self) -> None:
         for name in ("points", "steps", "batch_size"):
@@ -110,6 +112,7 @@ def _pgd(what: Evaluated, wanted: Measurement, protocol: str, progress: Progress
     if protocol == "strong":
         radii = list(wanted.eps)  # together: what falls at one radius counts at every larger one
     how = {"norm": wanted.norm, "eps": radii, "protocol": protocol, "steps": wanted.steps}
+    how["diagnosis"] = wanted.diagnosed
     _measure(what, index, request, progress, wanted.device, **how, batch_size=wanted.batch_size)
 
 
@@ -131,9 +134,10 @@ def _measure(
     result = evaluate(model, x, y, progress=progress, **how)
     seconds = round(time.monotonic() - began, 1)
     rows = [score for score in result.scores if score.attack == request["attack"]]
-    shared = {"data": what.source.name, **request, "seconds": seconds, "notes": [*what.notes, *result.notes]}
+    shared = {"data": what.source.name, **request, "seconds": seconds, "notes": [*what.notes, *result.remarks]}
     shared["points"] = points_digest(index.tolist())  # with the verdict on each, for tests of two runs point by point
     right = {score: result.clean if score.eps is None else result.robust_at[score.eps] for score in rows}
-    what.run.add_scores(
-        [{**shared, **each.to_dict(), "accuracy": each.accuracy, "right": packed(of)} for each, of in right.items()]
-    )
+    made = [{**shared, **each.to_dict(), "accuracy": each.accuracy, "right": packed(of)} for each, of in right.items()]
+    if result.findings:  # once, though they are of all these rows
+        made[0]["findings"] = [asdict(finding) for finding in result.findings]
+    what.run.add_scores(made)

@@ -15,6 +15,7 @@ from easybn.experiments.report.build import report
 from easybn.experiments.report.gather import bins, gather
 from easybn.experiments.report.gather_gallery import chosen
 from easybn.experiments.run import Run
+from easybn.sealed import write_json
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,24 @@ def test_the_first_right_image_of_each_class():
     right = torch.tensor([False, True, True, False, True, False])
     assert chosen(labels, right).tolist() == [1, 2]
     assert chosen(labels, torch.zeros(6, dtype=torch.bool)).tolist() == []
+
+
+def test_findings_of_an_evaluation_by_hand_are_summarised_once(finished_run, tmp_path):
+    """Those beside the verdicts, which a study keeps too, and those of PGD's rows."""
+    folder = tmp_path / "r"
+    shutil.copytree(finished_run.folder, folder)
+    wide = {"name": "points", "severity": "note", "what": "wide", "how_much": "", "why": "", "remedy": ""}
+    dice = wide | {"name": "randomised", "severity": "warning"}
+    store = folder / "verdicts" / "pgd-ce-linf-0.1-00"
+    store.mkdir(parents=True)
+    write_json(store / "findings.json", {"points": 5, "checks": [], "findings": [wide]})
+    write_json(folder / "evaluated.json", [{"digest": "0", "findings": [wide]}])
+    row = {"attack": "pgd", "n": 5, "correct": 2, "norm": "l2", "eps": 0.1, "protocol": "strong"}
+    Run(folder).add_scores([row | {"findings": [dice, wide]}, row | {"eps": 0.2}])
+    assert gather(Run(folder))
+    assert json.loads((folder / "summary.json").read_text())["findings"] == [wide, dice, wide]
+    assert not gather(Run(folder))
+    shutil.rmtree(folder / "verdicts")
+    (folder / "evaluated.json").unlink()
+    assert "2 runs" not in report(folder)
+    assert "randomised" in report(folder)

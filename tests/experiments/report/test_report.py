@@ -26,7 +26,7 @@ MAKES = {
     "hidden": "easybn hidden",
     "confidences": "easybn summarise",
     "stacked": "easybn stacked",
-    "diagnosis": "easybn summarise",
+    "diagnosis": "easybn evaluate",
 }
 
 

@@ -18,10 +18,15 @@ THOROUGH_POINTS, THOROUGH_STEPS, THOROUGH_BATCH = 128, 100, 1000
 def batch_sizes(subject: Subject) -> list[Finding]:
     """Verdicts of one image a batch against those in a large one; in l2 alone, since a sign has no length.
 
+    Nothing for an evaluation under other protocols, which do not divide by the batch size.
+
     The points are those classified correctly, at evenly spaced ranks of their margin. The large batch is made of
     copies of them, and as large as ``batch_size`` allows.
     """
-    if not isinstance(subject.ball, L2):
+    evaluation = subject.evaluation
+    if not isinstance(subject.ball, L2) or (
+        evaluation is not None and all(score.protocol != "robustness" for score in evaluation.scores)
+    ):
         return []
     most, steps, batch = (
         (THOROUGH_POINTS, THOROUGH_STEPS, THOROUGH_BATCH) if subject.thorough else (POINTS, STEPS, BATCH)

@@ -29,9 +29,14 @@ class Finding:
 
     def __str__(self) -> str:
         """One line: ``warning  saturation: what: how much. Why. Remedy.``"""
+        return f"{self.severity:7}  {self.line}"
+
+    @property
+    def line(self) -> str:
+        """The same without the severity."""
         parts = [f"{self.what}: {self.how_much}" if self.how_much else self.what, self.why, self.remedy]
         sentences = [part[0].upper() + part[1:] for part in (" ".join(part.split()) for part in parts) if part]
-        return f"{self.severity:7}  {self.name}: {' '.join(f'{sentence}.' for sentence in sentences)}"
+        return f"{self.name}: {' '.join(f'{sentence}.' for sentence in sentences)}"
 
     @property
     def fine(self) -> bool:

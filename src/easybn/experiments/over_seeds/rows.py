@@ -26,7 +26,7 @@ class RunRows:
         sittings: environment.json, an entry a start.
         metrics: metrics.jsonl, a row an epoch.
         scores: scores.jsonl, of the deployed branch.
-        findings: of the diagnosis, from a study's evaluated.json or from summary.json.
+        findings: of the diagnosis, see :func:`findings_in`; else from summary.json.
         hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
         verdicts: verdicts.jsonl, see :mod:`.point_verdicts`.
@@ -119,8 +119,6 @@ def _deployed_blocks(row: Row) -> bool:
 def _run(folder: Path, name: str) -> RunRows:
     experiment = read_description(folder / RUN)
     summary = read_json(folder / "summary.json", {})
-    evaluated = read_json(folder / "evaluated.json", [])
-    findings = [finding for entry in evaluated for finding in entry.get("findings", [])]
     lines = {
         name: read_rows(folder / f"{name}.jsonl", fields, cut="legacy" if name == "metrics" else "error")
         for name, fields in LINES.items()
@@ -133,10 +131,25 @@ def _run(folder: Path, name: str) -> RunRows:
         experiment=experiment,
         sittings=read_json(folder / "environment.json", []),
         scores=[row for row in scores if row.get("branch", "main") == "main"],
-        findings=findings or summary.get("findings", []),
+        findings=findings_in(folder, scores) or summary.get("findings", []),
         summary=summary,
         **lines,
     )
+
+
+def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:
+    """What every diagnosis of a run's evaluations found: those stored with verdicts, with rows, and by a study.
+
+    Raises:
+        ValueError: a file is damaged; the message names it.
+    """
+    stored = [read_json(path, {}) for path in sorted(folder.glob("verdicts/*/findings.json"))]
+    every = [entry.get("findings", []) for entry in [*stored, *scores, *read_json(folder / "evaluated.json", [])]]
+    once: list[list[Row]] = []
+    for findings in every:
+        if findings not in once:  # a study keeps what lies beside the verdicts, too
+            once.append(findings)
+    return [finding for findings in once for finding in findings]
 
 
 def _stacked(folder: Path, name: str) -> StackedRows:

@@ -15,8 +15,8 @@ from ...sealed import Damaged, read_sealed, write_json, write_rows
 from ..evaluated import data_of
 from ..over_seeds.bits import packed, points_digest
 from ..over_seeds.point_verdicts import stored
+from ..over_seeds.rows import findings_in
 from ..run import Run
-from ..study.record import evaluated
 from .gather_gallery import gallery
 
 BINS = 20
@@ -30,7 +30,7 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
 
     ============= ==================================================================================
     summary.json  data; n; confidence: {right, wrong}, 20 bins of how many test images the model was
-                  how sure of; gallery; findings of the diagnosis, if a study has made one
+                  how sure of; gallery; findings of the diagnosis, if one was made
     gallery.png   six test images, see :func:`.gather_gallery.gallery`
     verdicts.jsonl a row for clean accuracy and for each radius of each stored attack: which points the
                   model gets right, see :mod:`easybn.experiments.over_seeds.point_verdicts`
@@ -52,7 +52,7 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
     with run.locked():
         rows = list(stored(run.folder))
         summary = run.folder / SUMMARY
-        findings = [finding for entry in evaluated(run.folder) for finding in entry["findings"]]
+        findings = findings_in(run.folder, run.scores)
         if summary.exists() and summary.stat().st_mtime_ns >= weights.stat().st_mtime_ns:
             try:
                 known = read_sealed(summary)

@@ -34,7 +34,7 @@ def section(material: Material) -> Section:
         told = ", ".join(f"{name} ({count})" for name, count in fine.most_common())
         blocks.append(Block("text", caption=f"Checks that found nothing, with the number of evaluations: {told}."))
     diagnosed = sum(bool(run.findings) for run in runs)
-    missing = "" if diagnosed else "No diagnosis is kept: easybn summarise RUNS, or a study, writes what it finds."
+    missing = "" if diagnosed else "No diagnosis is kept: easybn evaluate RUNS, or a study, makes one."
     lead = f"What makes a figure misleading, looked for in {diagnosed} of {len(runs)} runs."
     return Section("diagnosis", "Diagnosis", lead if diagnosed else "", blocks, missing)
 
