@@ -165,10 +165,13 @@ def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
 
 
 def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
-    row = parsed(line, where)
-    if not isinstance(row, dict):
-        raise Damaged(f"{where} is damaged: no row")
-    row = unseal(row, where)
+    try:
+        row = parsed(line, where)
+        if not isinstance(row, dict):
+            raise Damaged(f"{where} is damaged: no row")
+        row = unseal(row, where)
+    except Damaged as error:
+        raise Damaged(f"{error}; restore the file, or delete that line") from error
     check(row, fields, where)
     if "correct" in fields and row["correct"] > row["n"]:
         raise ValueError(f"{where} is damaged: {row['correct']} correct of {row['n']}")

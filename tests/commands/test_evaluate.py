@@ -307,6 +307,26 @@ def test_verify_misses_what_was_removed(run, easybn):
     assert "manifest.json is damaged: its checksum is another one" in found.err
 
 
+@pytest.mark.filterwarnings("default:.*points are there and used")
+def test_summarise_takes_no_part_of_the_points_without_a_word(run, easybn):
+    assert easybn("evaluate", "r", *QUICK, "0.01", "--chunk", "2").status == 0
+    assert easybn("summarise", "r").status == 0
+    summary = Path("r/verdicts.jsonl").read_text()
+    (folder,) = stores()
+    file = folder / "attempts" / "00001-01.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    found = easybn("summarise", "r")
+    assert found.status == 2
+    assert f"{file} is damaged: no Parquet file of ours" in found.err
+    assert Path("r/verdicts.jsonl").read_text() == summary
+    file.unlink()
+    Path("r/summary.json").unlink()
+    found = easybn("summarise", "r")
+    assert found.status == 0
+    assert "3 of 5 points are there and used; chunk 1 is not: is the evaluation finished?" in found.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, 3])
 def test_killed_at_any_moment_it_ends_with_the_same_verdicts(run, kills, easybn):

@@ -139,6 +139,45 @@ def test_a_failure_is_isolated_reported_and_retried(easybn):
     assert not Path("s/bad-0/failed.json").exists()
 
 
+@pytest.mark.filterwarnings("default:.*made again from checkpoint")
+def test_what_is_lost_is_made_again_and_what_is_damaged_is_named(easybn):
+    Path("one.yaml").write_text(ONE + "evaluate: [{points: 4, steps: 1, eps: 0.1, protocols: strong}]\n")
+    words = ("study", "one.yaml", "--out", "s", "--jobs", "0", "--device", "cpu")
+    assert easybn(*words).status == 0
+    folder = Path("s/a-0")
+    before, model = Run(folder).scores, (folder / "model.safetensors").read_bytes()
+    (clean, pgd) = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
+    (folder / "scores.jsonl").write_text(clean)
+    assert easybn(*words).status == 0
+    again = [{**row, "seconds": 0} for row in Run(folder).scores]
+    assert again == [{**row, "seconds": 0} for row in before]
+    (folder / "scores.jsonl").write_text(clean + pgd[:40])
+    found = easybn(*words)
+    assert found.status == 1
+    assert "failed: a-0: s/a-0/scores.jsonl, line 2 is damaged: it is cut off" in found.out
+    (folder / "scores.jsonl").write_text(clean)
+    (folder / "model.safetensors").write_bytes(b"")
+    found = easybn(*words)
+    assert found.status == 0
+    assert "put aside as model.safetensors.corrupt and made again from checkpoint.pt" in found.err
+    assert (folder / "model.safetensors").read_bytes() == model
+    assert [{**row, "seconds": 0} for row in Run(folder).scores] == again
+
+
+def test_a_damaged_note_of_a_failure_stops_no_other_run(easybn):
+    Path("two.yaml").write_text(ONE + "grid: {seed: [0, 1]}\n")
+    Path("s/a-0").mkdir(parents=True)
+    Path("s/a-0/failed.json").write_text("")
+    words = ("study", "two.yaml", "--out", "s", "--device", "cpu")
+    found = easybn(*words, "--jobs", "0")
+    assert found.status == 1
+    assert "failed: a-0: s/a-0/failed.json is damaged" in found.out
+    assert Run(Path("s/a-1")).finished
+    assert "1 of 2 runs done" in easybn(*words).out
+    assert "failed.json is damaged" in easybn(*words, "--dry_run").out
+    assert easybn(*words, "--jobs", "0", "--retry").status == 0
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 
 from ..attacks.prepare import Progress, silent
+from ..attacks.suite import PRESETS
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.choice import Choice
 from ..evaluation.diagnose import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.store import Store
+from ..rows import Row
 from .evaluated import Evaluated
-from .score_run import test_points
+from .score_run import has_row, test_points
 
 POINTS = 1000
 FAST = {"compile": False, "precision": "float32"}  # what rows and folders without these fields were made with
@@ -56,6 +58,21 @@ class Attacks:
         object.__setattr__(self, "attacks", choice.names)
         if self.points is not None and self.points < 1:
             raise ValueError(f"points must be at least 1, got {self.points}")
+
+    def has_rows(self, scores: Sequence[Row], branch: str) -> bool:
+        """Whether all that is wanted of a branch is among the scores."""
+        preset = self.attacks[0] if self.attacks[0] in PRESETS else None
+        how: dict[str, Any] = {
+            "attack": "autoattack" if preset else "+".join(self.attacks),
+            "protocol": preset,
+            "norm": self.norm,
+        }
+        how |= {"points_seed": self.seed, "requested_batch_size": self.batch_size, "branch": branch}
+        how |= {"share": self.share, "budget": self.budget, **{name: getattr(self, name) for name in FAST}}
+        attacked = [] if self.attacks == ("clean",) else [how | {"eps": float(eps)} for eps in self.eps]
+        points = None if self.budget else self.points or POINTS
+        clean = {"attack": "clean", "branch": branch}
+        return has_row(scores, clean) and all(has_row(scores, each, points) for each in attacked)
 
     def index(self, evaluated: Evaluated) -> torch.Tensor:
         """int64 (n,), the numbers of the test images, ascending."""

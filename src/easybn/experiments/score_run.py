@@ -1,7 +1,7 @@
 """Measure a finished run on the test split, once: what its scores.jsonl holds is not measured again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from .. import data
 from ..evaluation import evaluate
 from ..keyed_random import permutation
+from ..rows import Row
 from .evaluated import Evaluated
 from .over_seeds.bits import packed, points_digest
 from .run import Run
@@ -49,6 +50,29 @@ class Measurement:
         for name in ("points", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def has_rows(self, scores: Sequence[Row], branch: str) -> bool:
+        """Whether all that is wanted of a branch is among the scores."""
+        how = {"attack": "pgd", "norm": self.norm, "steps": self.steps, "points_seed": self.seed, "branch": branch}
+        how |= {"requested_batch_size": self.batch_size}
+        pgd = [how | {"protocol": protocol, "eps": float(eps)} for protocol in self.protocols for eps in self.eps]
+        clean = {"attack": "clean", "branch": branch}
+        return has_row(scores, clean) and all(has_row(scores, each, self.points) for each in pgd)
+
+
+def has_row(scores: Sequence[Row], wanted: Row, points: int | None = None) -> bool:
+    """Whether a row has these values; a key that it lacks, being of an earlier version, counts as equal.
+
+    Args:
+        points: of the row; a data set that has fewer gives as many as its clean accuracy is of.
+    """
+    every = max((row["n"] for row in scores if row["attack"] == "clean"), default=0)
+    for row in scores:
+        if all(row.get(name, value) == value for name, value in wanted.items()):
+            images = row.get("test_images", points)
+            if points is None or images == points or images == every < points:
+                return True
+    return False
 
 
 def score(run: Run, display: Display, wanted: Measurement = Measurement(), evaluated: Evaluated | None = None) -> None:

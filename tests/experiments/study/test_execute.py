@@ -10,6 +10,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from easybn.experiments.run import Run
+from easybn.experiments.score_attacks import Attacks
+from easybn.experiments.score_run import Measurement
 from easybn.experiments.study.execute import BUSY, Progress, execute
 from easybn.experiments.study.left import Left
 from easybn.experiments.study.plan import CLEAN, Planned, Study
@@ -176,3 +178,85 @@ def test_the_table_and_the_lines_say_how_it_stands():
         "a-1: epoch 2 of 4, 0.7 min",
         "b-0: busy elsewhere (waiting)",
     ]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "kind", "told"),
+    [
+        ("scores.jsonl", cut, "failed", "scores.jsonl, line 1 is damaged: it is cut off"),
+        ("scores.jsonl", empty, "evaluating", ""),
+        ("scores.jsonl", lambda path: path.write_text('{"attack": 1}\n'), "failed", "attack must be a text"),
+        ("evaluated.json", empty, "failed", "evaluated.json is damaged"),
+        ("evaluated.json", cut, "failed", "evaluated.json is damaged"),
+        ("evaluated.json", Path.unlink, "evaluating", ""),
+        ("model.safetensors", empty, "training", ""),
+        ("model.safetensors", cut, "training", ""),
+        ("metrics.jsonl", cut, "failed", "metrics.jsonl, line 2 is damaged: it is cut off"),
+        ("config.json", empty, "failed", "config.json is damaged"),
+        ("failed.json", empty, "failed", "failed.json is damaged, so that why the run failed is not known: delete it"),
+        ("failed.json", lambda path: path.write_text('{"log": 1}'), "failed", "failed.json is damaged"),
+    ],
+)  # fmt: skip
+def test_done_means_that_all_is_there_and_whole(name, damage, kind, told, done):
+    (planned,) = runs("a")
+    assert state(planned, done).kind == "done"
+    damage(done / name)
+    found = state(planned, done)
+    assert found.kind == kind
+    assert told in found.error
+    assert bool(found.error) == bool(told)
+    assert not told or str(done) in found.error
+
+
+def test_a_damaged_model_without_a_checkpoint_is_a_failure(done):
+    (planned,) = runs("a")
+    (done / "checkpoint.pt").unlink()
+    empty(done / "model.safetensors")
+    found = state(planned, done)
+    assert found.kind == "failed"
+    assert "model.safetensors is no safetensors file, or damaged" in found.error
+
+
+CLEAN_ROW = {"attack": "clean", "n": 1000, "correct": 300, "branch": "main", "test_images": 1000}
+PGD_ROW = {
+    "attack": "pgd", "protocol": "strong", "norm": "l2", "eps": 0.5, "steps": 9, "n": 50, "test_images": 50,
+    "points_seed": 0, "requested_batch_size": 100, "branch": "main", "correct": 1,
+}  # fmt: skip
+
+
+def test_an_evaluation_needs_its_own_rows():
+    what = Measurement(eps=(0.5,), protocols=("strong",), steps=9, points=50)
+    assert what.has_rows([CLEAN_ROW, PGD_ROW], "main")
+    for row in (CLEAN_ROW, PGD_ROW):
+        assert not what.has_rows([row], "main")
+    assert not what.has_rows([CLEAN_ROW, PGD_ROW], "easy")
+    for name, value in (("eps", (0.5, 1.0)), ("steps", 8), ("norm", "linf"), ("points", 51), ("seed", 1)):
+        assert not replace(what, **{name: value}).has_rows([CLEAN_ROW, PGD_ROW], "main"), name
+    assert replace(what, points=51).has_rows([{**CLEAN_ROW, "n": 50}, PGD_ROW], "main"), "there are no more images"
+    old = {name: value for name, value in PGD_ROW.items() if name not in ("branch", "requested_batch_size")}
+    assert what.has_rows([CLEAN_ROW, old], "main")
+    attacks = Attacks(("standard",), "linf", (0.1,), points=50)
+    row = {**PGD_ROW, "attack": "autoattack", "protocol": "standard", "norm": "linf", "eps": 0.1, "share": True}
+    row |= {"requested_batch_size": 256, "budget": None}
+    assert attacks.has_rows([CLEAN_ROW, row], "main")
+    assert not attacks.has_rows([CLEAN_ROW, {**row, "protocol": "plus"}], "main")
+    assert not replace(attacks, precision="bf16").has_rows([CLEAN_ROW, {**row, "precision": "float32"}], "main")
+    assert not attacks.has_rows([CLEAN_ROW], "main")
+    assert replace(attacks, budget=9.0).has_rows([CLEAN_ROW, {**row, "budget": 9.0, "test_images": 3}], "main")
+
+
+def test_a_folder_removed_meanwhile_is_a_failure_and_stays_removed(tmp_path):
+    script = "import shutil, sys; shutil.rmtree(sys.argv[1])"
+    words = [sys.executable, "-c", script, str(tmp_path / "s" / "a")]
+    states = execute(runs("a"), tmp_path / "s", lambda _: words, 1, silent)
+    assert states["a"].kind == "failed"
+    assert "s/a was removed while it was worked on" in states["a"].error
+    assert not (tmp_path / "s" / "a").exists()

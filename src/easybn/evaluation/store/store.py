@@ -149,6 +149,20 @@ class Store:
             done = Record.joined([done, found])
         return done
 
+    def damage(self, chunk: int) -> str:
+        """The first file of a chunk that is damaged, and how; "" if none is."""
+        done, points = Record.joined([]), self.manifest.points_of(chunk)
+        for number, stage in enumerate(self.manifest.stages):
+            file = self.file(chunk, number)
+            try:
+                found = checked(file, stage, to_attack(done, stage, points, self.manifest.share))
+            except Damaged as error:
+                return f"{file.path()} is damaged: {error}"
+            if found is None:
+                return ""
+            done = Record.joined([done, found])
+        return ""
+
     def read(self) -> Iterator[tuple[StageFile, Record, Images | None]]:
         """All that is stored, chunks under way included; what is damaged is left out and reported."""
         for chunk in range(self.manifest.chunks):

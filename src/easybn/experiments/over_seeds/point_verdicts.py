@@ -5,6 +5,7 @@ A verdict row names what was measured (attack, protocol, norm, eps), n, ``points
 of stored attacks, ``broke``: how many points each attack was the first to break.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ...attacks.suite import ATTACKS, PRESETS
 from ...evaluation.paper_numbers import Column
 from ...rows import Row
+from ...sealed import Damaged
 from .bits import packed, points_digest, unpacked
 from .columns import is_of
 from .rows import RunRows
@@ -48,7 +50,15 @@ def point_verdicts(run: RunRows, column: Column) -> PointVerdicts | None:
 
 
 def stored(folder: Path) -> Iterator[Row]:
-    """A verdict row for each radius of each store of the deployed branch; chunks that are not whole are left out."""
+    """A verdict row for each radius of each store of the deployed branch; chunks that are not whole are left out.
+
+    Raises:
+        Damaged: a file of a store is damaged.
+
+    Warns:
+        UserWarning: chunks that should be there are not.
+    """
+    from ...evaluation.budget import expected_chunks
     from ...evaluation.store import Store
 
     for path in sorted(folder.glob("verdicts/*/manifest.json"), key=lambda path: path.stat().st_mtime):
@@ -56,6 +66,14 @@ def stored(folder: Path) -> Iterator[Row]:
             continue  # of another branch, whose name comes first
         store = Store.existing(path.parent)
         verdicts = store.verdicts()
+        whole = np.isin([store.manifest.points_of(chunk)[0] for chunk in range(store.manifest.chunks)], verdicts.points)
+        for chunk in np.flatnonzero(~whole).tolist():
+            if damage := store.damage(chunk):
+                raise Damaged(f"{damage}: the easybn evaluate that made it makes it again")
+        if lost := set(expected_chunks(store)) - set(np.flatnonzero(whole).tolist()):
+            count = f"{len(verdicts.points):,} of {len(store.manifest.points):,} points"
+            told = f"{path.parent}: {count} are there and used; chunk {min(lost)} is not: is the evaluation finished?"
+            warnings.warn(told, stacklevel=2)
         order = np.argsort(verdicts.points)
         for eps in store.manifest.eps if len(order) else ():
             yield {

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...files import explained
 from ...train.interrupt import Interrupted, deferred_signals
 from .plan import Planned
 from .record import LOG, busy, fail
@@ -73,6 +74,9 @@ def execute(
                     if requests.signum is None:
                         fail(out / name, _ended(status))
                     seen.states[name] = state(planned[name], out / name)
+                    if not (out / name).exists():
+                        gone = f"{out / name} was removed while it was worked on"
+                        seen.states[name] = replace(seen.states[name], kind="failed", error=gone)
             if requests.signum is not None:
                 break
             now = time.monotonic()
@@ -125,8 +129,9 @@ def _children() -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
 
 
 def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("ab") as log:
+    with explained(folder / LOG), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = stack.enter_context((folder / LOG).open("ab"))
         log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
         log.flush()
         # in a session of its own, so that Ctrl-C reaches it through us alone, once

@@ -1,15 +1,15 @@
 """What a study keeps in a run's folder beside the run's own files: what was measured, how it failed, who is at work."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...files import write_text
-from ...rows import read_json
+from ...files import Removed, explained, guarding, sweep
+from ...rows import SCORES, read_json, read_rows
+from ...sealed import write_json
 from ..run import BusyError
 from .plan import Wanted
 
@@ -20,12 +20,19 @@ _LOCKS = (".study.lock", ".lock")  # of a study, and of a training or an evaluat
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """One study at a time in a run's folder; BusyError if another is at work there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCKS[0], timeout=0)
     try:
-        with FileLock(folder / _LOCKS[0], timeout=0):
-            yield
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise BusyError(f"another study is at work in {folder}") from error
+    try:
+        sweep(folder, {EVALUATED, FAILED}.__contains__)
+        with guarding(folder, folder / _LOCKS[0]):
+            yield
+    finally:
+        lock.release()
 
 
 def busy(folder: Path) -> bool:
@@ -43,33 +50,42 @@ def busy(folder: Path) -> bool:
 
 def evaluated(folder: Path) -> list[dict[str, Any]]:
     """An entry for each evaluation done: digest, what was asked, seconds, and the findings of the diagnosis."""
-    path = folder / EVALUATED
-    # without its rows an evaluation has to be made again
-    return read_json(path, []) if (folder / "scores.jsonl").exists() else []
+    try:
+        return read_json(folder / EVALUATED, [])
+    except ValueError as error:
+        raise ValueError(f"{error}: delete it; what scores.jsonl holds is not measured again") from error
 
 
 def missing(folder: Path, wanted: tuple[Wanted, ...]) -> list[Wanted]:
-    """What is not measured yet."""
+    """What is not measured yet, or has lost its rows."""
     done = {entry["digest"] for entry in evaluated(folder)}
-    return [each for each in wanted if each.digest not in done]
+    scores = read_rows(folder / "scores.jsonl", SCORES)
+    return [each for each in wanted if each.digest not in done or not each.what.has_rows(scores, each.branch or "main")]
 
 
 def add_evaluated(folder: Path, wanted: Wanted, seconds: float, findings: list[dict[str, Any]]) -> None:
     """Note that its rows are among the scores."""
     entry = {"digest": wanted.digest, "wanted": wanted.description, "seconds": round(seconds, 1), "findings": findings}
-    write_text(folder / EVALUATED, json.dumps([*evaluated(folder), entry], indent=2) + "\n")
+    others = [each for each in evaluated(folder) if each["digest"] != wanted.digest]
+    write_json(folder / EVALUATED, [*others, entry])
 
 
 def failure(folder: Path) -> str | None:
     """Why the run failed, in one line; None if it did not."""
     path = folder / FAILED
-    return json.loads(path.read_text())["error"] if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return str(read_json(path, {})["error"])
+    except (ValueError, KeyError):
+        return f"{path} is damaged, so that why the run failed is not known: delete it, or --retry, to try again"
 
 
 def fail(folder: Path, error: str) -> None:
-    """Note that the run failed; it is left alone until :func:`forgive`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FAILED, json.dumps({"error": " ".join(error.split()), "log": LOG}, indent=2) + "\n")
+    """Note that the run failed; it is left alone until :func:`forgive`. In a folder that is gone nothing is noted."""
+    with suppress(Removed):
+        if folder.exists():
+            write_json(folder / FAILED, {"error": " ".join(error.split()), "log": LOG})
 
 
 def forgive(folder: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...sealed import Damaged
 from ..run import Run
 from .plan import Planned
 from .record import evaluated, failure, missing
@@ -54,16 +55,17 @@ def state(planned: Planned, folder: Path) -> State:
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
-    left = len(planned.wanted)
+    left, finished = len(planned.wanted), False
     try:
         run.check(planned.experiment)
         if run.begun:
             rows, scores, entries = run.metrics, run.scores, evaluated(folder)
             left = len(missing(folder, planned.wanted))
+        finished = run.finished and _whole(run)
     except (ValueError, KeyError, TypeError, OSError) as problem:  # another run's folder, or a damaged file
         error = error or str(problem)
     return State(
-        kind=_kind(run, error, left),
+        kind=_kind(run, finished, error, left),
         epoch=rows[-1]["epoch"] if rows else 0,
         epochs=planned.experiment.training.epochs,
         measured=len(planned.wanted) - left,
@@ -76,10 +78,21 @@ def state(planned: Planned, folder: Path) -> State:
     )
 
 
-def _kind(run: Run, error: str | None, left: int) -> Kind:
+def _whole(run: Run) -> bool:
+    """Whether a finished run has all it should; False if it can be made again from its checkpoint, else Damaged."""
+    try:
+        run.check_whole()
+    except Damaged:
+        if not (run.folder / "checkpoint.pt").exists():
+            raise
+        return False
+    return True
+
+
+def _kind(run: Run, finished: bool, error: str | None, left: int) -> Kind:
     if error:
         return "failed"
-    if run.finished:
+    if finished:
         return "evaluating" if left else "done"
     return "training" if run.begun else "waiting"
 
