@@ -142,7 +142,10 @@ def guarding(folder: Path, anchor: Path) -> Iterator[None]:
         folder: what is guarded.
         anchor: a file in it that stays as long as the folder is the same one: its lock, or its first file.
     """
-    handle = os.open(anchor, os.O_RDONLY)  # while it is open, no other file gets its number
+    try:
+        handle = os.open(anchor, os.O_RDONLY)  # while it is open, no other file gets its number
+    except FileNotFoundError as error:
+        raise Removed(f"{folder} was removed meanwhile: run the same command again") from error
     guard = (folder.absolute(), anchor.absolute(), _identity(os.fstat(handle)))
     token = _guards.set((*_guards.get(), guard))
     try:

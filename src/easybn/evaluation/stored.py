@@ -130,4 +130,5 @@ def write_findings(store: Store, points: int, findings: Sequence[Finding]) -> No
         OSError: it cannot be written.
     """
     kept = {"points": points, "checks": list(CHECKS), "findings": [asdict(each) for each in findings]}
-    write_json(store.folder / FINDINGS, kept, indent=1)
+    with store.at_work():
+        write_json(store.folder / FINDINGS, kept, indent=1)
