@@ -38,7 +38,7 @@ Result = tuple[Tensor, Spent]
 
 def ours(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -> Result:
     began = Spent.now()
-    found = evaluate(model, x, y, norm=norm, eps=eps, attacks="standard")
+    found = evaluate(model, x, y, norm=norm, eps=eps, attacks="standard", diagnosis=False)
     return found.robust, Spent.since(began)
 
 
@@ -129,7 +129,7 @@ def pgd(arguments: argparse.Namespace) -> None:
         began = Spent.now()
         loose = [robustness(model, x, y, eps) for eps in radii]
         library, began = Spent.since(began), Spent.now()
-        found = evaluate(model, x, y, norm="l2", eps=radii)
+        found = evaluate(model, x, y, norm="l2", eps=radii, diagnosis=False)
         strong = Spent.since(began)
         pairs = [
             f"{eps}: {100 * found.robust_at[eps].double().mean():.1f} / {100 * each.double().mean():.1f}%"

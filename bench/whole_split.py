@@ -40,7 +40,7 @@ def needed(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -> Nee
     gc.collect()
     before = _reset()
     began = Spent.now()
-    found = evaluate(model, x, y, norm=norm, eps=eps, attacks="standard", batch_size=BATCH)
+    found = evaluate(model, x, y, norm=norm, eps=eps, attacks="standard", batch_size=BATCH, diagnosis=False)
     return Needed(found, Spent.since(began), None if before is None else _status("VmHWM") - before)
 
 
