@@ -22,7 +22,7 @@ def rescored(subject: Subject) -> list[Finding]:
     if others < POINTS or others <= DROP * subject.n:
         return [Finding("rescored", "ok", "adversarial images classified again give the same verdicts", size)]
     norms = [module for module in subject.ready.model.modules() if isinstance(module, BranchedNorm)]
-    where = "another model, or another state of it"
+    where = "another model, another state of it, or (see company) batches on which its answers depend"
     for branch in norms[0].norms if norms else ():
         if branch == norms[0].active:
             continue
