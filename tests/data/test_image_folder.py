@@ -193,6 +193,10 @@ def test_a_zip_entry_of_absurd_size_is_not_unpacked(tmp_path: Path, monkeypatch:
 def test_what_is_no_folder_and_no_zip_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: there is no such folder or zip file"):
         image_folder(tmp_path / "nowhere")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"a/1.png: is a link to what is not there"):
+        image_folder(tmp_path)
     (tmp_path / "note.zip").write_text("no zip")
     with pytest.raises(DataError, match=r"note\.zip: is neither a folder nor a readable zip file"):
         image_folder(tmp_path / "note.zip")

@@ -49,6 +49,8 @@ def test_hidden_files_do_not_count() -> None:
         (["test/a/1.png", "a/1.png"], r"has test/ and, beside it, class folders such as a/: .* into train/"),
         (["test/a/1.png", "Testing/a/1.png"], "has Testing/, test/: expected one train/ and one test/"),
         (["train/a/1.png", "Train/a/1.png"], "expected one train/"),
+        (["a\\1.png", "b\\1.png"], "its name has backslashes in the place of folders: give the zip itself"),
+        (["a\nb/1.png"], r"the class 'a\\nb' has control characters"),
         (["train/a/1.png", "test/z/1.png"], "test/ has the class 'z', train/ has not"),
         (["train/Cat/1.png", "test/cat/1.png"], r"'cat', train/ has not \(did you mean 'Cat'\?\)"),
         (["train/a/1.png", "test/1.png"], "the images in test/ are in no class folder: move them to test/CLASS/"),

@@ -1,6 +1,8 @@
 """A picture's pixels are what a viewer shows: upright, on white where it is transparent, 8 bits."""
 
 import io
+import struct
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -76,6 +78,24 @@ def test_a_transparent_colour_is_white(values: NDArray[np.uint8], clear: object,
     pixels, changes = decoded(content(Image.fromarray(values), "PNG", transparency=clear))
     assert pixels.tolist() == expected
     assert changes[TRANSPARENT] == 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_any_depth_is_white(bits: int) -> None:
+    """A PNG written by hand: black and the grey after it, of which either is transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for clear in (0, 1):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)) + chunk(
+            b"tRNS", struct.pack(">H", clear)
+        )
+        row = bytes([0, 0, 1]) if bits == 8 else bytes([0, 1 << (8 - 2 * bits)])
+        pixels, _ = decoded(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b""))
+        greys = [0, 255 // (2**bits - 1)]
+        greys[clear] = 255
+        assert pixels[0, :, 0].tolist() == greys
 
 
 def test_every_orientation_is_turned_upright() -> None:

@@ -105,7 +105,9 @@ def _status(path: Path) -> Iterator[tuple[str, os.stat_result | None]]:
                     else:
                         yield entry.path, entry.stat()
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: there is no such folder or zip file") from None
+        if error.filename == str(path):
+            raise DataError(f"{path}: there is no such folder or zip file") from None
+        raise DataError(f"{error.filename}: is a link to what is not there: mend or remove it") from None
     except OSError as error:
         raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
 

@@ -137,7 +137,10 @@ class _Reader:
             if name[:depth] == above and len(name) > depth + 1:
                 by_folder.setdefault(name[depth], []).append(name)
             elif name[:depth] == above and _is_image(name):
-                raise DataError(f"{self.where}: {'/'.join(name)} is in no class folder: move it to CLASS/{name[-1]}")
+                advice = f"move it to CLASS/{name[-1]}"
+                if "\\" in name[-1]:  # a zip made on Windows, unpacked by a program that takes its names as they are
+                    advice = "its name has backslashes in the place of folders: give the zip itself, or unpack it anew"
+                raise DataError(f"{self.where}: {'/'.join(name)} is in no class folder: {advice}")
         if not by_folder:
             raise DataError(f"{self.where}: {'/'.join(above)}/ has no images: add some, or remove the folder")
         classes = self._classes(sorted(by_folder), above)
@@ -164,6 +167,8 @@ class _Reader:
                 self.told.append(
                     f"the class folder {printable('/'.join((*above, folder)))}/ is read as {name!r}: {_BYTES}"
                 )
+            if any(unicodedata.category(letter) == "Cc" for letter in name):
+                raise DataError(f"{self.where}: the class {name!r} has control characters in its name: rename it")
             if name in found:
                 raise DataError(
                     f"{self.where}: the class {name!r} has two folders, their names written in two ways "

@@ -99,6 +99,7 @@ def _opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
 def _converted(image: Image.Image, name: str, mode: str, changes: Counter[str]) -> Image.Image:
     """The picture in ``mode``, RGB or L, upright and opaque."""
     deep = _is_deep(image)
+    _scale_transparency(image)
     changes[FRAMES] += image.format != "MPO" and bool(getattr(image, "is_animated", False))
     changes[TURNED] += _orientation(image) in _UPRIGHT
     image.load()
@@ -122,16 +123,29 @@ def _converted(image: Image.Image, name: str, mode: str, changes: Counter[str]) 
     return image if image.mode == mode else image.convert(mode)
 
 
+def _arguments(image: Image.Image) -> Any:
+    """How the file's bytes become pixels, before they are loaded."""
+    tiles: Any = getattr(image, "tile", None)
+    return tiles[0][3] if tiles else None
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Whether a channel has 16 bits; asked before the pixels are loaded."""
-    tiles: Any = getattr(image, "tile", None)  # how the file's bytes are to be read
-    arguments = tiles[0][3] if tiles else None
+    arguments = _arguments(image)
     if image.format == "TIFF":
         return max(getattr(image, "tag_v2").get(258, (1,))) == 16 and image.mode != "F"  # noqa: B009
     if image.format == "PPM":  # where the raw bytes do not serve, the decoder is told the largest value
         largest = arguments[-1] if isinstance(arguments, tuple) else 0
         return image.mode == "I" or (isinstance(largest, int) and largest > 255)
     return image.format == "PNG" and str(arguments).endswith("16B")
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Of a PNG of 1, 2 or 4 bits grey: Pillow scales the pixels to 8 bits, but not the value that is transparent."""
+    clear: Any = image.info.get("transparency")
+    factor = {"1": 255, "L;2": 85, "L;4": 17}.get(str(_arguments(image))) if image.format == "PNG" else None
+    if factor is not None and isinstance(clear, int) and clear * factor <= 255:
+        image.info["transparency"] = clear * factor
 
 
 def _upper_bits(image: Image.Image, changes: Counter[str]) -> Image.Image:
