@@ -17,7 +17,7 @@ from PIL import Image
 from easybn.data import load
 from easybn.experiments.experiment import Experiment
 from easybn.experiments.run import Run, train
-from easybn.models import weights
+from easybn.models import build, weights
 from easybn.train.training import Training
 
 LEVELS = {"cat": 40, "dog": 128, "emu": 215}
@@ -190,6 +190,25 @@ def test_a_model_of_a_thousand_classes_on_a_few_of_them(easybn):
     assert "the model has 256 outputs and two has 2 classes ('cat', 'emu'), and it takes 100% of the test" in found.err
     assert "--classes FILE" in found.err
     assert not Path("other").exists()
+
+
+def test_pretrained_models_of_other_classes_need_their_names(easybn):
+    """timm puts a new, random last layer where the number of classes is another."""
+    pictures(Path("two"), ["cat", "emu"], ["val"])
+    statistics = ("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2", "--out", "o")
+    words = ("evaluate", "--data", "two", *FAST, *statistics, "--model")
+    for model, option in (("timm:resnet18", "{pretrained: true}"), ("torchvision:resnet18", "{weights: DEFAULT}")):
+        found = easybn(*words, model, "--model_options", option)
+        assert (found.status, Path("o").exists()) == (2, False)
+        assert "--classes FILE, one a line" in found.err
+    weights.save(build("resnet_tiny", 3), "three.safetensors")
+    found = easybn(*words, "resnet_tiny", "--weights", "three.safetensors")
+    assert (found.status, Path("o").exists()) == (2, False)
+    assert "(made for 2 classes): if the model has other classes, name the class of each output" in found.err
+    Path("names.txt").write_text("fox\nemu\ncat\n")
+    found = easybn(*words, "resnet_tiny", "--weights", "three.safetensors", "--classes", "names.txt")
+    assert found.status == 0, found.err
+    assert "2 of the model's 3 classes are here" in found.out
 
 
 def test_other_numbers_of_outputs_are_refused_or_told(easybn):

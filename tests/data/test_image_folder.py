@@ -315,3 +315,16 @@ def test_zip_names_without_the_flag_of_utf_8(tmp_path: Path, encoding: str) -> N
     source = load(path, progress=silent)
     assert source.classes == ("b", "café" if len(raw) == 1 else "caé")
     assert source.test.labels.tolist() == [1]
+    told = "names in the zip that are not UTF-8 are read in the old PC code page, such as 'train/café/1.png'"
+    assert (told in source.notes) == (encoding == "cp437")
+
+
+def test_a_backslash_inside_a_letter_is_no_folder(tmp_path: Path) -> None:
+    """Shift JIS has letters whose second byte is that of a backslash: two classes would become one."""
+    path = tmp_path / "japanese.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("train/??a/1.png", "train/??b/1.png"):
+            archive.writestr(name, b"")
+    path.write_bytes(path.read_bytes().replace(b"??", "表".encode("shift_jis")))
+    with pytest.raises(DataError, match="is in an unknown code page: zip it in UTF-8"):
+        load(path)

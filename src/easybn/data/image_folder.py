@@ -72,7 +72,7 @@ def image_folder(
             listing = _with_test(list_images(tree.names(), str(path), tree.folders()), test_fraction, path)
             assert listing.test is not None
             first = [*listing.train, *listing.test][0][0]
-            notes, size = list(listing.notes), resize
+            notes, size = [*tree.notes(), *listing.notes], resize
             if size is None and (size := _common_size(tree, path, [*listing.train, *listing.test], show, notes)):
                 notes.append(f"all are brought to {size} x {size}: the shorter side, then the middle of the longer one")
             shape = decode_picture(tree.read(first), f"{path}: {first}", channels, size).shape

@@ -23,6 +23,10 @@ class Tree(Protocol):
         """The names of all files, sorted."""
         ...
 
+    def notes(self) -> list[str]:
+        """What a reader should know of the names."""
+        ...
+
     def folders(self) -> list[str]:
         """The names of all folders, empty ones among them, sorted."""
         ...
@@ -42,6 +46,9 @@ class _Folder:
 
     def names(self) -> list[str]:
         return sorted((below / file).as_posix() for below, files in self._walk() for file in files)
+
+    def notes(self) -> list[str]:
+        return []
 
     def folders(self) -> list[str]:
         return sorted(below.as_posix() for below, _ in self._walk() if below.parts)
@@ -74,8 +81,12 @@ class _Zip:
         self.path, self.archive = path, archive
         self.entries: dict[str, zipfile.ZipInfo] = {}
         self.parents: set[str] = set()
+        self.guessed = ""
         for entry in archive.infolist():
-            name = _name_of(entry)
+            name, guessed = _name_of(entry)
+            if guessed and "\\" in entry.filename and "/" in entry.filename:  # a byte of a letter in some code pages
+                raise DataError(f"{path}: the name {entry.filename!r} is in an unknown code page: zip it in UTF-8")
+            self.guessed = self.guessed or name * guessed
             # nothing is ever extracted, yet such a name says that the archive is not what it seems
             if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
                 raise DataError(f"{path}: the entry {entry.filename!r} leads out of the archive: do not use this file")
@@ -87,6 +98,10 @@ class _Zip:
                 raise DataError(f"{path}: two entries have the same name, {plain!r}: make the archive again")
             else:
                 self.entries[plain] = entry
+
+    def notes(self) -> list[str]:
+        told = f"names in the zip that are not UTF-8 are read in the old PC code page, such as {self.guessed!r}"
+        return [told] if self.guessed else []
 
     def names(self) -> list[str]:
         return sorted(self.entries)
@@ -112,16 +127,17 @@ class _Zip:
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
 
 
-def _name_of(entry: zipfile.ZipInfo) -> str:
-    """The entry's name with '/' between its parts, as Windows' own tools do not always have it.
+def _name_of(entry: zipfile.ZipInfo) -> tuple[str, bool]:
+    """The entry's name with '/' between its parts, as Windows' own tools do not always have it; whether it is a guess.
 
     Without the flag that says UTF-8 a name is in the code page of old PCs, yet many programs store UTF-8 there too.
     """
-    name = entry.filename
+    name, guessed = entry.filename, False
     if not entry.flag_bits & _UTF8 and not name.isascii():
+        guessed = True
         with suppress(UnicodeEncodeError, UnicodeDecodeError):
-            name = name.encode("cp437").decode()
-    return name.replace("\\", "/")
+            name, guessed = name.encode("cp437").decode(), False
+    return name.replace("\\", "/"), guessed
 
 
 @contextmanager

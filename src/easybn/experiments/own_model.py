@@ -111,6 +111,7 @@ class OwnModel:
             return weights.load(str(self.weights))
         if self.model in models.trained() and self.weights is None:
             return weights.load(self.model)
+        named = ""
         library, _, rest = self.model.partition(":")
         if rest and library not in ("timm", "torchvision"):
             model = own_model(self.model, self.model_options)
@@ -120,9 +121,12 @@ class OwnModel:
             if not (mean and std):
                 raise ValueError(f"{source.name} has no training images to normalise by: give --mean and --std")
             classes, channels = len(source.classes), source.test.shape[0]
+            classes = self.model_options.get("num_classes", classes)
+            named = f"made for {classes:,} classes"
             _check_pretrained(self.model, self.model_options, classes, source)
             try:
-                model = models.build(self.model, classes, channels, mean, std, **self.model_options)
+                options = {"num_classes": classes, **self.model_options}
+                model = models.build(self.model, in_channels=channels, mean=mean, std=std, **options)
             except TypeError as error:
                 raise ValueError(f"the model does not take these model_options: {error}") from error
             except ValueError as error:
@@ -131,7 +135,13 @@ class OwnModel:
                 advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
                 raise ValueError(f"{self.model}: {error} ({source.name}'s classes): {advice}") from error
         if self.weights is not None:
-            load_weights(model, self.weights, self.weights_key)
+            try:
+                load_weights(model, self.weights, self.weights_key)
+            except ValueError as error:
+                if not named or "of another shape" not in str(error) or self.outputs is not None:
+                    raise
+                advice = "if the model has other classes, name the class of each output by --classes FILE, one a line"
+                raise ValueError(f"{error} ({named}): {advice}") from error
         elif rest and library in ("timm", "torchvision") and not {"pretrained", "weights"} & set(self.model_options):
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
