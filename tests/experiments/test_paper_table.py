@@ -2,15 +2,24 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from easybn.data import Source
 from easybn.evaluation import evaluate
+from easybn.evaluation.choice import Choice
 from easybn.evaluation.paper_numbers import COLUMNS, ROWS
+from easybn.evaluation.store import Manifest, Store
+from easybn.experiments.evaluated import Evaluated
+from easybn.experiments.over_seeds.bits import unpacked
+from easybn.experiments.over_seeds.point_verdicts import stored
 from easybn.experiments.paper_table import beside_the_paper, in_the_paper
 from easybn.experiments.run import Run
+from easybn.experiments.score_attacks import Attacks, measure
 from easybn.keyed_random import permutation
 
 from ..small import small_images, small_net
@@ -129,6 +138,57 @@ def test_stored_verdicts_count_together(made):
     assert expected < int(left[0].sum())
     (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
     assert (line[3].correct, line[3].n) == (expected, 30)
+
+
+NAMES = ["random", "plus", "pgd", "fab-t", "apgd-ce", "main-x", "easy"]
+
+
+def verdicts_of(run, branch, model, x, **how):
+    """As ``easybn evaluate --branch`` stores them."""
+    labels = model(x).argmax(1)
+    images = (x * 255).round().byte()
+    source = Source.from_tensors(images, labels, images, labels, classes="abcd", name="fashion-mnist")
+    subject = Evaluated(run, lambda: model, lambda: source, branch)
+    wanted = {"attacks": ("apgd-ce",), "norm": "linf", "eps": (8 / 255,), "points": len(x), "diagnosed": False}
+    return measure(subject, Attacks(**(wanted | how)))
+
+
+def test_no_branch_counts_as_the_deployed_model_whatever_it_is_called(made):
+    run, x = made(), small_images(5)
+    found = verdicts_of(run, "main", small_net(), x)
+    for number, name in enumerate(NAMES, 1):
+        other = verdicts_of(run, name, small_net(seed=number), x)
+        assert Store.existing(other.store).manifest.branch == name
+    (row,) = stored(run.folder)
+    assert row["n"] == 5
+    assert unpacked(row["right"], 5).tolist() == found.evaluation.robust.tolist()
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "AA linf 8/255"]
+    assert (line[3].correct, line[3].n) == (int(found.evaluation.robust.sum()), 5)
+
+
+def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(made):
+    run, x, how = made(), small_images(4), {"eps": (0.001, 0.002)}
+    found = verdicts_of(run, "main", small_net(), x, **how)
+    verdicts_of(run, "pgd", small_net(seed=5), x, **how)
+    for path in run.folder.glob("verdicts/*/manifest.json"):
+        values = json.loads(path.read_text())
+        shutil.rmtree(path.parent / "attempts")
+        path.write_text(json.dumps({name: value for name, value in values.items() if name != "branch"}))
+    again = verdicts_of(run, "main", small_net(), x, **how)
+    assert again.store == found.store
+    assert Store.existing(again.store).manifest.branch is None
+    assert [row["eps"] for row in stored(run.folder)] == [0.001, 0.002]
+
+
+@pytest.mark.parametrize("attacks", [("apgd-ce",), ("square", "pgd"), ("standard",), ("plus",), ("fab-t", "square")])
+@pytest.mark.parametrize("branch", ["main", "easy", "random", "pgd", "square", "plus", "main-x"])
+def test_stores_from_before_branches_were_written_are_told_apart_by_their_whole_names(attacks, branch):
+    asked = Attacks(attacks=attacks, norm="l2", eps=(0.25, 0.5))
+    folder = asked.folder(Evaluated(Run(Path("r")), small_net, lambda: None, branch))
+    ran = [attack.name for attack in Choice(attacks, "l2").at(0.5)]
+    manifest = Manifest(model="m", data="d", points=(1,), norm="l2", eps=asked.eps, attacks=tuple(ran))
+    assert Store(folder, manifest).deployed == (branch == "main")
+    assert Store(folder, replace(manifest, branch=branch)).deployed == (branch == "main")
 
 
 def test_the_papers_own_contradictions():

@@ -55,6 +55,7 @@ def evaluate(
     chunk: int | None = None,
     shard: tuple[int, int] | None = None,
     budget: float | None = None,
+    branch: str | None = None,
     diagnosis: bool = True,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -94,6 +95,8 @@ def evaluate(
         shard: of the store: (i, n) for every n-th chunk, from the i-th on, i from 0.
         budget: of the store: seconds. As many points as fit, drawn at random by the seed: a pilot of one chunk
             always counts, and fixes how many follow. Chunks not finished in time do not count.
+        branch: of the store: which branch of a converted model this is ("main" is the deployed one); kept in it, so
+            that tables never take one for the other.
         diagnosis: after attacks, look for what makes the figures misleading (``easybn.evaluation.diagnose.diagnose``)
             and say it in ``findings`` and ``notes``. It takes about 9 forward passes a point, of 1,000 points at
             most, and 4 with the gradient of 256; under ``robustness`` in l2 also 3,700 and 3,600, and for a model with
@@ -115,7 +118,7 @@ def evaluate(
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     choice = Choice(names, norm, protocol, steps, step_size, random_start)
     at = {e: choice.at(e) for e in radii}
-    storing = Storing.of(store, chunk, shard, budget)
+    storing = Storing.of(store, chunk, shard, budget, branch)
     if choice.literal and storing:
         raise ValueError("the robustness protocol belongs to its batches and has no verdicts to store: leave store out")
     if precision not in PRECISIONS:

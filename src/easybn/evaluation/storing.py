@@ -28,6 +28,7 @@ class Storing:
             images are large; 32 under a budget.
         shard: (i, n), 0 <= i < n: only every n-th chunk, from the i-th on.
         budget: take points in random order, as many as fit into this time.
+        branch: of the model, kept with the verdicts.
 
     Raises:
         ValueError: a shard that does not exist, a chunk below 1, a shard of a budget.
@@ -37,6 +38,7 @@ class Storing:
     chunk: int | None = None
     shard: tuple[int, int] | None = None
     budget: Budget | None = None
+    branch: str | None = None
 
     def __post_init__(self) -> None:
         part, parts = self.shard or (0, 1)
@@ -49,12 +51,17 @@ class Storing:
 
     @classmethod
     def of(
-        cls, store: Path | str | None, chunk: int | None, shard: tuple[int, int] | None, budget: float | None
+        cls,
+        store: Path | str | None,
+        chunk: int | None,
+        shard: tuple[int, int] | None,
+        budget: float | None,
+        branch: str | None = None,
     ) -> "Storing | None":
         """From the arguments of :func:`easybn.evaluate`; None without a store."""
         if store is not None:
-            return cls(Path(store), chunk, shard, None if budget is None else Budget(budget))
-        given = {"chunk": chunk, "shard": shard, "budget": budget}
+            return cls(Path(store), chunk, shard, None if budget is None else Budget(budget), branch)
+        given = {"chunk": chunk, "shard": shard, "budget": budget, "branch": branch}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{wrong[0]} is about a store: give store=FOLDER too")
         return None
@@ -86,6 +93,7 @@ def manifest(points: Points, choice: Choice, storing: Storing, keep_images: bool
         preparation=points.model.preparation,
         version=VERSION,
         settings=_settings(plan),
+        branch=storing.branch,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..attacks.suite import ATTACKS, PRESETS
 from ..evaluation.contradictions import contradictions
 from ..evaluation.paper_columns import PaperColumn, paper_columns
 from ..evaluation.paper_numbers import COLUMNS, ROWS, TEST_IMAGES, nearest_row
@@ -95,10 +94,9 @@ def _scores(run: Run, rows: Sequence[dict[str, Any]]) -> list[Score]:
 
 
 def _stores(run: Run) -> list[Store]:
-    """The verdicts on the deployed branch; the folders of other branches begin with their names."""
+    """The verdicts on the deployed branch."""
     folders = sorted(path.parent for path in run.folder.glob("verdicts/*/manifest.json"))
-    names = ("pgd", *PRESETS, *ATTACKS)
-    stores = [Store.existing(folder) for folder in folders if folder.name.startswith(names)]
+    stores = [store for store in map(Store.existing, folders) if store.deployed]
     # all of one model: the folder's, by whatever was evaluated last
     newest = max(stores, key=lambda store: store.folder.stat().st_mtime, default=None)
     return [store for store in stores if newest and store.manifest.model == newest.manifest.model]

@@ -128,7 +128,7 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
         norm=wanted.norm, eps=wanted.eps, attacks=wanted.attacks, share=wanted.share, seed=wanted.seed,
         batch_size=wanted.batch_size, keep_images=wanted.keep_images, ids=index, store=store, chunk=wanted.chunk,
         shard=wanted.shard, budget=wanted.budget, compile=wanted.compile, precision=wanted.precision,
-        diagnosis=wanted.diagnosed, progress=progress,
+        diagnosis=wanted.diagnosed, branch=evaluated.branch, progress=progress,
     )  # fmt: skip
     seconds = time.monotonic() - began
     if found.complete or wanted.budget:

@@ -1,15 +1,22 @@
 """The step that opens models: a tiny run summarised, and what the report makes of it."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from easybn import data, models
-from easybn.experiments.over_seeds.bits import unpacked
+from easybn.evaluation import evaluate
+from easybn.evaluation.paper_numbers import Column
+from easybn.experiments.over_seeds.bits import packed, unpacked
+from easybn.experiments.over_seeds.point_verdicts import point_verdicts
+from easybn.experiments.over_seeds.rows import read
 from easybn.experiments.report import gather as module
 from easybn.experiments.report.build import report
 from easybn.experiments.report.gather import bins, gather
@@ -88,6 +95,76 @@ def test_done_once(summarised, monkeypatch):
 
     monkeypatch.setattr(module.models, "load", fail)
     assert not gather(Run(summarised))
+
+
+def attack(folder, images, **how):
+    """Verdicts on some test images in the run's folder, in chunks of two."""
+    x, y = data.load("sample").test.batch(torch.tensor(images))
+    how |= {"attacks": ["apgd-ce"], "norm": "linf", "eps": 8 / 255, "ids": images, "chunk": 2, "branch": "main"}
+    return evaluate(models.load(folder), x, y, store=folder / "verdicts" / "a", **how)
+
+
+def shown(folder):
+    """The verdicts that tables take: of the stored attack, and whether they are those in verdicts.jsonl, too."""
+    column = Column("", "apgd-ce", None, "linf", 8 / 255)
+    found = point_verdicts(read(folder).runs[0], column)
+    rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    kept = [(row["n"], row["right"]) for row in rows if row["attack"] == "apgd-ce"]
+    return found.right.tolist(), kept == [(len(found.right), packed(found.right))]
+
+
+def test_a_store_that_has_grown_or_changed_is_not_shown_as_it_was(summarised, tmp_path):
+    run = Run(shutil.copytree(summarised, tmp_path / "r"))
+    half = attack(run.folder, [0, 1, 2, 3], shard=(0, 2))
+    assert gather(run)
+    assert shown(run.folder) == (half.robust.tolist(), True)
+    assert not gather(run)
+    whole = attack(run.folder, [0, 1, 2, 3])
+    assert shown(run.folder) == (whole.robust.tolist(), False)  # tables do not wait for the summary
+    assert gather(run)
+    assert shown(run.folder) == (whole.robust.tolist(), True)
+    # as many rows and as many points, but others
+    row = clean_row(run)
+    right = unpacked(row["right"], row["n"])
+    for images in (np.flatnonzero(right)[:4].tolist(), np.flatnonzero(~right)[:4].tolist()):
+        shutil.rmtree(run.folder / "verdicts")
+        found = attack(run.folder, images)
+        assert gather(run)
+        assert shown(run.folder) == (found.robust.tolist(), True)
+        assert not gather(run)
+
+
+def clean_row(run):
+    return json.loads((run.folder / "verdicts.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize("name", ["verdicts.jsonl", "gallery.png", "summary.json"])
+def test_what_is_missing_or_damaged_is_made_again(name, summarised, tmp_path):
+    run = Run(shutil.copytree(summarised, tmp_path / "r"))
+    before = (run.folder / name).read_bytes()
+    (run.folder / name).unlink()
+    assert gather(run)
+    assert (run.folder / name).read_bytes() == before
+    if name == "summary.json":
+        (run.folder / name).write_text("{}")
+        assert gather(run)
+
+
+def test_other_weights_are_summarised_again_even_if_the_file_is_older(summarised, tmp_path):
+    run = Run(shutil.copytree(summarised, tmp_path / "r"))
+    weights, before = run.folder / "model.safetensors", clean_row(run)
+    state = load_file(weights)
+    save_file(
+        {name: -value if "weight" in name else value for name, value in state.items()}, weights, metadata(weights)
+    )
+    os.utime(weights, (0, 0))
+    assert gather(run)
+    assert clean_row(run)["right"] != before["right"]
+
+
+def metadata(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()
 
 
 def test_an_unfinished_run(tmp_path):

@@ -37,6 +37,7 @@ class Manifest:
         version: of the attacks.
         settings: what else decides results, by name, in values that JSON knows.
         schema: of the files.
+        branch: of a run, "main" for the deployed one; None if that was not said (manifests written before it could be).
 
     Raises:
         ValueError: anything out of range.
@@ -57,6 +58,7 @@ class Manifest:
     version: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     schema: int = SCHEMA
+    branch: str | None = None
 
     def __post_init__(self) -> None:
         # as they come back from the file, so that what was asked compares with it
@@ -101,7 +103,9 @@ class Manifest:
 
     def to_json(self, indent: int | None = 1) -> str:
         """The fields as text."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, indent=indent)
+        # without a branch that was not said: stores from before the field was there keep their digest
+        values = {name: value for name, value in asdict(self).items() if name != "branch" or value is not None}
+        return json.dumps(values, sort_keys=True, allow_nan=False, indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -111,14 +115,15 @@ class Manifest:
             ValueError: anything else.
         """
         values: Any = json.loads(text)
-        if not isinstance(values, dict) or set(values) != {each.name for each in fields(cls)}:
+        if not isinstance(values, dict) or set(values) | {"branch"} != {each.name for each in fields(cls)}:
             raise ValueError("these are not the fields of a manifest")
         return cls(**values)
 
     def differences(self, asked: "Manifest") -> list[str]:
         """The fields that differ, one a line: ``name: this value here, the other asked``."""
         here, there = (asdict(each) | {f"settings.{k}": v for k, v in each.settings.items()} for each in (self, asked))
-        names = [name for name in here | there if name != "settings" and here.get(name) != there.get(name)]
+        unsaid = {"settings"} | ({"branch"} if None in (self.branch, asked.branch) else set())
+        names = [name for name in here | there if name not in unsaid and here.get(name) != there.get(name)]
         return [f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} asked" for name in names]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...attacks.suite import PRESETS
 from ...files import guarding, sweep
 from ...sealed import Damaged
 from ..record import Record
@@ -61,6 +62,21 @@ class Store:
             ValueError: its manifest cannot be understood.
         """
         return cls(Path(folder), read(Path(folder)), report)
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its verdicts are on the deployed model of a run, not on another branch.
+
+        A manifest from before branches were written into it does not say: then the folder's name tells, whose first
+        word is the attacks' for the deployed branch, and the branch's for another one.
+        """
+        if self.manifest.branch is not None:
+            return self.manifest.branch == "main"
+        ends = "-".join([self.manifest.norm, *(f"{eps:.4g}" for eps in self.manifest.eps)])
+        named = re.fullmatch(rf"(.+)-{re.escape(ends)}-\w+", self.folder.name)
+        expanded = {"pgd": ("pgd-ce", "pgd-margin"), "clean": (), **PRESETS}
+        words = named[1].split("+") if named else ["?"]
+        return {name for word in words for name in expanded.get(word, (word,))} == set(self.manifest.attacks)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

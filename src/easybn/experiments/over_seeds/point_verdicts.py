@@ -8,13 +8,14 @@ of stored attacks, ``broke``: how many points each attack was the first to break
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...attacks.suite import ATTACKS, PRESETS
+from ...attacks.suite import PRESETS
 from ...evaluation.paper_numbers import Column
 from ...rows import Row
 from ...sealed import Damaged
@@ -34,19 +35,31 @@ class PointVerdicts:
 def point_verdicts(run: RunRows, column: Column) -> PointVerdicts | None:
     """The latest known of a column; None if the run keeps none.
 
+    Of stores that are there, what they hold now: verdicts.jsonl was made of them earlier, and they may have grown.
+
     Raises:
         ValueError: a row whose packed points are damaged.
     """
-    rows = [*run.verdicts, *(row for row in run.scores if "right" in row)]
+    rows = [*run.verdicts, *(row for row in run.scores if "right" in row), *_stored(run.folder, _state(run.folder))]
     of = [row for row in rows if is_of(row, column)]
-    if not of:
-        of = [row for row in stored(run.folder) if is_of(row, column)]
     if not of:
         return None
     try:
         return PointVerdicts(of[-1]["points"], unpacked(of[-1]["right"], of[-1]["n"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.folder}: verdicts of {column.name}: {error}") from error
+
+
+@lru_cache(maxsize=256)  # a table asks for each of its columns
+def _stored(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Row, ...]:
+    return tuple(stored(folder)) if state else ()
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """The manifests and attempts of the stores, with their sizes and times."""
+    found = [path for what in ("manifest.json", "attempts/*") for path in folder.glob(f"verdicts/*/{what}")]
+    files = ((str(path), path.stat()) for path in sorted(found))
+    return tuple((name, about.st_size, about.st_mtime_ns) for name, about in files)
 
 
 def stored(folder: Path) -> Iterator[Row]:
@@ -62,9 +75,9 @@ def stored(folder: Path) -> Iterator[Row]:
     from ...evaluation.store import Store
 
     for path in sorted(folder.glob("verdicts/*/manifest.json"), key=lambda path: path.stat().st_mtime):
-        if not path.parent.name.startswith(("pgd", *PRESETS, *ATTACKS)):
-            continue  # of another branch, whose name comes first
         store = Store.existing(path.parent)
+        if not store.deployed:
+            continue
         verdicts = store.verdicts()
         whole = np.isin([store.manifest.points_of(chunk)[0] for chunk in range(store.manifest.chunks)], verdicts.points)
         for chunk in np.flatnonzero(~whole).tolist():

@@ -3,7 +3,10 @@
 The one part of the report that opens models; a run's summary is some tens of kilobytes and kept with its rows.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,13 +56,9 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
         rows = list(stored(run.folder))
         summary = run.folder / SUMMARY
         findings = findings_in(run.folder, run.scores)
-        if summary.exists() and summary.stat().st_mtime_ns >= weights.stat().st_mtime_ns:
-            try:
-                known = read_sealed(summary)
-            except Damaged:  # it is made anew
-                known = {}
-            if known.get("findings") == findings and known.get("stored") == len(rows):
-                return False
+        made_of = _digest(weights, run.config, findings, rows)
+        if _made_of(run) == made_of:
+            return False
         source = data_of(run)
         model = models.load(run.folder).eval()
         guess, sure = predictions(model, source, told)
@@ -73,11 +72,28 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
             "confidence": {"right": bins(sure[right]), "wrong": bins(sure[~right])},
             "gallery": pictures,
             "findings": findings,
-            "stored": len(rows),
+            "made_of": made_of,
         }
         write_rows(run.folder / VERDICTS, [clean, *rows])
         write_json(summary, found, indent=None)  # last: where it is, the others are
     return True
+
+
+def _digest(weights: Path, *others: Any) -> str:
+    """Of all that a summary comes from: another verdict of a point is another digest, be the rows as many as before."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    digest.update(json.dumps(others, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _made_of(run: Run) -> str | None:
+    """What the files here were made of; None if one is missing or cannot be read."""
+    files = [run.folder / name for name in (SUMMARY, VERDICTS, "gallery.png")]
+    try:
+        return read_sealed(files[0]).get("made_of") if all(file.exists() for file in files) else None
+    except Damaged:  # it is made anew
+        return None
 
 
 def predictions(model: nn.Module, source: Source, told: Told = lambda *_: None) -> tuple[Tensor, Tensor]:
