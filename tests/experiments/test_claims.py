@@ -1,21 +1,24 @@
 """Verdicts by hand, and what made-up rows and the committed ones say to each claim."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from easybn.evaluation.over_seeds import PairedT
 from easybn.evaluation.paper_numbers import ROWS
-from easybn.experiments.claims.claims import CLAIMS, judge
-from easybn.experiments.claims.table import claims_table, claims_text, evidence_table
-from easybn.experiments.claims.verdict import judged, together
+from easybn.experiments.claims.claims import CLAIMS, Judged, judge
+from easybn.experiments.claims.table import claims_table, claims_text, evidence_table, support
+from easybn.experiments.claims.verdict import Evidence, judged, together
+from easybn.experiments.over_seeds.formats import markdown
 from easybn.experiments.over_seeds.rows import read
+from easybn.experiments.report.build import report
 
 from .report.made_up import study
 
 RESULTS = Path(__file__).parents[2] / "results"
-HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided at this scale"
+HOLDS, FAILS, OPEN, NONE = "holds", "does not hold", "undecided at this scale", "not measured"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_verdict_of_an_interval(mean, half, verdict):
 
 
 def test_what_cannot_be_decided_says_why():
-    assert judged(None) == (OPEN, "not measured")
+    assert judged(None) == (NONE, "")
     assert judged(PairedT(-0.25, None, None, 1)) == (OPEN, "one seed")
     assert judged(PairedT(0.0, 0.001, 1.0, 3), saturated=True) == (OPEN, "both at the end of the scale")
     assert judged(PairedT(0.0003, 0.0001, 0.01, 3)) == (FAILS, "a gain, but a negligible one")
@@ -46,7 +49,10 @@ def test_what_cannot_be_decided_says_why():
 @pytest.mark.parametrize(
     ("verdicts", "every", "some"),
     [
-        ([], OPEN, OPEN),
+        ([], NONE, NONE),
+        ([NONE, NONE], NONE, NONE),
+        ([HOLDS, NONE], OPEN, HOLDS),
+        ([FAILS, NONE], FAILS, OPEN),
         ([HOLDS, HOLDS], HOLDS, HOLDS),
         ([HOLDS, OPEN], OPEN, HOLDS),
         ([HOLDS, FAILS], FAILS, HOLDS),
@@ -85,9 +91,33 @@ def test_controls_decide_nothing(tmp_path):
     path = tmp_path / "stacked-fashion-mnist" / "rows.jsonl"
     path.write_text(path.read_text().replace('"copy": "easy"', '"copy": "adversarial"'))
     c1 = judge(read(tmp_path))[0]
-    assert c1.verdict == OPEN
+    assert c1.verdict == NONE
     assert [each.verdict for each in c1.evidence] == [None, None]
+    assert "C1  NOT MEASURED  " in claims_text([c1])
     assert "not measured: easybn stacked" in claims_text([c1])
+
+
+def test_a_claim_that_nothing_was_measured_for_says_so_everywhere(tmp_path):
+    """Vanilla alone: there is no EBN or AdvProp to compare."""
+    study(tmp_path, ("vanilla",), 2)
+    shutil.rmtree(tmp_path / "stacked-fashion-mnist")
+    found = judge(read(tmp_path))
+    assert {each.verdict for each in found} == {NONE}
+    table = claims_table(found)
+    assert [line.cells[-1].text for line in table.lines] == [NONE] * 6
+    assert all(line.cells[2].text.startswith("not measured: easybn") for line in table.lines)
+    cards = report(tmp_path).partition("Claims of the paper")[2]
+    assert cards.count("</span> not measured</p>") == 6
+    for text in (markdown(table), claims_text(found).partition("A comparison is")[0]):
+        assert "undecided" not in text.partition("A comparison is")[0]
+
+
+def test_a_comparison_that_was_not_measured_is_counted_as_that():
+    first = Evidence("a", "points", PairedT(0.01, 0.005, 0.01, 3), HOLDS)
+    other = Evidence("b", "points", None, *judged(None))
+    both = Judged(CLAIMS[1], [first, other], together([first.verdict, other.verdict]))
+    assert support(both) == "holds in 1, not measured in 1 of 2 comparisons"
+    assert [line.cells[-1].text for line in evidence_table([both]).lines] == [HOLDS, NONE]
 
 
 def test_hidden_states_are_compared_at_the_blocks_and_on_the_same_images(tmp_path):
@@ -106,7 +136,11 @@ def test_hidden_states_are_compared_at_the_blocks_and_on_the_same_images(tmp_pat
 
 def test_one_seed_decides_nothing():
     found = judge(read(RESULTS / "fashion-mnist-cpu"))
-    assert {each.verdict for each in found} == {OPEN}
+    assert {each.claim.name: each.verdict for each in found} == dict.fromkeys(["C2", "C3", "C5"], OPEN) | {
+        "C1": NONE,
+        "C4": NONE,
+        "C6": NONE,
+    }
     text = claims_text(found)
     assert "undecided in 6 of 6 comparisons (one seed)" in text
     assert "EBN 1/255 \N{MINUS SIGN} AdvProp 1/255, l2 0.5: \N{MINUS SIGN}25.00 points" in text

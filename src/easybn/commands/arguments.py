@@ -10,9 +10,19 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
+from ..perturb.eps import parse_eps
 from .own_recipe import imported, unimported, with_own_recipe
 
-register_type(Fraction, str, Fraction, fail_already_registered=False)
+
+def _fraction(text: Any) -> Fraction:
+    number = parse_eps(text, "a radius")  # refuses at once what Fraction would write out digit by digit
+    try:
+        return Fraction(text)
+    except ValueError:
+        return Fraction(number)
+
+
+register_type(Fraction, str, _fraction, fail_already_registered=False)
 
 
 class Parser(ArgumentParser):
@@ -79,13 +89,10 @@ def packaged() -> dict[str, Path]:
 
 
 class number(float):
-    """A number or a fraction such as 8/255; ValueError for anything else."""
+    """A positive number or a fraction such as 8/255; ValueError for anything else."""
 
     def __new__(cls, text: str | float) -> "number":
-        try:
-            return super().__new__(cls, Fraction(text))
-        except ZeroDivisionError:
-            raise ValueError(f"{text} divides by zero") from None
+        return super().__new__(cls, parse_eps(text))
 
 
 number.__name__ = "number or fraction"  # what the help calls it

@@ -2,7 +2,7 @@
 
 C1 the stacked experiment, C2 clean accuracy, C3 PGD, C4 AutoAttack, C5 both methods against basic training, C6 hidden
 states. A verdict is by the 95% interval of a difference paired by seed: holds, does not hold, or undecided at this
-scale.
+scale; a claim that nothing was measured for says so.
 
 easybn claims runs/cpu
 easybn claims results --all --format markdown

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from ..perturb.eps import format_eps
 from .train import duration
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", res
     table.add_row("clean", *_accuracy(clean))
     for score in attacked:
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
-        table.add_row(spoken(score.eps or 0.0), *_accuracy(score), *broke, f"{score.max_perturbation:.5f}")
+        table.add_row(
+            format_eps(score.eps or 0.0, score.norm), *_accuracy(score), *broke, f"{score.max_perturbation:.5f}"
+        )
     console.print(table)
     for note in found.remarks:
         console.print(f"note: {note}", markup=False)
@@ -80,12 +83,6 @@ def _attacks(scores: "list[Score]") -> list[str]:
 def _accuracy(score: "Score") -> tuple[str, str]:
     low, high = score.interval
     return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
-
-
-def spoken(eps: float) -> str:
-    """8/255 where it is so many 255ths, else a decimal number."""
-    share = eps * 255
-    return f"{round(share)}/255" if round(share) and abs(share - round(share)) < 1e-6 and share < 254.5 else f"{eps:g}"
 
 
 def show_estimate(console: Console, evaluated: "Evaluated", found: "Estimate") -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..perturb.eps import format_eps
 from .score import Score
 
 STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
@@ -86,4 +87,5 @@ def called(score: Score) -> str:
     """A score by name, such as "pgd (strong) l2 0.5"."""
     if score.eps is None:
         return score.attack
-    return f"{score.attack}{f' ({score.protocol})' if score.protocol else ''} {score.norm} {score.eps:.4g}"
+    protocol = f" ({score.protocol})" if score.protocol else ""
+    return f"{score.attack}{protocol} {score.norm} {format_eps(score.eps, score.norm)}"

@@ -11,8 +11,9 @@ from ..attacks.attack import Attack
 from ..attacks.prepare import Prepared, prepared
 from ..attacks.tracks import Tracks
 from ..keyed_random import Noise
+from ..perturb.eps import parse_radii
 from .choice import Choice
-from .evaluate import PRECISIONS, PROBE, radius
+from .evaluate import PRECISIONS, PROBE
 from .verdicts import FREE_OF_EPS
 
 FALLEN = 10
@@ -70,7 +71,7 @@ def estimate(
         ValueError: anything out of range.
     """
     choice = Choice((attacks,) if isinstance(attacks, str) else tuple(attacks), norm)
-    radii = sorted(radius(e) for e in eps)
+    radii = parse_radii(eps)
     every = {e: choice.at(e) for e in radii}
     with prepared(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
         with torch.no_grad():

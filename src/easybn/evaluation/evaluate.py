@@ -1,9 +1,8 @@
 """``evaluate``: clean and robust accuracy of a model, with all that a reader needs to trust them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..attacks.prepare import Progress, prepared, silent
 from ..attacks.suite import changed_losses
+from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
 from .choice import Choice
 from .diagnose import diagnose
@@ -110,9 +110,7 @@ def evaluate(
             a store of another evaluation.
         OSError: the store cannot be written, as on a full disk; what was stored is whole.
     """
-    radii = sorted({radius(e) for e in (eps if isinstance(eps, Iterable) and not isinstance(eps, str) else [eps])})
-    if not radii:
-        raise ValueError("eps must be one radius or more, got none")
+    radii = parse_radii(eps)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
@@ -179,11 +177,3 @@ def _named(ids: Sequence[int] | Tensor | None, n: int) -> NDArray[np.int64]:
     if given.shape != (n,) or given.dtype.kind not in "iu" or len(np.unique(given)) < n:
         raise ValueError(f"ids must be {n} integers, each once, got {given.dtype} {given.shape}")
     return given.astype(np.int64)
-
-
-def radius(eps: Any) -> float:
-    """``eps`` as a number; strings such as "8/255" are understood, others raise ValueError."""
-    try:
-        return float(Fraction(eps)) if isinstance(eps, str) else float(eps)
-    except (ValueError, ZeroDivisionError, TypeError):
-        raise ValueError(f"eps must be a number or a fraction such as '8/255', got {eps!r}") from None

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..attacks.prepare import Prepared, Progress, silent
 from ..attacks.verdict import check_within
 from ..perturb.ball import L2, per_sample
+from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
 from .score import Score
 
@@ -70,7 +71,7 @@ def as_the_library(
 
         def tick(passes: int, start: int = start, size: int = len(centre)) -> None:
             done = start * (attack.steps + 1) + size * passes
-            progress(done, total, f"pgd {norm} {float(attack.ball.eps):.4g} robustness")
+            progress(done, total, f"pgd {norm} {format_eps(float(attack.ball.eps), norm)} robustness")
 
         best, count = best_iterate(model, attack, centre, label, tick)
         with torch.no_grad():

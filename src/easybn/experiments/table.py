@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation.interval import accuracy_interval
+from ..perturb.eps import format_eps
 from .run import Run
 
 TITLES = {
@@ -112,7 +113,7 @@ def _block(attack: str, protocol: str | None, rows: Sequence[tuple[str, list[dic
         caption += f", batch size {_list(every, 'batch_size')}." if protocol == "robustness" else "."
         if any(row.get("budget") for row in every):
             caption += " Within a budget of time: as many points as fitted, drawn at random."
-    columns = ["Basic", *(f"{norm} {_radius(norm, eps)}" for norm, eps in radii)]
+    columns = ["Basic", *(f"{norm} {format_eps(eps, norm)}" for norm, eps in radii)]
     return Block(_title(attack, protocol), columns, body, caption)
 
 
@@ -120,13 +121,6 @@ def _title(attack: str, protocol: str | None) -> str:
     if attack in ("pgd", "clean"):
         return TITLES.get(str(protocol), str(protocol or attack))
     return f"AutoAttack ({protocol})" if attack == "autoattack" else attack
-
-
-def _radius(norm: str, eps: float) -> str:
-    """8/255 in linf where it is so many 255ths, else a decimal number."""
-    share = 255 * eps
-    whole = norm == "linf" and abs(share - round(share)) < 1e-6 and 0 < round(share) < 255
-    return f"{round(share)}/255" if whole else f"{eps:g}"
 
 
 def _cell(row: dict[str, Any] | None) -> Cell | None:

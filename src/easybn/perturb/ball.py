@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Noise
+from .eps import parse_eps
 
 
 class Ball(ABC):
@@ -37,14 +38,6 @@ class Ball(ABC):
         """(N,) float64 distances between points, in this ball's norm."""
 
 
-def _positive(eps: float | Fraction | str) -> float:
-    """``eps`` as a number; '8/255' is understood."""
-    value = float(Fraction(eps)) if isinstance(eps, str) else float(eps)
-    if not 0.0 < value < float("inf"):
-        raise ValueError(f"eps must be a positive number in [0, 1] pixel units, got {eps!r}")
-    return value
-
-
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """(N,) values shaped so that they broadcast over ``like`` (N, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
@@ -61,7 +54,7 @@ class Linf(Ball):
     eps: float | Fraction
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", _positive(self.eps))
+        object.__setattr__(self, "eps", parse_eps(self.eps))
         if self.eps > 1:
             raise ValueError(f"an l-infinity eps of {self.eps:g} exceeds all of [0, 1]: is it in units of /255?")
 
@@ -91,7 +84,7 @@ class L2(Ball):
     eps: float | Fraction
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", _positive(self.eps))
+        object.__setattr__(self, "eps", parse_eps(self.eps))
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # scaled by the largest entry first: the squares of a saturated model's gradient underflow

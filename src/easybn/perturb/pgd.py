@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..keyed_random import Noise
 from ..modes import frozen_parameters, frozen_stats
 from .ball import Ball, per_sample
+from .eps import parse_eps
 from .goal import Goal
 
 
@@ -58,10 +59,7 @@ class PGD:
         if not 0 <= self.random_start <= 1:
             raise ValueError(f"random_start must be a probability in [0, 1], got {self.random_start}")
         if self.step_size is not None:
-            size = float(Fraction(self.step_size)) if isinstance(self.step_size, str) else float(self.step_size)
-            if not 0 < size < float("inf"):
-                raise ValueError(f"step_size must be a positive number in [0, 1] pixel units, got {self.step_size}")
-            object.__setattr__(self, "step_size", size)
+            object.__setattr__(self, "step_size", parse_eps(self.step_size, "step_size"))
 
     def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, noise: Noise | None = None) -> Tensor:
         """The perturbed images alone; arguments as for :meth:`run`."""

@@ -1,6 +1,6 @@
 """``diagnose``: every check on one model, and none of them able to stop the others."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...attacks.prepare import Progress, prepared, silent
 from ...attacks.suite import BALLS
 from ...keyed_random import permutation, torch_generators
+from ...perturb.eps import parse_radii
 from ...perturb.pgd import check_images
 from ..record import Record
 from ..result import Evaluation
@@ -106,10 +107,9 @@ def diagnose(
     check_images(x, y)
     if norm not in BALLS:
         raise ValueError(f"unknown norm {norm!r}; known: {', '.join(BALLS)}")
-    given = eps if isinstance(eps, Iterable) and not isinstance(eps, str) else [eps]
-    balls = [BALLS[norm](Fraction(e) if isinstance(e, str) else e) for e in given]
-    if not balls or batch_size < 1:
-        raise ValueError("eps must be one radius or more, and batch_size at least 1")
+    balls = [BALLS[norm](e) for e in parse_radii(eps)]
+    if batch_size < 1:
+        raise ValueError(f"eps must be one radius or more, and batch_size at least 1, got {batch_size}")
     if evaluation is not None and len(evaluation.clean) != len(x):
         raise ValueError(f"the evaluation is of {len(evaluation.clean)} points, and there are {len(x)} images")
     if record is None and evaluation is not None and len(evaluation.record):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...evaluation.over_seeds import over_seeds
+from ...perturb.eps import format_eps
 from ..table import Block
 
 COLUMNS = ["images", "easy", "easy, %", "easy copies, %"]
@@ -46,8 +47,8 @@ def caption(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> 
             f"Cohen's kappa {_mean(of, 'kappa')}. "
         )
     text += (
-        f"Easy copies: one easy step of {255 * shown[0]['eps']:g}/255 in linf for the same network; the label's "
-        f"confidence moves by {_percent(shown, 'confidence_shift', '+.1f')} points."
+        f"Easy copies: one easy step of {format_eps(shown[0]['eps'], 'linf')} in linf for the same network; the "
+        f"label's confidence moves by {_percent(shown, 'confidence_shift', '+.1f')} points."
     )
     if last > 1:
         every = sorted({row["epoch"] for row in rows})

@@ -5,9 +5,9 @@ from statistics import mean
 
 from ...evaluation.over_seeds import paired_t
 from ...evaluation.paper_numbers import Column
+from ...perturb.eps import format_eps
 from ...rows import Row
 from ..over_seeds.comparison import compare, pairs
-from ..over_seeds.labels import radius
 from ..over_seeds.recipes import RecipeRuns, Setting
 from ..over_seeds.rows import StackedRows
 from ..stacked.settings import Condition
@@ -79,7 +79,7 @@ def kind_of(row: Row) -> Kind:
 def called(kind: Kind) -> str:
     """``untargeted, linf 8/255, 1 step``"""
     name, norm, eps, steps = kind[:4]
-    return f"{name}, {norm} {radius(eps)}" + (f", {steps} step{'s' * (steps != 1)}" if steps else "")
+    return f"{name}, {norm} {format_eps(eps, norm)}" + (f", {steps} step{'s' * (steps != 1)}" if steps else "")
 
 
 def _of_kind(setting: Setting, ebn: RecipeRuns, other: RecipeRuns, kind: Kind) -> list[Evidence]:

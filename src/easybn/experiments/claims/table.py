@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..over_seeds.differences import p_text, signed
 from ..over_seeds.layout import Cell, Line, Table
 from .claims import Judged
-from .verdict import FAILS, HOLDS, RULES, UNDECIDED, Evidence
+from .verdict import FAILS, HOLDS, NOT_MEASURED, RULES, UNDECIDED, Evidence
 
 
 def claims_table(judged: Sequence[Judged]) -> Table:
@@ -42,9 +42,11 @@ def evidence_table(judged: Sequence[Judged]) -> Table:
 def support(judged: Judged) -> str:
     """``holds in 1, does not hold in 8, undecided in 3 of 12 comparisons``; or what would measure it."""
     verdicts = Counter(each.verdict for each in judged.evidence if each.verdict is not None)
-    if not (n := sum(verdicts.values())):
+    n = sum(verdicts.values())
+    if judged.verdict == NOT_MEASURED:
         return f"not measured: {judged.claim.command}"
     counts = {"holds": verdicts[HOLDS], "does not hold": verdicts[FAILS], "undecided": verdicts[UNDECIDED]}
+    counts["not measured"] = verdicts[NOT_MEASURED]
     told = ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
     one_seed = all(each.test is None or each.test.seeds == 1 for each in judged.evidence)
     return f"{told} of {n} comparison{'s' * (n != 1)}" + (" (one seed)" if one_seed else "")

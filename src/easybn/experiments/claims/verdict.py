@@ -7,10 +7,11 @@ from typing import Literal
 from ...evaluation.over_seeds import PairedT
 from ..over_seeds.comparison import McNemar
 
-Verdict = Literal["holds", "does not hold", "undecided at this scale"]
+Verdict = Literal["holds", "does not hold", "undecided at this scale", "not measured"]
 HOLDS: Verdict = "holds"
 FAILS: Verdict = "does not hold"
 UNDECIDED: Verdict = "undecided at this scale"
+NOT_MEASURED: Verdict = "not measured"
 NEGLIGIBLE = 0.0005
 """0.05 points of a percent: the smallest gain in clean accuracy that the paper reports."""
 
@@ -33,7 +34,7 @@ class Evidence:
         what: what is subtracted from what, where.
         unit: of the difference: "points" of a percent, or "" for a plain number.
         test: of the differences, positive where the claim says so; None if nothing was measured.
-        verdict: of this comparison; None for a control, which decides nothing.
+        verdict: of this comparison; "not measured" without a test; None for a control, which decides nothing.
         why: why nothing is decided, or what else to know; a phrase.
         points: the same over points.
         about: the recipe it is about, for its colour.
@@ -65,7 +66,7 @@ def judged(test: PairedT | None, margin: float = NEGLIGIBLE, saturated: bool = F
         saturated: both are at 0% or both at 100%, so that no difference could show.
     """
     if test is None:
-        return UNDECIDED, "not measured"
+        return NOT_MEASURED, ""
     if saturated:
         return UNDECIDED, "both at the end of the scale"
     if test.half_width is None:
@@ -77,9 +78,10 @@ def judged(test: PairedT | None, margin: float = NEGLIGIBLE, saturated: bool = F
 
 
 def together(verdicts: Sequence[Verdict], some: bool = False) -> Verdict:
-    """Of a claim: all of its comparisons, or with ``some`` any of them, must hold."""
-    if not verdicts:
-        return UNDECIDED
-    if some:
-        return HOLDS if HOLDS in verdicts else UNDECIDED if UNDECIDED in verdicts else FAILS
-    return FAILS if FAILS in verdicts else UNDECIDED if UNDECIDED in verdicts else HOLDS
+    """Of a claim: all of its comparisons, or with ``some`` any of them, must hold; one not measured decides nothing."""
+    if not set(verdicts) - {NOT_MEASURED}:
+        return NOT_MEASURED
+    first, last = (HOLDS, FAILS) if some else (FAILS, HOLDS)
+    if first in verdicts:
+        return first
+    return UNDECIDED if {UNDECIDED, NOT_MEASURED} & set(verdicts) else last

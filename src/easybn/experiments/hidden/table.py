@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...perturb.eps import format_eps
 from ..table import Block
 
 CAPTION = (
@@ -36,11 +37,10 @@ def _table(found: Mapping[str, Sequence[dict[str, Any]]], request: tuple[Any, ..
         names = dict.fromkeys(column[place]["layer"] for column in columns.values() if place in column)
         body.append((" / ".join(names), [_cell(column.get(place)) for column in columns.values()]))
     perturbation, norm, eps, steps = request
-    size = f"{255 * eps:g}/255" if norm == "linf" else f"{eps:g}"
     made = "" if steps is None else f", {steps} step{'s' * (steps > 1)}"
     counts = sorted({row["images"] for rows in mine.values() for row in rows})
     images = f"{' / '.join(f'{count:,}' for count in counts)} test images"
-    return Block(f"{perturbation}, {norm} {size}{made}", list(columns), body, images, head="Layer")
+    return Block(f"{perturbation}, {norm} {format_eps(eps, norm)}{made}", list(columns), body, images, head="Layer")
 
 
 def _place(row: dict[str, Any]) -> tuple[bool, int]:

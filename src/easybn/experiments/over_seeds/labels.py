@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ...perturb.eps import format_eps
 from .rows import RunRows
 
 NOT_TOLD = ("data", "data_folder", "leave_out", "training.seed")  # nor where the numbers of images left out lie
@@ -34,7 +35,7 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
 
 def plain_label(run: RunRows) -> str:
     """The class, the radii of its perturbations where it has any, and the file of images it was trained without."""
-    found = "+".join(map(radius, radii(run.experiment["recipe"])))
+    found = "+".join(_radii(run.experiment["recipe"]))
     without = run.experiment.get("leave_out")
     return f"{run.method} {found}".strip() + (f", without {PurePath(str(without)).stem}" if without else "")
 
@@ -45,10 +46,19 @@ def radii(recipe: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(sorted({round(float(value), 9) for value in fields if isinstance(value, int | float)}))
 
 
-def radius(eps: float) -> str:
-    """8/255 where it is so many 255ths, else a decimal number."""
-    share = 255 * eps
-    return f"{round(share)}/255" if 0 < round(share) < 255 and abs(share - round(share)) < 1e-4 else f"{eps:g}"
+def _radii(recipe: Mapping[str, Any]) -> list[str]:
+    """The same as they are read, each in the norm of its ball."""
+    fields = flat(recipe)
+    shown: dict[str, None] = {}
+    for eps in radii(recipe):
+        balls = [key.rpartition(".")[0] for key, value in fields.items() if key.endswith("eps") and _is(value, eps)]
+        kinds = {str(fields.get(f"{ball}.class")).rpartition(".")[2] for ball in balls}
+        shown |= {format_eps(eps, {"Linf": "linf", "L2": "l2"}.get(kind)): None for kind in sorted(kinds)}
+    return list(shown)
+
+
+def _is(value: Any, eps: float) -> bool:
+    return isinstance(value, int | float) and round(float(value), 9) == eps
 
 
 def flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ...perturb.ball import Linf
+from ...perturb.eps import format_eps
 from ...perturb.pgd import PGD
 from .pairs import LAYOUTS
 
@@ -35,7 +36,7 @@ class Condition:
     def __str__(self) -> str:
         if self.eps is None:
             return self.copy
-        return f"{self.copy} {round(255 * self.eps)}/255, {self.steps} step{'s' * (self.steps != 1)}"
+        return f"{self.copy} {format_eps(self.eps, 'linf')}, {self.steps} step{'s' * (self.steps != 1)}"
 
     @property
     def file_name(self) -> str:

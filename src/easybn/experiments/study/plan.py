@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from ...perturb.eps import format_eps
 from ..experiment import Experiment, describe
 from ..score_attacks import Attacks
 from ..score_run import Measurement
@@ -43,7 +44,7 @@ class Wanted:
     def __str__(self) -> str:
         what = self.what
         names = what.attacks if isinstance(what, Attacks) else ("pgd",) if what.protocols else ("clean",)
-        radii = [f"{eps:.3g}" for eps in what.eps] if names != ("clean",) else []
+        radii = [format_eps(eps, what.norm) for eps in what.eps] if names != ("clean",) else []
         branch = [] if self.branch is None else [f"branch {self.branch}"]
         return " ".join(["+".join(names), *([what.norm, *radii] if radii else []), *branch])
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from ....perturb.eps import format_eps
 from ....rows import Row
-from ...over_seeds.labels import radius
 from ...over_seeds.layout import Cell, Line, Table
 from ...over_seeds.recipes import RecipeRuns, Setting
 from ...over_seeds.rows import RunRows
@@ -22,7 +22,7 @@ def section(material: Material) -> Section:
         for attack, eps in measured:
             rows = {each.label: broke for each in setting.recipes if (broke := _broke(each, attack, eps))}
             if rows:
-                title = f"{called(attack)} {radius(eps)}"
+                title = f"{called(attack)} {format_eps(eps, attack[2])}"
                 figures.append(_figure(title, rows, material))
                 found[title] = rows
         if figures:

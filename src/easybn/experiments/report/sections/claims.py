@@ -7,7 +7,7 @@ from ...claims.verdict import RULES, Evidence
 from ..bar_chart import interval_mark
 from ..page import Block, Material, Section
 
-SIGNS = {"holds": "✓", "does not hold": "✕", "undecided at this scale": "○"}
+SIGNS = {"holds": "✓", "does not hold": "✕", "undecided at this scale": "○", "not measured": "∅"}
 
 
 def section(material: Material) -> Section:

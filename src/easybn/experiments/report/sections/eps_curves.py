@@ -5,8 +5,8 @@ from typing import Any
 
 from ....evaluation.interval import accuracy_interval
 from ....evaluation.over_seeds import over_seeds
+from ....perturb.eps import format_eps
 from ...over_seeds.columns import CLEAN
-from ...over_seeds.labels import radius
 from ...over_seeds.recipes import RecipeRuns, Setting
 from ..line_chart import Chart, Point, Series
 from ..page import Block, Figure, Material, Section, legend
@@ -75,6 +75,6 @@ def _block(setting: Setting, material: Material) -> Block | None:
         title = called(attack)
         figures.append(Figure(title, Chart(
             f"{setting.title}: {title}", "eps", "accuracy, %", series, (0.0, 1.0),
-            [(tick, "0" if tick == 0 else radius(tick)) for tick in ticks], percent=True,
+            [(tick, "0" if tick == 0 else format_eps(tick, attack[2])) for tick in ticks], percent=True,
         ).svg()))  # fmt: skip
     return Block("figures", setting.title, figures=figures, legend=legend(setting, colours)) if figures else None
