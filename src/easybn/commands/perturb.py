@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
-from rich.table import Table
 
+from ..experiments.over_seeds.layout import Cell, Line, Table
+from ..experiments.over_seeds.terminal import show as shown
 from .arguments import Parser, number
 
 if TYPE_CHECKING:
@@ -95,12 +96,9 @@ def show(console: Console, found: "PerturbedImage", classes: tuple[str, ...], as
     """The confidences in the classes ``asked`` for and the first ones of each image."""
     columns = (found.before, found.after, found.after_saved)
     rows = asked | {int(i) for column in columns for i in column.topk(min(TOP, len(classes))).indices}
-    table = Table("class", title="confidence")
-    for name in ("original", "perturbed", "perturbed.png (8 bits)"):
-        table.add_column(name, justify="right")
-    for i in sorted(rows, key=lambda i: -float(found.before[i])):
-        table.add_row(classes[i], *(f"{float(column[i]):.2%}" for column in columns))
-    console.print(table)
+    order = sorted(rows, key=lambda i: -float(found.before[i]))
+    lines = [Line(classes[i], [Cell(f"{float(column[i]):.2%}") for column in columns]) for i in order]
+    shown(Table("confidence", "class", ["original", "perturbed", "perturbed.png (8 bits)"], lines), console)
 
 
 def png(image: "Tensor") -> bytes:

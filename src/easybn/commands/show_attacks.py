@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from ..experiments.over_seeds.layout import Cell, Line, Table
+from ..experiments.over_seeds.terminal import show
 from ..perturb.eps import format_eps
 from .train import duration
 
@@ -24,23 +25,24 @@ def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", res
     branch = "" if evaluated.branch == "main" else f", branch {evaluated.branch}"
     clean, *attacked = found.scores
     title = f"{where}{branch}: {'+'.join(wanted.attacks)}, {wanted.norm}, {n:,} test images"
-    table = Table(title=title, title_justify="left", caption=_caption(wanted, found.asked, n), caption_justify="left")
-    for column in ("eps", "accuracy", "95% interval", *_attacks(attacked), "farthest"):
-        table.add_column(column, justify="right")
     names = _attacks(attacked)
-    table.add_row("clean", *_accuracy(clean))
+    columns = ["accuracy", "95% interval", *names, "farthest"]
+    lines = [_line("clean", [*_accuracy(clean), *[""] * len(columns[2:])])]
     for score in attacked:
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
-        table.add_row(
-            format_eps(score.eps or 0.0, score.norm), *_accuracy(score), *broke, f"{score.max_perturbation:.5f}"
-        )
-    console.print(table)
+        eps = format_eps(score.eps or 0.0, score.norm)
+        lines.append(_line(eps, [*_accuracy(score), *broke, f"{score.max_perturbation:.5f}"]))
+    show(Table(title, "eps", columns, lines, _caption(wanted, found.asked, n)), console)
     for note in found.remarks:
         console.print(f"note: {note}", markup=False)
     _show_findings(console, result.findings)
     if not found.complete and not wanted.budget:
         console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts", markup=False)
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)", markup=False)
+
+
+def _line(name: str, texts: Sequence[str]) -> Line:
+    return Line(name, [Cell(text) for text in texts])
 
 
 def show_kept(console: Console, evaluated: "Evaluated") -> None:

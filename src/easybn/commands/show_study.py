@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from ..experiments.over_seeds.layout import Cell, Line, Table
+from ..experiments.over_seeds.terminal import show
 from .train import duration
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ def show_plan(console: Console, study: "Study", runs: "list[Planned]", out: Path
     from ..experiments.study.cost import PEAK, SHARE, Cost, Costs
     from ..experiments.study.state import state
 
-    costs, table = Costs(), Table(title=f"{study.name}: {len(runs)} runs in {out}", title_justify="left")
-    table.add_column("run", overflow="fold")
-    table.add_column("there is")
-    for column in ("training", "evaluation", "GPU-hours"):
-        table.add_column(column, justify="right")
+    costs, lines = Costs(), []
     total, left, unknown = Cost(), Cost(), 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more are in each other's way where nothing much is computed
@@ -43,10 +39,11 @@ def show_plan(console: Console, study: "Study", runs: "list[Planned]", out: Path
             left += _left(cost, found.epoch / found.epochs, found.measured / found.evaluations)
             figures = [_figure(cost.training / PETA), _figure(cost.evaluation / PETA), _figure(cost.gpu_hours)]
         there = {"waiting": "nothing"}.get(found.kind, f"failed: {found.error}" if found.error else str(found))
-        table.add_row(run.name, escape(there), *figures)
+        lines.append(Line(run.name, [Cell(text) for text in (there, *figures)]))
     torch.set_num_threads(threads)
-    table.caption, table.caption_justify = "PFLOP; of the evaluation at most", "left"
-    console.print(table)
+    title, columns = f"{study.name}: {len(runs)} runs in {out}", ["there is", "training", "evaluation", "GPU-hours"]
+    numeric = [False, True, True, True]
+    show(Table(title, "run", columns, lines, "PFLOP; of the evaluation at most", numeric), console)
     console.print(f"measured of each: {'; '.join(map(str, runs[0].wanted))}", markup=False)
     _line(console, "all", total)
     if left != total:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from ..evaluation.interval import accuracy_interval
 from ..perturb.eps import format_eps
+from .over_seeds import layout
+from .over_seeds.layout import Line
+from .over_seeds.terminal import Fitted
 from .run import Run
 
 TITLES = {
@@ -43,15 +43,13 @@ class Block:
     caption: str
     head: str = "Model"
 
-    def rich(self) -> Table:
+    def rich(self) -> Fitted:
         """For the terminal."""
-        table = Table(title=self.title, caption=self.caption, title_justify="left")
-        table.add_column(self.head)
-        for column in self.columns:
-            table.add_column(column, justify="right")
-        for name, cells in self.rows:
-            table.add_row(escape(name), *("" if cell is None else escape(str(cell)) for cell in cells))
-        return table
+        rows = [(name, ["" if cell is None else str(cell) for cell in cells]) for name, cells in self.rows]
+        lines = [Line(name, [layout.Cell(text) for text in texts]) for name, texts in rows]
+        words = [any(texts[i][:1].isalpha() for _, texts in rows) for i in range(len(self.columns))]
+        numeric = [not each for each in words]
+        return Fitted(layout.Table(self.title, self.head, self.columns, lines, self.caption, numeric))
 
     def markdown(self) -> str:
         """For a README."""

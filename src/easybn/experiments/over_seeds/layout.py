@@ -14,6 +14,7 @@ class Cell:
         low, high: the ends of its interval.
         seeds: of how many seeds; n: of how many points each.
         bold: a test supports that it is the best of its column.
+        style: of the terminal, such as "green".
     """
 
     text: str = ""
@@ -23,6 +24,7 @@ class Cell:
     seeds: int = 0
     n: int = 0
     bold: bool = False
+    style: str = ""
 
     def __str__(self) -> str:
         return self.text

@@ -1,9 +1,14 @@
-"""A table for the terminal: one too wide for it is shown in parts, and no figure is ever cut."""
+"""A table for the terminal: one too wide for it is shown in parts, and nothing in it is ever cut.
+
+Every table of every command is shown by this: figures stay whole, words are broken into lines where they are many, and
+inside only where one of them is longer than all the room there is.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -11,6 +16,7 @@ from .layout import Table
 
 BETWEEN = 3  # characters that a column takes beside its text: two spaces and a line
 PART = 4  # a column of words may take this part of the width before its lines are broken
+NARROW = 8  # a column of words is not made narrower than that
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,37 @@ class Width:
     @classmethod
     def of(cls, head: str, cells: Sequence[str], number: bool, width: int) -> "Width":
         """Of numbers in whole, or of words, which may be broken into lines where the terminal has ``width``."""
-        most = max(map(len, [head, *cells]))
+        most = max(map(cell_len, [head, *cells]))
         words = [word for text in [head, *([] if number else cells)] for word in text.split()]
-        whole = max(map(len, cells), default=0) if number else min(most, width // PART)
-        return cls(max([whole, *map(len, words)]), most)
+        whole = max(map(cell_len, cells), default=0) if number else min(most, width // PART)
+        return cls(max([1, whole, *map(cell_len, words)]), max(most, 1))
+
+    def within(self, room: int) -> "Width":
+        """Of at most ``room`` characters."""
+        return Width(min(self.least, room), min(self.most, room))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A table that rich shows at any width: ``console.print(Fitted(table))``, or in a live display."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table, parts = self.table, fitting(self.table, options.max_width)
+        plain = options.update(no_wrap=False, overflow="fold")  # whatever the console does with lines of text
+        for number, widths in enumerate(parts, 1):
+            title = table.title + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
+            if title:
+                yield from console.render(Text(title, style="italic"), plain)
+            yield from console.render(_drawn(table, widths), plain)
+        if table.caption:
+            yield from console.render(Text(table.caption, style="dim italic"), plain)
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table, also on a console that leaves long lines to the terminal."""
+    console.print(Fitted(table), soft_wrap=False, crop=False)
 
 
 def terminal(table: Table, console: Console | None = None) -> str:
@@ -35,13 +68,8 @@ def terminal(table: Table, console: Console | None = None) -> str:
     Columns that do not fit beside each other follow in further parts, each with the words that tell the lines apart.
     """
     console = console or Console()
-    parts = fitting(table, console.width)
     with console.capture() as captured:
-        for number, widths in enumerate(parts, 1):
-            title = table.title + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
-            console.print(_drawn(table, widths, title))
-        if table.caption:
-            console.print(Text(table.caption, style="dim italic"))
+        show(table, console)
     return captured.get()
 
 
@@ -54,15 +82,31 @@ def fitting(table: Table, width: int) -> list[dict[int, int]]:
         Width.of(column, [line.cells[i].text for line in table.lines], table.is_number[i], width)
         for i, column in enumerate(table.columns)
     ]
-    words = [*table.is_number, True].index(True)
+    first = [*table.is_number, True].index(True)
+    words = first if first < len(columns) else 0  # of words alone, the names of the lines are enough
     heads = {-1: Width.of(table.head, [line.name for line in table.lines], False, width)}
     heads |= dict(enumerate(columns[:words]))
+    figures = [
+        max((cell_len(line.cells[i].text) for line in table.lines), default=0) if table.is_number[i] else NARROW
+        for i in range(words, len(columns))
+    ]
+    _narrow(heads, width - 1 - max(figures, default=0) - BETWEEN)
     parts = [dict(heads)]
     for i, column in enumerate(columns[words:], words):
+        column = column.within(max(1, width - _taken(heads) - BETWEEN))
         if len(parts[-1]) > len(heads) and _taken(parts[-1]) + column.least + BETWEEN > width:
             parts.append(dict(heads))
         parts[-1][i] = column
     return [_shared(part, width - _taken(part)) for part in parts]
+
+
+def _narrow(heads: dict[int, Width], room: int) -> None:
+    """Take from the widest of them until all have ``room``."""
+    while sum(each.least + BETWEEN for each in heads.values()) > room:
+        widest = max(heads, key=lambda i: heads[i].least)
+        if heads[widest].least <= NARROW:
+            return
+        heads[widest] = replace(heads[widest], least=heads[widest].least - 1)
 
 
 def _taken(part: dict[int, Width]) -> int:
@@ -79,14 +123,14 @@ def _shared(part: dict[int, Width], left: int) -> dict[int, int]:
     return out
 
 
-def _drawn(table: Table, widths: dict[int, int], title: str) -> RichTable:
-    shown = RichTable(title=Text(title), title_justify="left")
+def _drawn(table: Table, widths: dict[int, int]) -> RichTable:
+    shown = RichTable()
     for i, width in widths.items():
         head, number = (table.head, False) if i < 0 else (table.columns[i], table.is_number[i])
-        shown.add_column(Text(head), justify="right" if number else "left", width=width)
+        shown.add_column(Text(head), justify="right" if number else "left", width=width, overflow="fold")
     for line in table.lines:
         style = "dim italic" if line.aside else ""
         cells = [line.cells[i] for i in widths if i >= 0]
-        texts = [Text(cell.text, style="bold" if cell.bold else style) for cell in cells]
+        texts = [Text(cell.text, style="bold" if cell.bold else cell.style or style) for cell in cells]
         shown.add_row(Text(line.name, style=style), *texts)
     return shown

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from ...evaluation.over_seeds import over_seeds
+from ..over_seeds.layout import Cell, Line, Table
+from ..over_seeds.terminal import Fitted
 from .randomise import HALVES, WAYS
 from .settings import Condition
 
@@ -23,14 +23,10 @@ class ClaimTable:
     title: str
     rows: list[tuple[str, ...]]
 
-    def rich(self) -> Table:
-        """For the terminal."""
-        table = Table(title=self.title, title_justify="left")
-        for i, name in enumerate(COLUMNS):
-            table.add_column(name, justify="right" if i else "left")
-        for i, row in enumerate(self.rows):
-            table.add_row(*row, end_section=i == 0)
-        return table
+    def rich(self) -> Fitted:
+        """For the terminal; the paper's row is set apart."""
+        lines = [Line(name, [Cell(text) for text in texts], aside=i == 0) for i, (name, *texts) in enumerate(self.rows)]
+        return Fitted(Table(self.title, COLUMNS[0], COLUMNS[1:], lines))
 
     def markdown(self) -> str:
         """For a README."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
+from ..over_seeds.layout import Cell, Line, Table
+from ..over_seeds.terminal import Fitted
 from .execute import Progress, Watch
 from .left import Left
 from .state import State
@@ -69,7 +70,7 @@ def words(name: str, state: State, progress: Progress) -> str:
     return str(state)
 
 
-def table(progress: Progress, left: Left, most: int | None = None) -> Table:
+def table(progress: Progress, left: Left, most: int | None = None) -> Fitted:
     """A row a run, and a line on all of them.
 
     Args:
@@ -80,23 +81,19 @@ def table(progress: Progress, left: Left, most: int | None = None) -> Table:
     if most is not None and len(shown) > most:
         shown = _foremost(progress, most)
     needed = left(progress)
-    out = Table(caption=summary(progress, needed[""]), caption_justify="left")
-    out.add_column("run", no_wrap=True)
-    out.add_column("status")
-    for column in ("minutes", "left", "clean"):
-        out.add_column(column, justify="right")
+    lines = []
     for name in shown:
         state = states[name]
         colour = "yellow" if name in progress.elsewhere else COLOURS[state.kind]
         text = words(name, state, progress) + (f", {state.warnings} warnings" if state.warnings else "")
-        out.add_row(
-            name,
-            f"[{colour}]{text}[/]",
+        figures = [
             f"{state.seconds / 60:.1f}" if state.seconds else "",
             "" if state.kind in ("done", "failed") else minutes(needed[name]),
             "" if state.clean is None else f"{100 * state.clean:.2f}",
-        )
-    return out
+        ]
+        lines.append(Line(name, [Cell(text, style=colour), *map(Cell, figures)]))
+    columns = ["status", "minutes", "left", "clean"]
+    return Fitted(Table("", "run", columns, lines, summary(progress, needed[""]), [False, True, True, True]))
 
 
 def _foremost(progress: Progress, most: int) -> list[str]:
