@@ -28,6 +28,7 @@ from easybn.experiments.stacked import table as stacked
 from easybn.experiments.study import state as study_state
 from easybn.experiments.study import watch
 from easybn.experiments.study.state import State
+from easybn.train.progress import training_progress
 
 from ..experiments.report.made_up import study
 
@@ -82,7 +83,9 @@ def printed(thing, width: int) -> str:
 
 
 def test_there_is_no_other_way_to_show_a_table():
-    files = [path for path in Path(package.__file__).parent.rglob("*.py") if "rich.table" in path.read_text()]
+    files = [
+        path for path in Path(package.__file__).parent.rglob("*.py") if "rich.table import Table" in path.read_text()
+    ]
     assert [path.name for path in files] == ["terminal.py"]
 
 
@@ -275,3 +278,17 @@ def test_the_confidences_of_perturb(width):
     columns = [["original", *percent], ["perturbed", *percent[::-1]], ["perturbed.png (8 bits)", *percent]]
     assert_whole(out.getvalue(), width, [squeezed("class", *classes)], columns)
     assert np.isclose(confidence.sum(), 1)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_lines_of_progress_bars(width):
+    display = training_progress()
+    out = StringIO()
+    display.live.console = Console(file=out, width=width)
+    info = "epoch 10/100  12,345 images/s  main 0.123/98.7% easy 0.012/99.9%"
+    display.add_task(f"{squeezed(LONG)}: apgd-ce 0.03137", total=30_006, completed=29_999, info=info)
+    display.live.console.print(display.make_tasks_table(display.tasks))
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert "29999/30006" in text

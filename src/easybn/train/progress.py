@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from .observer import Moment, Observer, averages
 
@@ -53,11 +54,11 @@ class ProgressBar(Observer):
 
 
 def training_progress() -> Progress:
-    """The columns that the bar's tasks expect."""
+    """The columns that the bar's tasks expect; where it is narrow, words go on in the next line and nothing is cut."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(overflow="fold")),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[info]}"),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[info]}", table_column=Column(overflow="fold")),
     )
