@@ -125,7 +125,9 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
         Score("autoattack", 10_000, 5_000, "standard", norm, eps, broke=broke, max_perturbation=eps)
         for norm, eps in [*(("linf", eps) for eps in RADII), ("l2", 0.8)]
     ]
-    found = SimpleNamespace(clean=torch.ones(10_000), scores=[clean, *attacked], asked=10_000, notes=[], complete=True)
+    found = SimpleNamespace(
+        clean=torch.ones(10_000), scores=[clean, *attacked], asked=10_000, notes=[], remarks=[], complete=True
+    )
     result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0)
     subject = SimpleNamespace(run=Run(Path("runs") / squeezed(LONG)), branch="a-branch_with-a.rather_long-name")
     out = StringIO()

@@ -75,7 +75,7 @@ def test_figures_that_fit_together():
         (3, 20, "above pgd (robustness) l2 0.5"),
         (6, 20, "above pgd (robustness) l2 1"),
         (8, 40, "autoattack (standard) l2 0.5 is 38.50 points above pgd (strong) l2 0.5"),
-        (7, 99, "autoattack (standard) linf 0.03137 is 6.00 points above clean"),
+        (7, 99, "autoattack (standard) linf 8/255 is 6.00 points above clean"),
     ],
 )
 def test_a_planted_contradiction(number, percent, told):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from easybn import data, models
 from easybn.evaluation import evaluate
@@ -22,6 +21,7 @@ from easybn.experiments.report.build import report
 from easybn.experiments.report.gather import bins, gather
 from easybn.experiments.report.gather_gallery import chosen
 from easybn.experiments.run import Run
+from easybn.models.weights import save, trained_on
 from easybn.sealed import write_json
 
 
@@ -152,19 +152,20 @@ def test_what_is_missing_or_damaged_is_made_again(name, summarised, tmp_path):
 
 def test_other_weights_are_summarised_again_even_if_the_file_is_older(summarised, tmp_path):
     run = Run(shutil.copytree(summarised, tmp_path / "r"))
-    weights, before = run.folder / "model.safetensors", clean_row(run)
-    state = load_file(weights)
-    save_file(
-        {name: -value if "weight" in name else value for name, value in state.items()}, weights, metadata(weights)
-    )
+    weights, before, about = run.folder / "model.safetensors", clean_row(run), trained_on(run.folder)
+    model, described = models.load(run.folder), description(weights)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.neg_()
+    save(model, weights, described, about)
     os.utime(weights, (0, 0))
     assert gather(run)
     assert clean_row(run)["right"] != before["right"]
 
 
-def metadata(path):
+def description(path):
     with safe_open(path, "pt") as file:
-        return file.metadata()
+        return json.loads(file.metadata()["easybn"])["model"]
 
 
 def test_an_unfinished_run(tmp_path):
