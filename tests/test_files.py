@@ -162,9 +162,9 @@ def test_what_cannot_be_written_says_where_and_what_to_do(number, told, call, tm
         write_text(path, "x")
     assert error.value.filename == str(path)
     assert error.value.errno == number
-    with pytest.raises(OSError, match=told):
-        with new_folder(path) as part, (part / "x").open("xb") as file:
-            os.fsync(file.fileno())
+    with pytest.raises(OSError, match=told) as error, new_folder(path) as part:
+        write_text(part / "x", "x")
+    assert error.value.filename == str(path)
     assert not [each for each in tmp_path.rglob("*") if each.name != "new"]
 
 

@@ -177,11 +177,12 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = _WHAT_TO_DO.get(error.errno or 0)
-        if what is None or error.strerror in _WHAT_TO_DO.values():
+        what, about = _WHAT_TO_DO.get(error.errno or 0), Path(error.filename or path)
+        told = error.strerror in _WHAT_TO_DO.values()
+        if what is None or (told and not any(_PART.fullmatch(part) for part in about.parts)):
             raise
-        about, parent = (str(Path(each).absolute()) for each in (error.filename or path, path.parent))
-        if not (about.startswith(parent) or parent.startswith(about)):  # of a file that was to be read
+        here, parent = str(about.absolute()), str(path.parent.absolute())
+        if not (here.startswith(parent) or parent.startswith(here)):  # of a file that was to be read
             raise
         raise OSError(error.errno, what, str(path)) from error
 

@@ -8,7 +8,7 @@ import torch
 from rich.progress import Progress
 
 from easybn import data
-from easybn.analysis.answers import answers
+from easybn.analysis.answers import Answers, answers
 from easybn.experiments.census import run as census_module
 from easybn.experiments.census.answers import CensusAnswers
 from easybn.experiments.census.observer import EasyCensus
@@ -196,3 +196,17 @@ def test_a_census_of_other_classes_is_refused(tmp_path, display):
         census(TINY, tmp_path, replace(WANTED, seeds=1), display, "cpu")
     (tmp_path / "census.json").write_text(json.dumps({k: v for k, v in about.items() if k != "classes"}))
     census(TINY, tmp_path, replace(WANTED, seeds=1), display, "cpu")  # made before classes were written
+
+
+def test_a_flipped_bit_in_the_answers_is_named(tmp_path):
+    path, own = tmp_path / "a.safetensors", Answers(torch.rand(3), torch.rand(3), torch.tensor([True, False, True]))
+    CensusAnswers(torch.arange(3), torch.tensor([0, 1, 1]), own, own).save(path)
+    whole = path.read_bytes()
+    for place in range(8 * (len(whole) - 70), 8 * len(whole), 7):  # the numbers themselves
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*: delete it, to have it made again"):
+            CensusAnswers.read(path)
+    path.write_bytes(whole)
+    assert torch.equal(CensusAnswers.read(path).own.confidence, own.confidence)

@@ -7,6 +7,7 @@ is loaded has, wrappers aside, exactly the names of the model's tensors.
 """
 
 import builtins
+import json
 import pickletools
 import re
 import warnings
@@ -21,7 +22,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..sealed import Damaged, digest, parsed, unseal
+from ..sealed import Damaged, digest, parsed, seal, unseal
 
 WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that data parallel, torch.compile and the like put in, at any depth (``features.module.0``)."""
@@ -146,6 +147,15 @@ def read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any], 
     if tensors and "tensors" in about and about["tensors"] != state_digest(state):
         raise Damaged(f"{path} is damaged: the checksum of its weights is another one")
     return about, state
+
+
+def checksums(state: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The header of a safetensors file of ``state``, for :func:`read_safetensors`: what it says, with checksums.
+
+    Args:
+        about: what it says, as JSON can hold it.
+    """
+    return {"easybn": json.dumps(seal({**(about or {}), "tensors": state_digest(state)}))}
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

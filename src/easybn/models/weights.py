@@ -4,7 +4,6 @@ The header also has a checksum of the tensors and of itself, and for a run's wei
 rotted, or lies beside the config of another run, is an error when it is read. Files without them load too.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from ..files import replacing
-from ..sealed import Damaged, read_sealed, seal
-from .state import load_weights, read_safetensors, state_digest
+from ..sealed import Damaged, read_sealed
+from .state import checksums, load_weights, read_safetensors
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def save(
             metrics.jsonl.
     """
     state = {name: tensor.detach().contiguous().cpu().clone() for name, tensor in model.state_dict().items()}
-    about = {"model": description, "data": asdict(data) if data else None, "run": run, "tensors": state_digest(state)}
-    header = {"easybn": json.dumps(seal({key: value for key, value in about.items() if value}))}
+    about = {"model": description, "data": asdict(data) if data else None, "run": run}
+    header = checksums(state, {key: value for key, value in about.items() if value})
     with replacing(path) as file:
         file.write(safetensors.torch.save(state, header))
 

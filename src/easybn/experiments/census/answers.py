@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...analysis.answers import Answers
 from ...files import replacing
+from ...models.state import checksums, read_safetensors
 
 _NAMES = ("confidence", "of_label", "correct")
 
@@ -33,8 +34,9 @@ class CensusAnswers:
         tensors = {"ids": self.ids, "labels": self.labels}
         for before, answers in (("", self.own), ("copy_", self.copies)):
             tensors |= {f"{before}{name}": getattr(answers, name) for name in _NAMES}
+        whole = {name: value.contiguous() for name, value in tensors.items()}
         with replacing(path) as file:
-            file.write(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
+            file.write(safetensors.torch.save(whole, checksums(whole)))
 
     @classmethod
     def read(cls, path: Path) -> "CensusAnswers":
@@ -44,8 +46,8 @@ class CensusAnswers:
             ValueError: another content.
         """
         try:
-            found = safetensors.torch.load_file(path)
+            _, found = read_safetensors(path)
             own, copies = (Answers(*(found[before + name] for name in _NAMES)) for before in ("", "copy_"))
             return cls(found["ids"], found["labels"], own, copies)
-        except (safetensors.SafetensorError, KeyError) as error:
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}): delete it, to have it made again") from error
