@@ -199,8 +199,9 @@ def test_a_census_of_other_classes_is_refused(tmp_path, display):
 
 
 def test_a_flipped_bit_in_the_answers_is_named(tmp_path):
-    path, own = tmp_path / "a.safetensors", Answers(torch.rand(3), torch.rand(3), torch.tensor([True, False, True]))
-    CensusAnswers(torch.arange(3), torch.tensor([0, 1, 1]), own, own).save(path)
+    path = tmp_path / "a.safetensors"
+    own, copies = (Answers(torch.rand(3), torch.rand(3), torch.tensor([True, False, True])) for _ in range(2))
+    CensusAnswers(torch.arange(3), torch.tensor([0, 1, 1]), own, copies).save(path)
     whole = path.read_bytes()
     for place in range(8 * (len(whole) - 70), 8 * len(whole), 7):  # the numbers themselves
         flipped = bytearray(whole)
