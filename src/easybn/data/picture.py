@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import DataError
 
@@ -180,5 +180,5 @@ def _fit(image: Image.Image, size: int | None) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    # Pillow would print the address of the buffer
-    return "of no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+    # Pillow would print the address of the buffer; a KeyError is of a decoder that this build of Pillow lacks
+    return "of no known format" if isinstance(error, (UnidentifiedImageError, KeyError)) else str(error)

@@ -42,6 +42,7 @@ def work(planned: Planned, folder: Path, device: str | None = None, checkpoint_s
                 observers=[ProgressBar("training")],
                 device=device,
                 checkpoint_seconds=checkpoint_seconds,
+                on_note=lambda note: print(f"note: {note}"),
             )
             subjects: dict[str | None, Evaluated] = {}  # the images are read and the model is loaded once
             for each in missing(folder, planned.wanted):
