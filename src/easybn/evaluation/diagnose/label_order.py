@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 FOLDS = 5
 """An assignment is found on all but a fifth of the points and tested on that: with few points any can be fitted."""
 MAJORITY = 0.5
-"""Of a label's points that its other output must get, and of that output's points that the label must make up."""
+"""Of the points that get an output, those that must be of the label it is assigned to."""
 LEFTOVER = 0.4
 """Of the points that the assignment gets right in the classes it moves, those right as given, at most."""
 EXPLAINED = {2: 0.8, 3: 0.7, 4: 0.7}
 """Cohen's kappa of answers and labels under an assignment of so many classes; 0 for a model that does not look. Two
 clusters lie the wrong way round in half of all untrained models, and may be far apart."""
-EXPLAINED_MANY = 0.3
-"""The same for more classes."""
+NAMED, FITTED_MANY = 0.3, 0.4
+"""The same for more classes, under an order that people meet and under one that was fitted."""
 FITTED = 0.01
 """Bound of p for a fitted assignment, which has to meet the bounds above too."""
 CYCLE = 0.65
@@ -100,7 +100,7 @@ def _known(
     inside = np.isin(labels, moved)
     if 2 * sum(explained) < len(moved) or right[inside].sum() > LEFTOVER * hits[inside].sum():
         return None
-    if _kappa(answers, labels, output) < EXPLAINED.get(len(seen), EXPLAINED_MANY):
+    if _kappa(answers, labels, output, hits) < EXPLAINED.get(len(seen), NAMED):
         return None
     return LabelOrder(output, moved, name, int(right.sum()), int(hits.sum()), p)
 
@@ -117,14 +117,15 @@ def _assigned(answers: NDArray[np.int64], labels: NDArray[np.int64], outputs: in
         out = fold == number
         hits[out] = answers[out] == _assignment(answers[~out], labels[~out], outputs)[labels[out]]
     output = _assignment(answers, labels, outputs)
-    moved = np.array([label for label in seen if _moves(answers, labels, hits, label, output[label])], np.int64)
-    explained = _kappa(answers, labels, output) >= EXPLAINED.get(len(seen), EXPLAINED_MANY)
+    explained = _kappa(answers, labels, output, hits) >= EXPLAINED.get(len(seen), FITTED_MANY)
+    moved = np.array([label for label in seen if _moves(answers, labels, label, output[label])], np.int64)
     other = np.arange(outputs)
     if explained and len(moved) * 2 >= len(seen):
         other = output
     elif explained or len(seen) not in EXPLAINED:
         moved = _closed(moved, output)
-        if hits[np.isin(labels, moved)].sum() < CYCLE * np.isin(labels, moved).sum():
+        inside = np.isin(labels, moved)
+        if not len(moved) or hits[inside].mean() < CYCLE:
             return None
         other[moved] = output[moved]
     else:
@@ -153,15 +154,13 @@ def _assignment(answers: NDArray[np.int64], labels: NDArray[np.int64], outputs: 
     return output
 
 
-def _moves(
-    answers: NDArray[np.int64], labels: NDArray[np.int64], hits: NDArray[np.bool_], label: int, output: int
-) -> bool:
-    """Whether most points of the label get that other output, and most points with that output are of the label."""
+def _moves(answers: NDArray[np.int64], labels: NDArray[np.int64], label: int, output: int) -> bool:
+    """Whether that other output is the label's most frequent answer, and most points that get it are of the label."""
+    if output == label:
+        return False
     of, to = labels == label, answers == output
-    both = int((of & to).sum())
-    return bool(
-        output != label and hits[of].mean() >= MAJORITY and both >= MAJORITY * of.sum() and both >= MAJORITY * to.sum()
-    )
+    both = (of & to).sum()
+    return bool(both == np.bincount(answers[of]).max() and both >= MAJORITY * to.sum())
 
 
 def _closed(moved: NDArray[np.int64], output: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -174,13 +173,17 @@ def _closed(moved: NDArray[np.int64], output: NDArray[np.int64]) -> NDArray[np.i
     return moved
 
 
-def _kappa(answers: NDArray[np.int64], labels: NDArray[np.int64], output: NDArray[np.int64]) -> float:
-    """Cohen's kappa between the answers and the outputs that the labels should get: 0 if they are independent."""
-    wanted = output[labels]
-    agree = float((answers == wanted).mean())
-    shares = [np.bincount(each, minlength=len(output)) / len(labels) for each in (answers, wanted)]
+def _kappa(
+    answers: NDArray[np.int64], labels: NDArray[np.int64], output: NDArray[np.int64], hits: NDArray[np.bool_]
+) -> float:
+    """Cohen's kappa between the answers and the outputs that the labels should get: 0 if they are independent.
+
+    Args:
+        hits: (n,) which answers count as those that they should be.
+    """
+    shares = [np.bincount(each, minlength=len(output)) / len(labels) for each in (answers, output[labels])]
     chance = float((shares[0] * shares[1]).sum())
-    return (agree - chance) / (1 - chance) if chance < 1 else 0.0
+    return (float(hits.mean()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def _in_words(moved: NDArray[np.int64], output: NDArray[np.int64]) -> str:
