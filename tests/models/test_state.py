@@ -7,8 +7,11 @@ import pathlib
 import tempfile
 import types
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -23,6 +26,10 @@ from easybn.models.state import load_weights
 
 class AttributeDict(dict):
     """As Lightning keeps hyper-parameters in."""
+
+
+class Mode(Enum):
+    A = 1
 
 
 @dataclass
@@ -87,6 +94,8 @@ ONE_SET = {
     "numpy": {"model": given(), "acc": np.float64(0.9), "history": np.arange(3), "seed": np.int64(3)},
     "Lightning": {"state_dict": prefixed("model."), "hyper_parameters": AttributeDict(lr=1), "loops": {"fit": {}}},
     "someone's class": {"model": given(), "config": Settings(), "names": types.SimpleNamespace(a=1)},
+    "collections": {"net": given(), "a": Counter("ab"), "q": deque([1, 2]), "d": defaultdict(list, a=[1]), "s": {1}},
+    "enums and dates": {"net": given(), "mode": Mode.A, "made": datetime(2020, 1, 1), "lr": Fraction(1, 3)},
     "ordered": {"state_dict": OrderedDict(given()), "optimizer": torch.optim.SGD(Net().parameters(), 0.1).state_dict()},
     "trained optimiser": {
         "net": given(), "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": []}

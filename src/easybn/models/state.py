@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -31,7 +32,7 @@ HOLDERS = {"model", "net", "network", "backbone"}
 DEPTH = 4  # of mappings in a checkpoint that are searched for weights
 COUNTER = "num_batches_tracked"  # of batch norms since torch 0.4.1
 _AVERAGED = re.compile(r"(^|[_.])(ema|swa|averaged?|avg|shadow)([_.]|$)", re.IGNORECASE)
-_DICTS = {"AttributeDict", "AttrDict", "EasyDict", "CfgNode", "Munch"}  # subclasses of dict that configs are kept in
+_DICTS = {"AttributeDict", "AttrDict", "EasyDict", "CfgNode", "Munch", "Box", "defaultdict"}  # configs are kept in them
 _HARMFUL = {"builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "socket", "pickle"}
 _HARMFUL |= {"code", "operator", "webbrowser", "ctypes", "_pickle", "marshal", "pty", "commands"}
 _NO_CHECKPOINT = {
@@ -53,6 +54,20 @@ class _Inert:
 
     def __setstate__(self, _: Any) -> None:
         pass
+
+
+class _InertDict:
+    """The same for a subclass of dict: a plain one, since torch puts items into no other."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
+
+
+class _InertList:
+    """The same for what is filled like a list."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return []
 
 
 @dataclass(frozen=True)
@@ -122,9 +137,13 @@ def _read(path: Path) -> Any:
     try:
         content = read_safetensors(path)[1] if safe else _unpickled(path)
     except Exception as error:
-        said = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        said = re.search(r"((?:Unsupported|Can only|Trying to) [^\n]+)", str(error))
         reason = (said[1] if said else str(error).split("\n")[0])[:300]
-        hint = ": save model.state_dict()" if "torchscript" in reason.lower() or said else ""
+        if "weights_only" in reason:  # torch's advice to run what is in the file is not ours
+            reason = "objects in it can be loaded by their own code only"
+        hint = (
+            ": save model.state_dict()" if "torchscript" in reason.lower() or isinstance(error, UnpicklingError) else ""
+        )
         raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {reason}){hint}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a whole model or object, which only its code can load: save model.state_dict()")
@@ -171,7 +190,8 @@ def _unpickled(path: Path) -> Any:
     unknown = sorted(_unknown_classes(path))
     if harmful := [name for name in unknown if _harmful(*name.rsplit(".", 1))]:
         raise ValueError(f"it asks for {harmful[0]}, which no weights need: do not trust this file")
-    inert = [(OrderedDict if name.rpartition(".")[2] in _DICTS else _Inert, name) for name in unknown]
+    kinds = dict.fromkeys(_DICTS, _InertDict) | {"deque": _InertList}
+    inert = [(kinds.get(name.rpartition(".")[2], _Inert), name) for name in unknown]
     with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # about the pickle protocol, and storages of old files
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -113,6 +113,7 @@ def shown(folder):
     return found.right.tolist(), kept == [(len(found.right), packed(found.right))]
 
 
+@pytest.mark.filterwarnings("ignore:.*points are there and used")  # the half that is not there yet
 def test_a_store_that_has_grown_or_changed_is_not_shown_as_it_was(summarised, tmp_path):
     run = Run(shutil.copytree(summarised, tmp_path / "r"))
     half = attack(run.folder, [0, 1, 2, 3], shard=(0, 2))
