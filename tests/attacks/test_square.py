@@ -268,5 +268,23 @@ def test_arguments_out_of_range():
             Square(Linf(0.1), **options)
     with pytest.raises(ValueError, match="L2 and Linf"):
         Square(0.1)
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got shape \(2, 5\)"):
-        Square(Linf(0.1)).begin(tracks_of(torch.rand(2, 5)))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 1, 6), (6, 1, 1), (1, 2, 1, 3)], ids=str)
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.3)])
+def test_points_of_any_shape_fall_where_a_linear_model_lets_them(shape, ball):
+    weight = torch.tensor([1.0, -2.0, 0.5, 1.5, -1.0, 2.0])
+
+    class Linear(nn.Module):
+        def forward(self, x):
+            z = (x.flatten(1) - 0.5) @ weight
+            return torch.stack((margins - z, z), 1)
+
+    # in l-infinity every coordinate moves by eps; in l2 a random search comes within some of the best direction
+    reach = 2 * float(ball.eps) * float(weight.abs().sum() if isinstance(ball, Linf) else weight.norm())
+    for part, falls in ((0.9 if isinstance(ball, Linf) else 0.25, True), (1.05, False)):
+        margins = part * reach
+        x, y = torch.full((3, *shape), 0.5), torch.zeros(3, dtype=torch.int64)
+        with prepared(Linear()) as model:
+            attempts = Drive(model, Square(ball, 300), x, y, torch.arange(3), torch.ones(3, 1, dtype=torch.int64)).run()
+        assert attempts.fell(float(ball.eps)).tolist() == [falls] * 3

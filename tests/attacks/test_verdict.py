@@ -9,8 +9,25 @@ def test_fooled_by_more_than_rounding():
     unit = torch.finfo(torch.float32).eps
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1 + 2 * unit], [torch.nan, 0.0], [0.0, torch.nan]])
     wrong, sure = fooled(logits, torch.zeros(5, dtype=torch.int64))
-    assert wrong.tolist() == [False, True, True, False, False]
-    assert sure.tolist() == [False, True, False, False, False]
+    assert wrong.tolist() == [False, True, True, True, True]
+    assert sure.tolist() == [False, True, False, True, True]
+
+
+def test_masked_classes_have_no_rounding():
+    logits = torch.tensor([[0.0, 1.0, -torch.inf], [1.0, 0.0, -torch.inf], [-torch.inf, 0.0, 1.0]])
+    wrong, sure = fooled(logits, torch.zeros(3, dtype=torch.int64))
+    assert wrong.tolist() == sure.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[torch.nan] * 3, [0.0, torch.nan, 0.0], [torch.inf, 0.0, 0.0], [torch.inf, torch.inf, 0.0], [-torch.inf] * 3],
+)
+def test_logits_that_say_nothing_are_wrong_for_every_class(row):
+    logits = torch.tensor([row] * 3)
+    wrong, sure = fooled(logits, torch.arange(3))
+    assert wrong.all()
+    assert sure.all()
 
 
 @pytest.mark.parametrize("ball", [L2(0.5), Linf(0.1)])

@@ -159,6 +159,10 @@ def test_max_perturbation_is_eps_where_a_point_stood(problem):
         assert found.scores[1].max_perturbation == pytest.approx(eps, rel=1e-4)
 
 
+TRIED = 3 * 16 + 1
+"""Images on which a model is tried beforehand: in two layouts and with a gradient, and alone."""
+
+
 def test_a_point_that_is_wrong_is_not_attacked_and_not_robust():
     class Counting(nn.Module):
         images = 0
@@ -171,7 +175,7 @@ def test_a_point_that_is_wrong_is_not_attacked_and_not_robust():
     y = (model(x).argmax(1) + 1) % 3
     model.images = 0
     found = evaluate(model, x, y, eps=0.3, fold=False, diagnosis=False)
-    assert model.images == 30  # the clean pass alone
+    assert model.images == TRIED + 30  # the clean pass alone
     assert not found.robust.any()
     assert found.scores[1].max_perturbation == 0
 
@@ -193,7 +197,7 @@ def test_fallen_points_cost_nothing():
     found = evaluate(model, x, y, eps=0.4, steps=40, batch_size=64, fold=False, diagnosis=False)
     assert torch.equal(found.robust, torch.arange(400) % 4 == 0)
     # the others fall when 9 steps of 0.025 have brought them 0.3 / sqrt(2) = 0.212: 10 passes and 1 that verifies
-    assert model.images == 400 + 300 * 11 + 2 * 100 * 41
+    assert model.images == TRIED + 400 + 300 * 11 + 2 * 100 * 41
     assert model.largest == 64
     # whoever falls is replaced: 7 batches of their own would take 41 passes each for the first loss alone
     assert model.passes < 1.4 * (300 * 10 + 2 * 100 * 41) / 64 < 7 * 41

@@ -57,7 +57,7 @@ def answers(
     with evaluating(model):
         for index in torch.split(torch.arange(len(split)), batch_size):
             x, y = (part.to(device) for part in split.batch(index))
-            found.append(_answers(model(x), y))
+            found.append(_answers(model(x.clone()), y))
             if copies is not None:
                 moved.append(_answers(model(copies(model, x, easy(y))), y))
     return _joined(found), _joined(moved) if moved else None

@@ -60,7 +60,7 @@ def relative_distances(
     handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
     try:
         with evaluating(model):
-            logits = model(batch)
+            logits = model(batch.clone())
     finally:
         for handle in handles:
             handle.remove()

@@ -51,6 +51,8 @@ class Attack(ABC):
     ball: Ball
     bounded = True
     """Whether every point it looks at lies in its ball; if not, what it finds outside serves larger radii."""
+    differentiates = True
+    """Whether it takes gradients of the model."""
 
     @property
     @abstractmethod

@@ -42,7 +42,8 @@ class Drive:
         x: images in [0, 1], (n, ...), on any device.
         y: true classes, int64 (n,).
         ids: int64 (n,), the names of the points in the key of their random numbers.
-        ranking: int64 (n, K - 1), the other classes, the one of largest clean logit first.
+        ranking: int64 (n, K - 1), the other classes, the one of largest clean logit first; -1 in the place of those
+            that are masked by -inf and no target.
         seed: of all that is random.
         batch_size: rows at a time, at most.
         beside: where fewer rows than that are busy, further tries of the same points run at their side.
@@ -80,6 +81,10 @@ class Drive:
         self.nearest = torch.full((n,), torch.inf, dtype=torch.float64)
         if resume is not None:
             self._restore(resume)
+        else:
+            rank = torch.tensor([each.target for each in tries])
+            targets = self.ranking.cpu()[:, (rank - 1).clamp(min=0)]  # (n, tries)
+            self.pending.drop((rank > 0) & (targets < 0))
         saved = time.monotonic()
         while self._refill() or self.live.count:
             logits = self.attack.look(self.model, self.live)

@@ -137,6 +137,9 @@ class FAB(Attack):
                 other = other + (other >= label)
             z = logits.to(point.dtype)
             gaps = z.gather(1, other) - z.gather(1, label)
+            # a class that is masked by -inf in every row has no boundary
+            there = (~gaps.detach().isneginf().all(0)).nonzero()[:, 0]
+            gaps = gaps[:, there] if len(there) else gaps[:, :1]
             sums = gaps.sum(0).unbind()
         tracks.spent(rows, forwards=1, backwards=len(sums))
         p = 1 if isinstance(self.ball, Linf) else 2

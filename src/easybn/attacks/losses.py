@@ -46,7 +46,7 @@ class CrossEntropy(Loss):
 class DLR(Loss):
     """Difference of logits ratio, -(z_y - max other) / (z_1st - z_3rd) (equation 6).
 
-    With two classes there is no third logit: the numerator alone.
+    With two classes there is no third logit: the numerator alone. Classes masked by -inf do not count.
     """
 
     def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -54,14 +54,15 @@ class DLR(Loss):
         ordered = z.sort(dim=1).values
         rows = torch.arange(len(z), device=z.device)
         other = torch.where(z.argmax(1) == y, ordered[:, -2], ordered[:, -1])
-        scale = ordered[:, -1] - ordered[:, -3] + 1e-12 if z.shape[1] > 2 else 1.0
+        scale = _scale(ordered, ordered[:, -3]) if z.shape[1] > 2 else 1.0
         return -(z[rows, y] - other) / scale
 
 
 class TargetedDLR(Loss):
     """-(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2) (equation 7).
 
-    With three classes the third logit stands for the fourth too; with two the numerator stands alone.
+    With three classes the third logit stands for the fourth too; with two the numerator stands alone. Classes masked by
+    -inf do not count.
     """
 
     def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -71,5 +72,13 @@ class TargetedDLR(Loss):
         classes = z.shape[1]
         scale: Tensor | float = 1.0
         if classes > 2:
-            scale = ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -min(4, classes)]) + 1e-12
+            third, fourth = ordered[:, -3], ordered[:, -min(4, classes)]
+            scale = _scale(ordered, 0.5 * (third + torch.where(fourth.isneginf(), third, fourth)))
         return -(z[rows, y] - z[rows, target]) / scale
+
+
+def _scale(ordered: Tensor, low: Tensor) -> Tensor:
+    """(B,) the largest logit minus ``low``; 1 where ``low`` is masked by -inf, since there are but two classes."""
+    masked = low.isneginf()
+    scale = ordered[:, -1] - low.masked_fill(masked, 0.0) + 1e-12
+    return torch.where(masked, torch.ones_like(scale), scale)

@@ -5,7 +5,7 @@ Attacks take their steps from a fast copy, if there are images to check it on; v
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..modes import evaluating
 from ..norm.branched import BranchedNorm
+from .calling import Calling, likely_type, tried
 from .fast import Options, fast_copy, kept_graphs
 
 PROBES = 16
@@ -34,19 +35,27 @@ class Prepared:
 
     Args:
         model: the user's model itself, in eval mode and without weight gradients for as long as it is prepared.
-        device: of its parameters; None if it has none.
-        dtype: of its parameters; None if it has none.
+        calling: how it takes images, as found on the probe.
         notes: what a reader of the result should know about how the model was found, and what was given up.
         fast: a copy that stands for the model where gradients are taken; None if the model itself does.
         preparation: what was done to the copy.
     """
 
     model: nn.Module
-    device: torch.device | None
-    dtype: torch.dtype | None
+    calling: Calling
     notes: tuple[str, ...] = ()
     fast: Callable[[Tensor], Tensor] | None = None
     preparation: str = "as found"
+
+    @property
+    def device(self) -> torch.device | None:
+        """Of its parameters; None if it has none."""
+        return self.calling.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the images that it takes; None if any will do."""
+        return self.calling.dtype
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -54,30 +63,23 @@ class Prepared:
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def load(self, x: Tensor) -> Tensor:
-        """A batch as attacks work on it: on the model's device, in ``image_dtype``, channels last."""
-        return _channels_last(x.detach().to(self.device or x.device, self.image_dtype))
+        """A batch as attacks work on it: on the model's device, in ``image_dtype``, channels last if it takes that."""
+        return self.calling.laid_out(x.detach().to(self.device or x.device, self.image_dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, K) logits of ``x`` (N, ...), which keeps its graph, by the fast copy if there is one.
 
+        Neither ``x`` nor the caller's images change, whatever the model does with its input.
+
         Raises:
-            TypeError: the model does not return a tensor.
-            ValueError: the tensor is not (N, K) with at least two classes.
+            BadLogits: the model does not return a tensor (N, K) with at least two classes (TypeError and ValueError).
+            ModelFailed: its forward pass raised an error (RuntimeError and ValueError).
         """
-        return self._logits(self.fast or self.model, x)
+        return self.calling(self.fast or self.model, x)
 
     def original(self, x: Tensor) -> Tensor:
         """(N, K) logits of ``x`` (N, ...) by the user's own model in its own precision; raises as a call does."""
-        return self._logits(self.model, x)
-
-    def _logits(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        logits = call(_channels_last(x.to(self.dtype or x.dtype)))
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"the model must return a tensor of logits, got {type(logits).__name__}: wrap the model")
-        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-            shape = tuple(logits.shape)
-            raise ValueError(f"logits must be ({len(x)}, classes) with at least two classes, got shape {shape}")
-        return logits
+        return self.calling(self.model, x)
 
 
 @contextmanager
@@ -90,47 +92,51 @@ def prepared(
 
     Args:
         model: images (N, ...) in [0, 1] to logits (N, K).
-        probe: images in [0, 1], (n, ...), n >= 1, like those to be attacked; the first 16 are used. With them
-            a fast copy of the model is made, and compared with the model in logits and input gradients;
-            whatever makes the copy fail or differ is given up, and noted. Without them there is no copy.
-        fold: batch norms of the copy into the layers before them.
+        probe: images in [0, 1], (n, ...), n >= 1, like those to be attacked; the first 16 are used. On them it is
+            found out how the model takes images: their type and layout in memory, and whether there is a gradient.
+            Then a fast copy of the model is made, and compared with the model in logits and input gradients;
+            whatever makes the copy fail or differ is given up, and noted. Without a probe there is no copy.
+        fold: batch norms of the copy into the layers before them. Without ``compile`` or bf16, False is no copy.
         compile: the copy, by ``torch.compile``.
         precision: of the copy where gradients are taken, "32" for the model's own or "bf16".
 
     Raises:
-        ValueError: an unknown precision, an empty probe, options that need a probe without one.
+        ValueError: an unknown precision, an empty probe, options that need a probe without one; a model that fails
+            on the probe or returns no logits.
     """
     options = Options(fold, compile, precision)
     if probe is None and (compile or precision != "32"):
         raise ValueError("compile and bf16 are checked on images before they are used: pass probe=")
     if probe is not None and not len(probe):
         raise ValueError("the probe must hold one image or more, got none")
-    example = next((p for p in model.parameters() if p.is_floating_point()), None)
     notes = tuple(_notes(model))
     learning = [p for p in model.parameters() if p.requires_grad]
     try:
         for parameter in learning:
             parameter.requires_grad_(False)
         with evaluating(model), torch.inference_mode(False), torch.enable_grad(), kept_graphs(compile):
-            plain = Prepared(
-                model, None if example is None else example.device, None if example is None else example.dtype, notes
-            )
-            yield plain if probe is None else _accelerated(plain, probe[:PROBES], options)
+            if probe is None:
+                device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
+                yield Prepared(model, Calling(device, likely_type(model)), notes)
+            else:
+                yield _tried(model, notes, probe[:PROBES], options)
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
 
 
-def _accelerated(plain: Prepared, probe: Tensor, options: Options) -> Prepared:
-    # a clone, since a caller's inference tensor can have no gradient
-    x = plain.load(probe.clone())
-    fast, notes = fast_copy(plain.model, x.to(plain.dtype or x.dtype), options)
-    known = replace(plain, notes=(*plain.notes, *notes))
-    return known if fast is None else replace(known, fast=fast.call, preparation=fast.preparation)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+def _tried(model: nn.Module, notes: tuple[str, ...], probe: Tensor, options: Options) -> Prepared:
+    probe = probe.clone()  # a caller's inference tensor can have no gradient
+    calling, found = tried(model, probe)
+    plain = Prepared(model, calling, (*notes, *found))
+    if not options.any:
+        return plain
+    x = plain.load(probe)
+    fast, given_up = fast_copy(model, x.to(plain.dtype or x.dtype), options, calling)
+    every = (*plain.notes, *given_up)
+    if fast is None:
+        return Prepared(model, calling, every)
+    return Prepared(model, calling, every, fast.call, fast.preparation)
 
 
 def _notes(model: nn.Module) -> Iterator[str]:

@@ -20,6 +20,11 @@ class Pending:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def drop(self, which: Tensor) -> None:
+        """Remove attempts; ``which`` is bool (n, number of attempts at a point)."""
+        kept = ~which[self.rows, self.numbers]
+        self.rows, self.numbers = self.rows[kept], self.numbers[kept]
+
     def take(self, busy: Tensor, fallen: Tensor, most: int, beside: int) -> tuple[Tensor, Tensor]:
         """Remove and return the next tries: points and numbers, two int64 tensors of the same length.
 

@@ -57,8 +57,10 @@ def answer(call: Callable[[Tensor], Tensor], x: Tensor, label: Tensor | None = N
 
 
 def logit_distance(expected: Tensor, logits: Tensor) -> float:
-    """The largest absolute difference of two (n, K) in units of the first one's largest absolute entry."""
-    largest, difference = float(expected.abs().amax()), float((expected - logits).abs().amax())
+    """The largest absolute difference of two (n, K) in units of the first one's largest finite absolute entry."""
+    size, apart = expected.abs(), (expected - logits).abs()
+    largest = float(size.where(size.isfinite(), torch.zeros_like(size)).amax())
+    difference = float(apart.where(expected != logits, torch.zeros_like(apart)).amax())  # -inf in both is no difference
     return difference / largest if largest > 0 else difference
 
 

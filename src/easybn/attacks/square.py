@@ -24,6 +24,9 @@ class Square(Attack):
     Every row draws windows of its own at every query, as in the paper; the reference implementation draws one
     for the whole batch, so that its verdict on a point depends on which others are still there.
 
+    Points that are no images are searched as if they were: a vector is a row of pixels, so that its windows are single
+    coordinates.
+
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
         queries: windows tried, one forward pass each; the first image of all, the pattern, is one pass more.
@@ -34,7 +37,7 @@ class Square(Attack):
             (:mod:`~easybn.attacks.square_ahead`); 0 for one query a pass, always.
 
     Raises:
-        ValueError: an argument out of its range; in an attack, images that are not (N, C, H, W).
+        ValueError: an argument out of its range.
     """
 
     ball: Ball
@@ -42,6 +45,7 @@ class Square(Attack):
     p_init: float = 0.8
     restarts: int = 1
     beside: int = 32
+    differentiates = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):
@@ -66,10 +70,8 @@ class Square(Attack):
     def begin(self, tracks: Tracks) -> None:
         # windows run along the rows of an image: with the channels between its pixels all of this takes 7 times as long
         centre = tracks["centre"].contiguous()
-        if centre.dim() != 4:
-            raise ValueError(f"Square moves windows over images (N, C, H, W), got shape {tuple(centre.shape)}")
         start = stripes if isinstance(self.ball, Linf) else tiles
-        point = start(centre, float(self.ball.eps), Noise(tracks["key"]).child("start"))
+        point = start(_images(centre), float(self.ball.eps), Noise(tracks["key"]).child("start")).view_as(centre)
         worst = torch.full((tracks.count,), -torch.inf, dtype=torch.float64, device=centre.device)
         luck = torch.ones_like(worst)
         tracks.update(centre=centre, point=point, best=point, loss=worst, best_loss=worst, luck=luck)
@@ -96,9 +98,17 @@ class Square(Attack):
         return self.beside // tracks.count if self.beside >= 2 * tracks.count else 0
 
     def _proposal(self, tracks: Tracks, query: Tensor) -> Tensor:
-        """(B, C, H, W) the image of a query (int64, (B,)), given the best one so far."""
-        best, linf = tracks["best"], isinstance(self.ball, Linf)
+        """(B, ...) the image of a query (int64, (B,)), given the best one so far."""
+        best, centre, linf = _images(tracks["best"]), _images(tracks["centre"]), isinstance(self.ball, Linf)
         noise, stage = Noise(tracks["key"]).numbered(query), stages(query)
         sizes = sides(self.p_init, *best.shape[2:], linf)
         propose = flipped if linf else displaced
-        return propose(best, tracks["centre"], float(self.ball.eps), sizes, stage, noise)
+        return propose(best, centre, float(self.ball.eps), sizes, stage, noise).view_as(tracks["best"])
+
+
+def _images(x: Tensor) -> Tensor:
+    """Points (B, ...) as images (B, C, H, W): a vector as a row of pixels, a signal (C, L) as a row of C channels."""
+    if x.dim() == 4:
+        return x
+    channels = 1 if x.dim() == 2 else x.shape[1]
+    return x.reshape(len(x), channels, 1, -1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .objective import margin
 from .prepare import Prepared
 from .tracks import Tracks
+from .verdict import unanswered
 
 MEMORY = 0.02  # weight of a query in the running share of queries that improved, ``luck``
 WASTE = 0.15  # how many passes may be spent on queries that are drawn again, as a share of all
@@ -42,7 +43,8 @@ def look_on(
     with torch.no_grad():
         logits = model(image)
     loss = margin(logits, tracks["label"][parent])
-    improves = loss > tracks["best_loss"][parent]
+    # where the logits say nothing the loss is NaN and the image adversarial
+    improves = (loss > tracks["best_loss"][parent]) | unanswered(logits)
     # the first that improves, or else the last of the row
     rank = torch.where(improves | (offset == depth[parent] - 1), offset, len(parent))
     taken = torch.full_like(age, len(parent)).scatter_reduce(0, parent, rank, "amin")

@@ -48,15 +48,16 @@ def corners(bits: Tensor, side: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """First rows and first columns of n windows an image, two int64 tensors (B, n).
 
     They are uniform in [0, size - side), or 0 for a window that fills the axis: as in the reference implementation a
-    window never touches the far edge.
+    window never touches the far edge. In a single row of pixels it does, or its last pixel would never be changed.
 
     Args:
         bits: int64 (B, 2 n), random.
         side: int64 (B,), of the windows.
         like: (B, C, H, W), the images.
     """
+    beyond = int(1 in like.shape[2:])
     low = bits.bitwise_and(0xFFFFFFFF).chunk(2, 1)
-    top, left = (part * (size - side)[:, None] >> 32 for part, size in zip(low, like.shape[2:], strict=True))
+    top, left = (part * (size - side + beyond)[:, None] >> 32 for part, size in zip(low, like.shape[2:], strict=True))
     return top, left
 
 

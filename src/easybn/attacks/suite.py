@@ -7,6 +7,7 @@ from .apgd import APGD
 from .attack import Attack
 from .fab import FAB
 from .pgd import PGDSweep
+from .prepare import Prepared
 from .square import Square
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
@@ -64,9 +65,25 @@ def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
     return [ATTACKS[name](ball) for name in names]
 
 
-def changed_losses(attacks: Sequence[Attack], classes: int) -> list[str]:
-    """What had to change because there are few classes, a sentence each."""
+def check_gradient(attacks: Sequence[Attack], model: Prepared) -> None:
+    """Before any work: ValueError if the model, prepared with a probe, has no gradient and an attack needs one."""
+    if model.calling.no_gradient and (blind := [attack.name for attack in attacks if attack.differentiates]):
+        raise ValueError(no_gradient(model, blind))
+
+
+def no_gradient(model: Prepared, attacks: Sequence[str]) -> str:
+    """What to tell of a model without a gradient, which attacks of these names need."""
+    return (
+        f"the model has no gradient with respect to its images ({model.calling.no_gradient}), and {', '.join(attacks)} "
+        f"cannot do without: choose square, which can (attacks='square', --attacks square)"
+    )
+
+
+def changed_attacks(attacks: Sequence[Attack], classes: int, shape: Sequence[int]) -> list[str]:
+    """What had to change because there are few classes or the points are no images (C, H, W), a sentence each."""
     notes = []
+    if len(shape) != 3 and any(isinstance(attack, Square) for attack in attacks):
+        notes.append(f"square: points of shape {tuple(shape)} are no images, so that its windows are a coordinate wide")
     for attack in attacks:
         if classes < NEEDS_CLASSES.get(attack.name, 2):
             how = "the plain difference of logits" if classes < 3 else "the third logit in the place of the fourth"

@@ -15,7 +15,8 @@ ROUNDING_UNITS = 32
 def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Which images are misclassified, and which of these by more than rounding could explain.
 
-    Logits that are NaN prove nothing: they are not misclassified.
+    Logits that say nothing (:func:`unanswered`) are misclassified: a model that breaks down on an image is not
+    robust there. The reference implementation counts the class of the first NaN.
 
     Args:
         logits: (N, K), floating point.
@@ -24,11 +25,19 @@ def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two bool tensors (N,), the second implying the first.
     """
-    wrong = (logits.argmax(1) != y) & ~logits.isnan().any(1)
+    silent = unanswered(logits)
+    wrong = (logits.argmax(1) != y) | silent
     unit = torch.finfo(logits.dtype).eps
     true = logits.gather(1, y[:, None])[:, 0]
-    tolerance = ROUNDING_UNITS * unit * logits.abs().amax(1)
-    return wrong, wrong & (logits.amax(1) - true > tolerance)
+    size = logits.abs()
+    # a class that is masked by -inf has no rounding
+    tolerance = ROUNDING_UNITS * unit * size.where(size.isfinite(), torch.zeros_like(size)).amax(1)
+    return wrong, wrong & (silent | (logits.amax(1) - true > tolerance))
+
+
+def unanswered(logits: Tensor) -> Tensor:
+    """bool (N,): logits (N, K) that say nothing: NaN or +inf is among them, or all are -inf."""
+    return ~logits.amax(1).isfinite()
 
 
 def check_within(ball: Ball, images: Tensor, centre: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Differing:
     @property
     def holds(self) -> bool:
         """The image fools the model: the other evaluation did not find it."""
-        return self.margin > 0
+        return not self.margin <= 0  # NaN: the model says nothing of it
 
     def __str__(self) -> str:
         found = "first" if self.fell_in == 0 else "second"
@@ -75,7 +75,7 @@ def agreement(model: nn.Module, y: Tensor, first: Evaluation, second: Evaluation
     if not first.images_at or not second.images_at:
         raise ValueError("no images were kept: evaluate(..., keep_images=True)")
     differing = []
-    with prepared(model) as ready, torch.no_grad():
+    with prepared(model, probe=first.images_at[radii[0]], fold=False) as ready, torch.no_grad():
         for eps in radii:
             for row in (first.robust_at[eps].cpu() != second.robust_at[eps].cpu()).nonzero()[:, 0].tolist():
                 fell_in = int(bool(first.robust_at[eps][row]))

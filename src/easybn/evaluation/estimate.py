@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..attacks.attack import Attack
 from ..attacks.prepare import Prepared, prepared
+from ..attacks.suite import check_gradient
 from ..attacks.tracks import Tracks
 from ..keyed_random import Noise
 from ..perturb.eps import parse_radii
@@ -74,6 +75,7 @@ def estimate(
     radii = parse_radii(eps)
     every = {e: choice.at(e) for e in radii}
     with prepared(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
+        check_gradient(every[radii[0]], ready)
         with torch.no_grad():
             classes = ready.original(ready.load(x[:1])).shape[1]
         seconds = {attack.name: seconds_a_look(ready, attack, x, y, batch_size) for attack in every[radii[0]]}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..attacks.prepare import Progress, prepared, silent
-from ..attacks.suite import changed_losses
+from ..attacks.suite import changed_attacks, check_gradient, no_gradient
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
 from .choice import Choice
@@ -19,7 +19,7 @@ from .images import attacked
 from .pgd_robustness import as_the_library
 from .plan import Plan
 from .points import Points, run_all
-from .record import Record
+from .record import Record, unanswered_points
 from .result import Evaluation
 from .score import Score
 from .stored import read_findings, run_stored, write_findings
@@ -105,9 +105,10 @@ def evaluate(
         progress: called as ``progress(done, total, what)`` after every iteration; ``total`` belongs to ``what``.
 
     Raises:
-        TypeError: images that are not floating point, a model that does not return a tensor.
-        ValueError: anything out of range, an unknown name, labels that do not fit the logits, logits that are NaN;
-            a store of another evaluation.
+        TypeError: images that are not floating point; a model that does not return a tensor (a ValueError too).
+        ValueError: anything out of range, an unknown name, labels that do not fit the logits; logits of an image as it
+            is that are NaN, +inf or all -inf (of an attacked image they count as misclassified, with a note); a model
+            that fails, or that has no gradient for attacks that need one; a store of another evaluation.
         OSError: the store cannot be written, as on a full disk; what was stored is whole.
     """
     radii = parse_radii(eps)
@@ -126,10 +127,14 @@ def evaluate(
     check_images(x, y)
     x, y = x.detach(), y.detach().to(x.device).long()
     report = progress or silent
-    probe = x[:PROBE] if fold or compile or precision != "float32" else None
-    with prepared(model, probe=probe, fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
+    with prepared(model, probe=x[:PROBE], fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
         points = Points(ready, x, y, _named(ids, len(x)), Plan(at, seed, batch_size, share=share))
         notes = list(ready.notes)
+        check_gradient(at[radii[0]], ready)
+        with torch.no_grad():  # batches become small where attacks succeed: a model that fails on them does so now
+            ready.original(ready.load(x[: 1 if at[radii[0]] else len(x) % batch_size or min(len(x), batch_size)]))
+        if choice.literal and ready.calling.no_gradient:
+            raise ValueError(no_gradient(ready, ["pgd"]))
         if storing:
             stored = run_stored(points, choice, storing, keep_images, report)
             known, record, found = stored.points, stored.record, stored.found()
@@ -138,7 +143,10 @@ def evaluate(
             every = run_all(points, report, keep_images)
             known, record, found = points.ids, Record.joined(done.record for done in every), iter(every)
         verdicts = derive(record, known, points.plan.stages, share)
-        notes += changed_losses(at[radii[0]], points.classes)
+        classes = points.open_classes
+        if masked := points.classes - classes:
+            notes.append(f"{masked} of {points.classes} logits are masked: attacks leave these classes out")
+        notes += changed_attacks(at[radii[0]], classes, x.shape[1:])
         robust = {e: torch.as_tensor(verdicts.robust(e)).to(x.device) for e in at if at[e]}
         scores = [Score("clean", len(known), int(verdicts.clean.sum()), batch_size=min(batch_size, len(known)))]
         scores += [choice.score(e, verdicts, record, seed, batch_size) for e in robust]
@@ -151,8 +159,13 @@ def evaluate(
             robust = {e: each.robust for e, each in zip(radii, results, strict=True)}
             images = {e: each.images for e, each in zip(radii, results, strict=True) if each.images is not None}
             scores += [each.score for each in results]
+            broken = int(torch.stack([each.unanswered for each in results]).any(0).sum())
+        else:
+            broken = unanswered_points(record)
     if lost := sum(score.non_finite for score in scores):
         notes.append(f"{lost} gradient steps were not taken because the gradient was not finite")
+    if broken:
+        notes.append(f"{broken} points count as misclassified: the logits of an attacked image are NaN or infinite")
     clean = torch.as_tensor(verdicts.clean).to(x.device)
     result = Evaluation(clean, robust, scores, notes, images, record, torch.as_tensor(known), len(x))
     if not diagnosis or not robust or not (result.complete or budget):

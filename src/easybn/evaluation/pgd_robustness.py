@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks.prepare import Prepared, Progress, silent
-from ..attacks.verdict import check_within
+from ..attacks.verdict import check_within, fooled, unanswered
 from ..perturb.ball import L2, per_sample
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
@@ -31,11 +31,13 @@ class Attacked:
         robust: bool (N,), on the device of the images: classified correctly after the attack.
         images: (N, ...), the best iterates, or None.
         score: the row of results.
+        unanswered: bool (N,): misclassified because logits were NaN or infinite at an iterate.
     """
 
     robust: Tensor
     images: Tensor | None
     score: Score
+    unanswered: Tensor
 
 
 def as_the_library(
@@ -63,6 +65,7 @@ def as_the_library(
     robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     images = x.detach().to(model.image_dtype, copy=True) if keep_images else None
     norm = "l2" if isinstance(attack.ball, L2) else "linf"
+    silent = torch.zeros_like(robust)
     farthest, non_finite, total = 0.0, 0, len(x) * (attack.steps + 1)
     for start in range(0, len(x), batch_size):
         centre = model.load(x[start : start + batch_size])
@@ -75,7 +78,9 @@ def as_the_library(
 
         best, count = best_iterate(model, attack, centre, label, tick)
         with torch.no_grad():
-            robust[here] = (model.original(best).argmax(1) == label).to(x.device)
+            logits = model.original(best)
+            robust[here] = ~fooled(logits, label)[0].to(x.device)
+            silent[here] = unanswered(logits).to(x.device)
         farthest = max(farthest, float(check_within(attack.ball, best, centre).max()))
         non_finite += count
         if images is not None:
@@ -93,7 +98,7 @@ def as_the_library(
         max_perturbation=farthest,
         non_finite=non_finite,
     )
-    return Attacked(robust, images, score)
+    return Attacked(robust, images, score, silent)
 
 
 def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Callable[[int], None]) -> tuple[Tensor, int]:
@@ -113,10 +118,13 @@ def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Calla
         # torch 0.4.1 on, as if it were not there, and is 0 in torch 2.14, where pixels that touch a bound would
         # never move again: the published figures are those of the former, and so are these.
         point = point.detach().requires_grad_()
-        losses = F.cross_entropy(model.original(point).to(x.dtype), y, reduction="none")
-        better = losses.detach() > best_loss
+        logits = model.original(point)
+        losses = F.cross_entropy(logits.to(x.dtype), y, reduction="none")
+        # where logits say nothing the loss is NaN, which the library never keeps: the point would count as robust
+        worth = losses.detach().masked_fill(unanswered(logits.detach()), torch.inf)
+        better = worth > best_loss
         best = torch.where(per_sample(better, best), point.detach(), best)
-        best_loss = torch.where(better, losses.detach(), best_loss)
+        best_loss = torch.where(better, worth, best_loss)
         if step < attack.steps:
             (gradient,) = torch.autograd.grad(losses.mean(), point)
             finite = gradient.flatten(1).isfinite().all(1)

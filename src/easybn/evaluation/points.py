@@ -12,6 +12,7 @@ from torch import Tensor
 from ..attacks.drive import Drive, State, no_tick
 from ..attacks.objective import margin
 from ..attacks.prepare import Prepared, Progress, silent
+from ..attacks.verdict import unanswered
 from .labels import check_labels
 from .plan import Plan
 from .record import CLEAN, Record, Stage
@@ -87,7 +88,7 @@ class Points:
 
     def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: Progress) -> Done:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
-        if broken := int((logits.isnan() | logits.isposinf()).any(1).sum()):
+        if broken := int(unanswered(logits).sum()):
             raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
@@ -118,10 +119,11 @@ class Points:
         return self._logits[rows]
 
     def _ranking(self, rows: Tensor) -> Tensor:
-        """(n, K - 1) the classes but for the true one, by falling clean logit."""
+        """(n, K - 1) the classes but for the true one, by falling clean logit; -1 for those that are masked by -inf."""
         logits = self._classify(rows).double()
         logits[torch.arange(len(rows)), self.y[rows.to(self.y.device)].cpu()] = torch.inf
-        return logits.argsort(dim=1, descending=True, stable=True)[:, 1:]
+        order = logits.argsort(dim=1, descending=True, stable=True)[:, 1:]
+        return order.masked_fill(logits.gather(1, order).isneginf(), -1)
 
     @property
     def classes(self) -> int:
@@ -130,6 +132,15 @@ class Points:
             with torch.no_grad():
                 return self.model.original(self.model.load(self.x[:1])).shape[1]
         return self._logits.shape[1]
+
+    @property
+    def open_classes(self) -> int:
+        """How many logits are not masked by -inf: of the point, among those classified, that has most of them."""
+        known = None if self._logits is None else self._logits[~self._logits.isnan().any(1)]
+        if known is None or not len(known):
+            with torch.no_grad():
+                known = self.model.original(self.model.load(self.x[:1]))
+        return max(int((~known.isneginf()).sum(1).max()), 2)
 
     def rows_of(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (n,), the positions of ``points`` (ids) among all ids."""

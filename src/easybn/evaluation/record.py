@@ -43,6 +43,15 @@ class Stage(NamedTuple):
 CLEAN = Stage("clean", 0.0)
 
 
+def unanswered_points(record: "Record") -> int:
+    """How many points count as misclassified under attack because the model's logits said nothing there.
+
+    The margin tells: it is NaN then, or -inf where the true class's logit is +inf.
+    """
+    silent = record.fell & (np.isnan(record.margin) | np.isneginf(record.margin)) & (record.attack != CLEAN.attack)
+    return len(np.unique(record.point[silent]))
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """R tries at points, as columns of shape (R,).

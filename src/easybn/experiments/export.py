@@ -56,7 +56,7 @@ def largest_difference(model: Model, other: Model, images: list[Tensor]) -> floa
     largest = 0.0
     for x in images:
         with torch.no_grad():
-            expected, found = model(x), other(x)
+            expected, found = model(x.clone()), other(x.clone())
         gap = float((expected - found).abs().max()) if expected.shape == found.shape else float("nan")
         if not gap <= 1e-4 * max(1.0, float(expected.abs().max())):
             raise ValueError(f"the exported model's outputs differ by {gap:g} for {len(x)} images: nothing is written")

@@ -49,7 +49,7 @@ class PerturbedImage:
 def confidences(model: nn.Module, x: Tensor) -> Tensor:
     """(K,) the model's softmax on one image (C, H, W)."""
     with torch.no_grad():
-        return model(x[None])[0].float().softmax(0)
+        return model(x[None].clone())[0].float().softmax(0)
 
 
 def perturb(model: nn.Module, x: Tensor, attack: PGD, goal: Goal) -> PerturbedImage:

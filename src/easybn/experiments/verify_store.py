@@ -71,7 +71,7 @@ def verify_store(
         raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
     x, y = source.test.batch(points)
     for model in _candidates(folder, own):
-        with prepared(model.to(device or "cpu")) as ready:
+        with prepared(model.to(device or "cpu"), probe=x, fold=False) as ready:
             if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
                 continue
             problems = verify(

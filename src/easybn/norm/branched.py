@@ -1,10 +1,11 @@
 """The auxiliary batch norm: one norm layer for each kind of example, one of them in use at a time."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+
+from ..copying import copied
 
 
 class BranchedNorm(nn.Module):
@@ -23,7 +24,7 @@ class BranchedNorm(nn.Module):
     def __init__(self, norm: nn.Module, branches: Sequence[str], copies: Sequence[nn.Module] | None = None):
         super().__init__()
         if copies is None:
-            copies = [copy.deepcopy(norm) for _ in branches[1:]]
+            copies = [copied(norm) for _ in branches[1:]]
         self.norms = nn.ModuleDict(dict(zip(branches, [norm, *copies], strict=True)))
         self.default = self.active = branches[0]
         self.training = self.norms.training = norm.training

@@ -1,6 +1,5 @@
 """From a plain model to one with a norm layer a branch, and back."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -8,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ..copying import copied
 from .branched import BranchedNorm
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,6 +20,8 @@ def convert(
     model: M,
     branches: Sequence[str] = ("main", "easy"),
     kinds: str | type[nn.Module] | Sequence[str | type[nn.Module]] = "batch",
+    *,
+    inplace: bool = False,
 ) -> M:
     """A copy of ``model`` in which every norm layer of the kinds asked has one copy a branch.
 
@@ -29,8 +31,11 @@ def convert(
 
     Args:
         model: any module; it is left as it is. (A model that is itself a norm layer gives a BranchedNorm.)
+            Activations and the like that it keeps in attributes are copied without their graph, locks and generators
+            are shared.
         branches: names of the branches, at least one; the first is the default, used outside ``route``.
         kinds: "batch" (1d, 2d, 3d, synchronised and subclasses), "layer", "group", a class, or several.
+        inplace: change ``model`` itself, for a model that refuses to be copied.
 
     Raises:
         ValueError: no layer of these kinds, a model that is converted already, branch names that repeat
@@ -48,21 +53,22 @@ def convert(
     def branch(module: nn.Module) -> nn.Module | None:
         if not isinstance(module, wanted):
             return None
-        return BranchedNorm(module, branches, [copy.deepcopy(module, memo) for memo in memos])
+        return BranchedNorm(module, branches, [copied(module, memo) for memo in memos])
 
-    converted, count = _replaced(copy.deepcopy(model), branch)
+    converted, count = _replaced(model if inplace else copied(model), branch)
     if not count:
         names = ", ".join(cls.__name__.lstrip("_") for cls in wanted)
         raise ValueError(f"no norm layer of the kinds asked ({names}) in {type(model).__name__}; see kinds=")
     return converted
 
 
-def strip(model: M, branch: str | None = None) -> M:
+def strip(model: M, branch: str | None = None, *, inplace: bool = False) -> M:
     """A plain copy of a converted model that keeps one branch: what is deployed and evaluated.
 
     Args:
         model: a converted model; it is left as it is.
         branch: the branch to keep; by default the first, ``"main"`` unless named otherwise.
+        inplace: take the other branches out of ``model`` itself.
 
     Raises:
         ValueError: the model has no branches, or none of that name.
@@ -74,7 +80,7 @@ def strip(model: M, branch: str | None = None) -> M:
     def keep(module: nn.Module) -> nn.Module | None:
         return module.norms[branch or module.default] if isinstance(module, BranchedNorm) else None
 
-    return _replaced(copy.deepcopy(model), keep)[0]
+    return _replaced(model if inplace else copied(model), keep)[0]
 
 
 def branches_of(model: nn.Module) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ section 3.2). What :mod:`~easybn.norm.pairs` cannot see is that a layer's output
 folded model has to be compared with the original before it is relied on.
 """
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..copying import copied
 from .pairs import pairs
 
 
@@ -49,17 +49,17 @@ def folded(model: nn.Module, probe: Tensor) -> Folded:
     if any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         raise ValueError("a batch norm in train mode normalises by the batch: model.eval() before folding")
     with torch.inference_mode(False), torch.no_grad():
-        copied = copy.deepcopy(model)
-        found = pairs(copied, probe.clone())
+        new = copied(model)
+        found = pairs(new, probe.clone())
         for layer, norm in found.pairs:
             kind, learns = layer.weight.dtype, layer.weight.requires_grad
             layer.weight, layer.bias = (nn.Parameter(p.to(kind), learns) for p in fused(layer, norm, torch.float64))
     instead = {id(norm): remainder(norm) for _, norm in found.pairs}
-    for module in list(copied.modules()):
+    for module in list(new.modules()):
         for name, child in module._modules.items():
             if id(child) in instead:
                 module._modules[name] = instead[id(child)]
-    return Folded(copied, len(found.pairs), found.norms)
+    return Folded(new, len(found.pairs), found.norms)
 
 
 def fused(layer: Any, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

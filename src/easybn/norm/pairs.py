@@ -59,7 +59,7 @@ class _Pass:
         handles += [m.register_forward_hook(self._after) for m in self.layers]
         handles += [m.register_forward_pre_hook(self._before) for m in self.foldable]
         try:
-            self.model(x)
+            self.model(x.clone())  # a model may write into its input
         finally:
             for handle in handles:
                 handle.remove()

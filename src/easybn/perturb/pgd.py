@@ -75,8 +75,9 @@ class PGD:
             noise: the streams for a random start; without them torch's global generator draws.
 
         Raises:
-            TypeError: images that are not floating point.
-            ValueError: an empty batch, images outside [0, 1] or not finite, labels that do not fit.
+            TypeError: images that are not floating point, an ``f`` that does not return logits.
+            ValueError: an empty batch, images outside [0, 1] or not finite, labels that do not fit, an ``f`` without a
+                gradient.
         """
         check_images(x, goal.labels)
         x = x.detach()
@@ -90,7 +91,12 @@ class PGD:
                 stack.enter_context(frozen_parameters(f))
             for _ in range(self.steps):
                 point.requires_grad_()
-                logits = f(point.view_as(point))  # not the leaf itself: torch's FLOP counter refuses that
+                logits = f(point.clone())  # a copy, for models that write into their input
+                if not isinstance(logits, Tensor) or logits.dim() != 2:
+                    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                    raise TypeError(f"the model must return a tensor of logits (N, K), got {got}: wrap the model")
+                if not logits.requires_grad:
+                    raise ValueError("the model has no gradient with respect to its images: is it under no_grad?")
                 if target is None:
                     target = goal.target(logits.shape[1])
                 gradient = _gradient(goal, logits, target, point)

@@ -46,6 +46,6 @@ class AdvProp(Recipe):
         with perturbing(model, self.through, self.mode):
             x_adv = self.attack(model, x, goal, ctx.noise("adv"))
         with route(model, "main"):
-            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
+            yield Term.cross_entropy("main", model(x.clone()), y, self.clean_weight, self.label_smoothing)
         with route(model, "adv"):
             yield Term.cross_entropy("adv", model(x_adv), y, self.adv_weight, self.label_smoothing)

@@ -50,4 +50,4 @@ class AdvPropEBN(Recipe):
             ("easy", x_easy, self.easy_weight),
         ):
             with route(model, branch):
-                yield Term.cross_entropy(branch, model(images), y, weight, self.label_smoothing)
+                yield Term.cross_entropy(branch, model(images.clone()), y, weight, self.label_smoothing)

@@ -43,6 +43,6 @@ class EBN(Recipe):
         with perturbing(model, self.through, self.mode):
             x_easy = self.attack(model, x, easy(y), ctx.noise("easy"))
         with route(model, "main"):
-            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
+            yield Term.cross_entropy("main", model(x.clone()), y, self.clean_weight, self.label_smoothing)
         with route(model, "easy"):
             yield Term.cross_entropy("easy", model(x_easy), y, self.easy_weight, self.label_smoothing)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..norm.route import route
 from ..perturb.ball import Ball, Linf
 from ..perturb.pgd import check_images
-from .recipe import Context, Recipe, Term, shared_gradient
+from .recipe import Context, Recipe, Term, leaf_copy, shared_gradient
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EBNShared(Recipe):
         check_images(x, y)
         x = x.detach().requires_grad_()
         with route(model, "main"):
-            yield Term.cross_entropy("main", model(x), y, self.clean_weight, self.label_smoothing)
+            yield Term.cross_entropy("main", model(leaf_copy(model, x)), y, self.clean_weight, self.label_smoothing)
         gradient = shared_gradient(x)
         size = float(self.ball.eps if self.step_size is None else self.step_size)
         with torch.no_grad():

@@ -13,7 +13,7 @@ from ..norm.route import route
 from ..perturb.ball import Ball, Linf
 from ..perturb.pgd import check_images
 from .rebalance import rebalanced
-from .recipe import Context, Recipe, Term, shared_gradient
+from .recipe import Context, Recipe, Term, leaf_copy, shared_gradient
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FastAdvProp(Recipe):
         n = total - m
         with rebalanced(model, {"main": n, "adv": m}):
             with route(model, "main"):
-                yield Term.cross_entropy("main", model(x[:n]), y[:n], n / total, self.label_smoothing)
+                yield Term.cross_entropy("main", model(x[:n].clone()), y[:n], n / total, self.label_smoothing)
             if not m:
                 return
             extra, labels, noise = x[n:].detach(), y[n:], ctx.noise("adv")
@@ -73,7 +73,9 @@ class FastAdvProp(Recipe):
             x_noisy = self.ball.random(extra, noise).requires_grad_()
             with route(model, "adv"):
                 weight = self.noisy_weight * m / total
-                yield Term.cross_entropy("noisy", model(x_noisy), labels, weight, self.label_smoothing)
+                yield Term.cross_entropy(
+                    "noisy", model(leaf_copy(model, x_noisy)), labels, weight, self.label_smoothing
+                )
             size = float(self.ball.eps if self.step_size is None else self.step_size)
             with torch.no_grad():
                 x_adv = self.ball.project(x_noisy + size * self.ball.steepest(shared_gradient(x_noisy)), extra)

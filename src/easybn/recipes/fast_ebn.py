@@ -12,7 +12,7 @@ from ..norm.route import route
 from ..perturb.ball import Ball, Linf
 from ..perturb.pgd import check_images
 from .rebalance import rebalanced
-from .recipe import Context, Recipe, Term, shared_gradient
+from .recipe import Context, Recipe, Term, leaf_copy, shared_gradient
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FastEBN(Recipe):
         with rebalanced(model, {"main": n, "easy": m}):
             x = x.detach().requires_grad_()
             with route(model, "main"):
-                yield Term.cross_entropy("main", model(x), y, n / (n + m), self.label_smoothing)
+                yield Term.cross_entropy("main", model(leaf_copy(model, x)), y, n / (n + m), self.label_smoothing)
             size = float(self.ball.eps if self.step_size is None else self.step_size)
             with torch.no_grad():
                 part, gradient = x[n - m :], shared_gradient(x)[n - m :]

@@ -111,6 +111,14 @@ def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval")
         yield
 
 
+def leaf_copy(model: nn.Module, x: Tensor) -> Tensor:
+    """What to call ``model`` with so that a gradient reaches the leaf ``x``, for a model that may write into its input.
+
+    A copy; but a compiled model gets ``x`` itself, since the compiler warns of tensors that are no leaves.
+    """
+    return x if hasattr(model, "_orig_mod") else x.clone()
+
+
 def shared_gradient(x: Tensor) -> Tensor:
     """(N, ...) the gradient that a term's backward pass left at its images; 0 for a sample where it is not finite.
 

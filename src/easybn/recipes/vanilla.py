@@ -25,4 +25,4 @@ class Vanilla(Recipe):
     branches: ClassVar[tuple[str, ...]] = ("main",)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
-        yield Term.cross_entropy("main", model(x), y, self.weight, self.label_smoothing)
+        yield Term.cross_entropy("main", model(x.clone()), y, self.weight, self.label_smoothing)

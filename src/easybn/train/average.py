@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ..copying import copied
+
 
 class Average:
     """Every floating point entry of the state dict averaged, the others copied (timm's ModelEmaV3).
@@ -14,7 +16,7 @@ class Average:
     def __init__(self, model: nn.Module, decay: float):
         from timm.utils.model_ema import ModelEmaV3  # imported where it is asked for: timm takes a second
 
-        self._ema = ModelEmaV3(model, decay=decay)
+        self._ema = ModelEmaV3(copied(model), decay=decay)  # it makes a copy of its own, by copy.deepcopy
 
     @property
     def model(self) -> nn.Module:

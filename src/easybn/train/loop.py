@@ -1,6 +1,5 @@
 """The training loop, top to bottom. Everything random in it follows from the seed and the step."""
 
-import copy
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,14 +14,24 @@ from torch import Tensor, nn
 from ..data.augment import crop_flip
 from ..data.source import Split
 from ..keyed_random import Noise, permutation
-from ..norm.convert import strip
 from ..recipes.recipe import Context, Recipe
 from .average import Average
 from .checkpoint import resume, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
 from .observer import Moment, Observer, averages
-from .prepare import as_split, autocasting, compiled, seeded, usable, with_branches
+from .prepare import (
+    OnCopies,
+    as_split,
+    autocasting,
+    check_labels,
+    compiled,
+    deployed,
+    seeded,
+    taken_in_training,
+    usable,
+    with_branches,
+)
 from .resume import Parts
 from .sgd import SGD
 from .step import take_step
@@ -38,11 +47,13 @@ class Fitted:
         model: the plain model to deploy: the recipe's first branch (averaged, if asked), in eval mode.
         branched: the model as it was trained, with all branches.
         history: a row an epoch of this sitting, as observers are shown.
+        notes: what is unusual about the model, a sentence each.
     """
 
     model: nn.Module
     branched: nn.Module
     history: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -71,14 +82,22 @@ def fit(
     Raises:
         Diverged: a loss or a weight is not finite; the checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
-        ValueError: no images, no such device, a checkpoint of another model or training.
+        ValueError: no images, no such device, a checkpoint of another model or training; a model that fails on these
+            images, that returns no logits (a TypeError too) or fewer than there are classes.
     """
     train, val = as_split(train), None if val is None else as_split(val)
     device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    batch_size = min(training.batch_size, len(train))
     model = with_branches(model, recipe).to(device).train()
-    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    autocast = autocasting(training.precision, device)
+    taken = taken_in_training(model, train, batch_size, training.channels_last, device, autocast)
+    for split in (train, val):
+        if split is not None and taken.classes is not None:
+            check_labels(split, taken.classes)
+    layout = taken.layout
     model = model.to(memory_format=layout)
-    stepped = compiled(model) if training.compile else model
+    stepped: nn.Module = OnCopies(model) if taken.writes else model
+    stepped = compiled(stepped) if training.compile else stepped
     optimizer = SGD(
         model.parameters(),
         lr=training.lr,
@@ -88,11 +107,9 @@ def fit(
     )
     average = Average(model, training.ema) if training.ema else None
     scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
-    autocast = autocasting(training.precision, device)
 
-    batch_size = min(training.batch_size, len(train))
     per_epoch = len(train) // batch_size
-    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size)
+    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size, notes=taken.notes)
     path = None if checkpoint is None else Path(checkpoint)
     parts = Parts(moment, len(train), optimizer, average, scaler)
     if path is not None and (kept := resume(path)) is not None:
@@ -163,5 +180,4 @@ def fit(
             if signum:
                 done = f"stopped after step {moment.step} of {moment.total_steps}, saved to {path}"
                 raise Interrupted(signum, f"{done}: the same command goes on from there")
-    final = copy.deepcopy(model if average is None else average.model).eval()
-    return Fitted(strip(final, recipe.branches[0]) if len(recipe.branches) > 1 else final, model, history)
+    return Fitted(deployed(model if average is None else average.model, recipe), model, history, taken.notes)

@@ -25,6 +25,7 @@ class Moment:
         seconds: spent training, earlier sittings included.
         first_step: where this sitting began.
         stop: an observer sets it to end the training after this step.
+        notes: what is unusual about the model, a sentence each.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Moment:
     seconds: float = 0.0
     first_step: int = 0
     stop: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def epoch(self) -> float:

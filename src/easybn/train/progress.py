@@ -29,6 +29,8 @@ class ProgressBar(Observer):
             self._progress.start()
         self._task = self._progress.add_task(self._title, total=moment.total_steps, completed=moment.step, info="")
         self._began = time.monotonic()
+        for note in moment.notes:
+            self._progress.console.print(f"note: {note}", highlight=False)
 
     def step(self, moment: Moment) -> None:
         # reading the losses waits for the device: four times a second is enough

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..attacks.calling import ModelFailed, sentence
 from ..data.source import Split
 from ..modes import evaluating
 from ..norm.route import route
@@ -31,7 +32,11 @@ def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for index in torch.split(torch.arange(len(split)), batch_size):
         x, y = (part.to(device) for part in split.batch(index))
-        logits = model(x).float()
+        try:
+            logits = model(x).float()
+        except Exception as error:
+            shape = tuple(x.shape)
+            raise ModelFailed(f"the model fails in validation on images of shape {shape}: {sentence(error)}") from error
         loss = F.cross_entropy(logits, y, reduction="sum").double()
         total += torch.stack((loss, (logits.argmax(1) == y).sum().double()))
     loss_sum, right = total.tolist()

@@ -1,12 +1,14 @@
 """``diagnose``: every check on one model, and none of them able to stop the others."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
+from ...attacks.calling import sentence
 from ...attacks.prepare import Progress, prepared, silent
 from ...attacks.suite import BALLS
 from ...keyed_random import permutation, torch_generators
@@ -117,7 +119,11 @@ def diagnose(
     ball = max(balls, key=lambda each: float(each.eps))
     rows = torch.arange(len(x)) if thorough else permutation(len(x), seed, "diagnose")[:POINTS].sort().values
     devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
-    with torch_generators(devices, seed), kept(model), prepared(model) as ready:
+    with torch_generators(devices, seed), kept(model), ExitStack() as stack:
+        try:
+            ready = stack.enter_context(prepared(model, probe=x.detach(), fold=False))
+        except ValueError:  # the checks say what is wrong with it
+            ready = stack.enter_context(prepared(model))
         # indexed here, where they are no inference tensors
         drawn, label = x.detach()[rows.to(x.device)], y.detach().cpu().long()[rows]
         subject = Subject(
@@ -135,8 +141,7 @@ def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> l
         try:
             findings += check(subject)
         except Exception as error:  # of any kind: models do strange things, and the other checks still help
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-            failed.setdefault(reason, []).append(name)
+            failed.setdefault(sentence(error), []).append(name)
     progress(len(checks), len(checks), "diagnosis")
     for reason, names in failed.items():
         why = "nothing is known of what they look for"

@@ -45,7 +45,7 @@ def gallery(
     pictures = {"original": x, "easy": _eight_bits(ATTACK(model, x, easy(y)))}
     pictures["adversarial"] = _eight_bits(ATTACK(model, x, untargeted(y)))
     with torch.no_grad():
-        said = {name: model(images).float().softmax(1).max(1) for name, images in pictures.items()}
+        said = {name: model(images.clone()).float().softmax(1).max(1) for name, images in pictures.items()}
     images: list[dict[str, Any]] = []
     tiles: list[list[Tensor]] = []
     for i, label in enumerate(y.tolist()):

@@ -1,0 +1,228 @@
+"""How a user's model is called: on a copy of the images, in the type and layout that it takes, its answer checked."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..keyed_random import torch_generators
+from .objective import log_odds
+from .same_function import logit_distance
+
+Call = Callable[[Tensor], Any]
+STRIDES = 1e-3
+"""Largest difference of logits, in units of the largest one, that another memory layout may make by rounding."""
+COARSE = 5e-2  # the same in 16 bits
+LEAST_MASK, MASK_RATIO = 1e8, 1e3
+"""A logit below both -1e8 and -1000 times the largest one's size is a mask: a network's own are not spread so far."""
+
+
+class BadLogits(TypeError, ValueError):
+    """A model's answer that is no batch of logits; the message says what to do."""
+
+
+class ModelFailed(ValueError, RuntimeError):
+    """A model's forward pass raised an error, which the message quotes with the shape and type of the images."""
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A function from images to logits, whatever the model does with its input.
+
+    A model may write into its input (a normalisation in place, ``relu_``): it is given a copy, so that neither an
+    image of the caller nor a leaf of a graph ever changes. Logits that are so far below the largest one that they can
+    only be a mask (-1e9, ``finfo.min``) come back as -inf.
+
+    Args:
+        device: of the images; None to leave them where they are.
+        dtype: of the images; None to leave it.
+        channels_last: memory layout of four-dimensional images; contiguous if False.
+        classes: number of logits; None as long as it is not known.
+        no_gradient: why there is no gradient with respect to the images; None if there is one or it is not known.
+    """
+
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+    channels_last: bool = True
+    classes: int | None = None
+    no_gradient: str | None = None
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """``x`` in the memory layout that the model takes."""
+        last = x.dim() == 4 and self.channels_last
+        return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def __call__(self, call: Call, x: Tensor) -> Tensor:
+        """(N, K) logits of ``x`` (N, ...), which keeps its graph.
+
+        Raises:
+            ModelFailed: ``call`` raised an error.
+            BadLogits: what it returned is no floating-point tensor (N, K) with K >= 2, or K is not what it was.
+        """
+        given = self.laid_out(x.to(self.dtype or x.dtype))
+        if given is x:
+            given = x.clone()
+        try:
+            said = call(given)
+        except Exception as error:
+            raise ModelFailed(f"the model fails on {_described(given)}: {sentence(error)}") from error
+        logits = checked_logits(said, len(x))
+        if self.classes is not None and logits.shape[1] != self.classes:
+            raise BadLogits(f"the model returned {logits.shape[1]} logits an image, and {self.classes} before")
+        return _without_masks(logits).to(x.device)
+
+
+def checked_logits(said: Any, n: int) -> Tensor:
+    """``said``, if it is logits of ``n`` images.
+
+    Raises:
+        BadLogits: it is not; the message says what it is and what to do.
+    """
+    if not isinstance(said, Tensor):
+        raise BadLogits(f"the model must return a tensor of logits, got {_answer(said)}")
+    shape = tuple(said.shape)
+    if said.dim() != 2 or len(said) != n or shape[1] < 2:
+        wanted = f"logits must be ({n}, classes) with at least two classes, got shape {shape}"
+        if len(said.shape) > 2 and shape[0] == n and said[0].numel() == shape[1] >= 2:
+            wanted += ": let the model return logits.flatten(1)"
+        elif n == 1 and len(shape) == 1 and shape[0] > 1:
+            wanted += ": a squeeze() in the model takes the batch away, too, where it is of one image"
+        elif shape in ((n,), (n, 1)):
+            wanted += ": a model of two classes with one output z returns torch.stack((-z, z), 1) instead"
+        raise BadLogits(wanted)
+    if not said.is_floating_point():
+        raise BadLogits(f"logits must be floating point, got {said.dtype}: does the model return classes?")
+    return said
+
+
+def tried(model: nn.Module, probe: Tensor) -> tuple[Calling, list[str]]:
+    """How ``model`` takes images, found on a few of them, and notes on what is unusual.
+
+    The types tried are that of the first layer, that of the first parameter, and then float32, float64, float16 and
+    bfloat16; the layouts are channels last, and contiguous where the former fails or gives other logits. The state of
+    torch's random number generators is kept.
+
+    Args:
+        model: in eval mode.
+        probe: images in [0, 1], (n, ...), n >= 1, floating point.
+
+    Raises:
+        ModelFailed: it takes them in no type.
+        BadLogits: it does not return logits.
+    """
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), probe.device)
+    x, failure = probe.detach().to(device, copy=True), None
+    with torch_generators([device] if device.type == "cuda" else []):
+        for dtype in _types(model):
+            last = Calling(device, dtype)
+            answer = _forward(model, last, x)
+            if x.dim() != 4:
+                contiguous, other = last, answer
+            else:
+                contiguous = replace(last, channels_last=False)
+                other = _forward(model, contiguous, x)
+            if isinstance(answer, Tensor):
+                odd = isinstance(other, Tensor) and _reads_memory(model, contiguous, x, answer, other)
+                why = "their order in memory changes its logits" if odd else None
+            elif isinstance(other, Tensor):
+                why = sentence(answer)
+            else:
+                failure = failure or other
+                continue
+            calling, said = (last, answer) if why is None else (contiguous, other)
+            assert isinstance(said, Tensor)
+            problem = _gradient_problem(model, calling, x, said)
+            if problem and calling is not contiguous and _gradient_problem(model, contiguous, x, said) is None:
+                calling, why, problem = contiguous, problem, None
+            notes = [f"the model does not work on channels-last images ({why}): it gets contiguous ones"] if why else []
+            return replace(calling, classes=said.shape[1], no_gradient=problem), notes
+    assert failure is not None
+    raise failure
+
+
+def _forward(model: nn.Module, calling: Calling, x: Tensor) -> Tensor | ModelFailed:
+    with torch.no_grad():
+        try:
+            return calling(model, x)
+        except ModelFailed as error:
+            return error
+
+
+def _reads_memory(model: nn.Module, contiguous: Calling, x: Tensor, answer: Tensor, other: Tensor) -> bool:
+    """Whether another layout changes the logits, and another pass over the same layout does not."""
+    bound = STRIDES if contiguous.dtype in (torch.float32, torch.float64) else COARSE
+    if logit_distance(other.double(), answer.double()) <= bound:
+        return False
+    again = _forward(model, contiguous, x)
+    return isinstance(again, Tensor) and logit_distance(other.double(), again.double()) <= bound
+
+
+def _gradient_problem(model: nn.Module, calling: Calling, x: Tensor, answer: Tensor) -> str | None:
+    """Why there is no gradient at ``x``, whose logits are ``answer``; None if there is one."""
+    point = calling.laid_out(x.to(calling.dtype or x.dtype)).detach().requires_grad_()
+    try:
+        logits = calling(model, point)
+        if not logits.requires_grad:
+            return "its logits have no graph: no_grad, detach, numpy or a choice of classes is in the way"
+        (slope,) = torch.autograd.grad(log_odds(logits, answer.argmax(1)).sum(), point, allow_unused=True)
+    except Exception as error:
+        return sentence(error)
+    return None if slope is not None else "its logits do not depend on the images where gradients are taken"
+
+
+def _types(model: nn.Module) -> Iterator[torch.dtype]:
+    """The types of images to try, each once, the likeliest first."""
+    learned = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    layers = [
+        weight.dtype
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        and isinstance(weight := getattr(module, "weight", None), Tensor)
+        and weight.is_floating_point()
+    ]
+    yield from dict.fromkeys([*layers[:1], *learned[:1], torch.float32, torch.float64, torch.float16, torch.bfloat16])
+
+
+def likely_type(model: nn.Module) -> torch.dtype | None:
+    """The type of images that a model takes if nothing is tried; None if nothing in it says so."""
+    if not any(p.is_floating_point() for p in model.parameters()):
+        return None
+    return next(_types(model))
+
+
+def _without_masks(logits: Tensor) -> Tensor:
+    """-inf in the place of logits that are a mask: -1e9, -1e30, or the least number of their type."""
+    values = logits.detach()
+    masked = values <= -(MASK_RATIO * values.amax(1, keepdim=True).double().abs()).clamp(min=LEAST_MASK)
+    if values.dtype == torch.float16:
+        masked |= values == torch.finfo(values.dtype).min
+    return logits.masked_fill(masked, -torch.inf) if masked.any() else logits
+
+
+def _described(x: Tensor) -> str:
+    kind = str(x.dtype).removeprefix("torch.")
+    where = "" if x.device.type == "cpu" else f" on {x.device}"
+    return f"images of shape {tuple(x.shape)} in {kind}{where}"
+
+
+def _answer(said: Any) -> str:
+    """What a model returned, and how to get at its logits."""
+    kind = type(said).__name__
+    if hasattr(said, "logits"):
+        return f"{kind}: wrap the model in a module that returns its .logits"
+    if isinstance(said, dict):
+        keys = ", ".join(repr(key) for key in list(said)[:5])
+        return f"dict with the keys {keys}: wrap the model in a module that returns one of them"
+    if isinstance(said, (tuple, list)):
+        parts = ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in said[:5])
+        return f"{kind} ({parts}): wrap the model in a module that returns the logits alone, such as model(x)[0]"
+    return f"{kind}: wrap the model"
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line: its type and the first line of its message; of ModelFailed the model's own error."""
+    if isinstance(error, ModelFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
