@@ -208,6 +208,25 @@ def test_a_folder_made_anew_meanwhile_stays_the_other_runs(tmp_path):
     assert not list(folder.glob(".*.easybn-part"))
 
 
+def test_files_removed_meanwhile_are_there_in_the_end(finished_run, tmp_path):
+    def remove():
+        for path in tmp_path.glob("[!.]*"):  # rm -r run/*
+            path.unlink()
+
+    run = train(TINY, tmp_path, observers=[At(3, remove)], checkpoint_seconds=0.0, device="cpu")
+    run.check_whole()
+    run.check(TINY)
+    assert len(run.metrics) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished_run.folder.iterdir()}
+
+    def change():
+        write_json(tmp_path / "b" / "config.json", {"digest": "x", "experiment": {}})
+
+    with pytest.raises(Damaged, match=r"config\.json was changed while the run was at work"):
+        train(TINY, tmp_path / "b", observers=[At(3, change)], device="cpu")
+    assert not Run(tmp_path / "b").finished
+
+
 def test_a_model_beside_another_runs_config_is_not_evaluated(finished_run, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(finished_run.folder, folder)

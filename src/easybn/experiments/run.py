@@ -204,6 +204,7 @@ def train(
         for note in asked.notes:
             on_note(note)
         write_json(run.folder / "environment.json", [*run.sittings, environment()])
+        written = {path: path.read_bytes() for path in (run.folder / "config.json", run.folder / "environment.json")}
         fitted = fit(
             asked.model,
             experiment.recipe,
@@ -215,6 +216,11 @@ def train(
             observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
             device=device,
         )
+        for path, content in written.items():  # they may have been removed while the run was at work
+            if not path.exists():
+                write_text(path, content.decode())
+            elif path.read_bytes() != content:
+                raise Damaged(f"{path} was changed while the run was at work: restore it, or delete the folder")
         # the model comes last: where it is, all the rest is
         write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sittings))
         model = run.folder / "model.safetensors"
