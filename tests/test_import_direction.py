@@ -9,7 +9,8 @@ import easybn
 
 ROOT = Path(easybn.__file__).parent
 FLOORS = {
-    "keyed_random": 0, "modes": 0, "files": 0, "sealed": 0, "rows": 0, "copying": 0, "norm": 0, "perturb": 0,
+    "keyed_random": 0, "modes": 0, "files": 0, "sealed": 0, "rows": 0, "copying": 0, "reading": 0, "terminal": 0,
+    "escapes": 0,    "norm": 0, "perturb": 0,
     "models": 1, "data": 1,
     "recipes": 2, "attacks": 2,
     "train": 3, "evaluation": 3, "analysis": 3,
@@ -17,7 +18,7 @@ FLOORS = {
     "commands": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
 # within a floor parts do not meet (norm and perturb, train and evaluation), but for these
-SERVE_ALL = {"keyed_random", "modes", "files", "sealed", "rows", "copying"}
+SERVE_ALL = {"keyed_random", "modes", "files", "sealed", "rows", "copying", "reading", "terminal", "escapes"}
 SIDEWAYS = {"commands": {"cli"}, "cli": {"commands"}, "__main__": {"cli"}}
 ONLY_FOR_COMMANDS = {"jsonargparse", "yaml", "argparse"}
 FILES = sorted(ROOT.rglob("*.py"))

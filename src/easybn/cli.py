@@ -12,8 +12,10 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 
 from . import __version__
+from .escapes import escaped, say
 from .train.interrupt import Interrupted
 
 COMMANDS = {
@@ -73,10 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        say(USAGE, end="")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        print(f"easybn {__version__}")
+        say(f"easybn {__version__}")
         return 0
     if words[0] not in COMMANDS:
         import difflib
@@ -99,6 +101,7 @@ def _run(name: str, words: list[str]) -> int:
     # torch is made of a million objects that stay: looking through them for garbage again and again while they
     # are imported takes a tenth of the time to the first step
     gc.set_threshold(50_000)
+    sys.excepthook = _show_bug
     try:
         command = import_module(f".commands.{name}", __package__)
         from .commands.arguments import Parser
@@ -107,10 +110,10 @@ def _run(name: str, words: list[str]) -> int:
         command.configure(parser)
         command.run(parser.read(words))
     except Interrupted as stop:
-        print(f"easybn: {stop}", file=sys.stderr)
+        say(f"easybn: {stop}", error=True)
         return 128 + stop.signum
     except KeyboardInterrupt:
-        print("easybn: stopped; the same command goes on from what was saved", file=sys.stderr)
+        say("easybn: stopped; the same command goes on from what was saved", error=True)
         return 130
     except BrokenPipeError:
         raise
@@ -166,9 +169,15 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _note(message: Warning | str) -> None:
-    print(f"easybn: note: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"easybn: note: {' '.join(escaped(str(message)).split())}", error=True)
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    import traceback
+
+    say("".join(traceback.format_exception(kind, error, trace)), error=True, end="")
 
 
 def _fail(message: str) -> int:
-    print(f"easybn: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"easybn: error: {' '.join(escaped(message).split())}", error=True)
     return 2

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .reading import MOST_TEXT, read_bytes
 from .sealed import KEY, Damaged, parsed, read_sealed, unseal
 
 Row = dict[str, Any]
@@ -129,7 +130,7 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut
             the wrong kind; the message names file and line.
     """
     try:
-        *lines, last = path.read_bytes().split(b"\n")
+        *lines, last = read_bytes(path, MOST_TEXT).split(b"\n")
     except FileNotFoundError:
         return []
     sealed = any(f'"{KEY}"'.encode() in line for line in lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_text
+from .reading import MOST_TEXT, read_bytes
 
 KEY = "checksum"
 
@@ -74,7 +75,7 @@ def read_sealed(path: Path) -> Any:
         FileNotFoundError: there is none.
         Damaged: it is damaged; the message names it.
     """
-    found = parsed(path.read_bytes(), str(path))
+    found = parsed(read_bytes(path, MOST_TEXT), str(path))
     if isinstance(found, list):
         return [unseal(each, str(path)) for each in found]
     return unseal(found, str(path))

@@ -176,7 +176,11 @@ def test_a_model_of_ones_own(mine, weights, easybn):
     assert [row["attack"] for row in Run(folder).scores] == ["clean", "pgd-ce"]
     assert "mine_to_evaluate-make-m" in easybn("table", "runs/evaluations").out
     (store,) = stores(folder)
-    assert easybn("verify", str(store)).status == 0
+    again = ("--model", "mine_to_evaluate:make")  # a file names no code that runs
+    assert "repeat it: --model mine_to_evaluate:make" in easybn("verify", str(store)).err
+    assert easybn("verify", str(store), *again).status == 0
+    assert "repeat it: --model mine_to_evaluate:make" in easybn("evaluate", str(folder), *QUICK, "0.01").err
+    assert easybn("evaluate", str(folder), *QUICK, "0.01", *again).status == 0
     named = ("--model", "mine_to_evaluate:make", "--weights", weights, "--data", "sample")
     shutil.move(store, "moved")
     assert "name its model and data" in easybn("verify", "moved").err

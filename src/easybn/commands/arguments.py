@@ -1,6 +1,7 @@
 """Arguments and YAML files to objects, by jsonargparse: names, types and help come from the dataclasses."""
 
 import difflib
+import json
 import re
 from fractions import Fraction
 from importlib import resources
@@ -10,8 +11,11 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
+from ..escapes import escaped
 from ..perturb.eps import parse_eps
-from .own_recipe import imported, unimported, with_own_recipe
+from ..reading import MOST_TEXT, check_regular
+from .own_recipe import resolved, unimported, with_own_recipe
+from .yaml_files import parse_yaml
 
 
 def _fraction(text: Any) -> Fraction:
@@ -33,37 +37,62 @@ class Parser(ArgumentParser):
 
     _file = ""  # the YAML file being read
     _started = Path()  # the working folder before that: while a file is read, it is the file's
+    _run_code = True  # whether code that a YAML file names may be imported
+    _without_recipe = False
 
-    def read(self, words: list[str]) -> Namespace:
-        """The arguments, with objects in the place of their descriptions."""
-        return self.instantiate(self.parse_args(with_own_recipe(_packaged_configs(words))))
+    def read(self, words: list[str], run_code: bool = True, without_recipe: bool = False) -> Namespace:
+        """The arguments, with objects in the place of their descriptions.
+
+        Args:
+            words: of the command line of this call, unless :func:`.own_recipe.resolved` has seen them.
+            run_code: whether code that a YAML file names may run; if not, :class:`.own_recipe.CodeNotRun` is raised.
+            without_recipe: leave it out.
+        """
+        if any(word in ("-h", "--help") for word in words):
+            words = ["--help"]  # alone: a config in front of it would be read first
+        self._run_code = run_code and not any(word.startswith("--print_config") for word in words)
+        self._without_recipe = without_recipe
+        words = _packaged_configs(words)
+        if without_recipe:
+            words = [word for word in words if not re.match(r"--recipe\b", word)]
+        return self.instantiate(self.parse_args(with_own_recipe(words)))
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
         """A YAML file; a mistake in it is told with its name."""
+        around = self._file, self._started
         self._file, self._started = str(path), Path.cwd()
         try:
+            check_regular(path, MOST_TEXT)
             found = super().parse_path(path, *args, **options)
             known = {action.dest.partition(".")[0] for action in self._actions}
             if unknown := [key for key in vars(found) if key not in known]:
                 self.error(f"Option '{unknown[0]}' is not accepted")
             return found
         except ValueError as error:
+            if str(error).startswith(self._file):
+                raise
             raise ValueError(f"{self._file}: {error}") from error
         finally:
-            self._file = ""
+            self._file, self._started = around
 
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
-        return super().parse_string(imported(content, self._started), *args, **options)
+        found = parse_yaml(content)
+        if isinstance(found, dict):
+            if self._without_recipe:
+                found = {key: value for key, value in found.items() if str(key).partition(".")[0] != "recipe"}
+            found = resolved(found, self._file or "--config", (Path.cwd(), self._started), self._run_code)
+            content = json.dumps(found)  # all that was looked at, and nothing else
+        return super().parse_string(content, *args, **options)
 
     def dump(self, *args: Any, **options: Any) -> str:
-        return unimported(super().dump(*args, **options))
+        return escaped(unimported(super().dump(*args, **options)))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message = f"{self._file}: " * bool(self._file) + " ".join(message.split())
+        message = f"{self._file}: " * bool(self._file) + " ".join(escaped(message).split())
         message += "" if "did you mean" in message else self._hint(message)
         if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
             raise ArgumentError(None, message) from ex
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, escaped(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
         raise AssertionError  # exit does not return
 
     def _hint(self, message: str) -> str:

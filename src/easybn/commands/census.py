@@ -14,14 +14,17 @@ easybn train --config demo --leave_out runs/census/demo/easy-above-0.9-epoch-1-s
 """
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, Namespace
-from rich.console import Console
 
+from ..escapes import say
+from ..terminal import Terminal
 from . import train as train_command
 from .arguments import Parser, number, packaged
+from .own_recipe import OBJECTS, resolved
 
 if TYPE_CHECKING:
     from ..experiments.experiment import Experiment
@@ -52,19 +55,17 @@ def run(arguments: Namespace) -> None:
     every = [(Path(arguments.out) / name_of(each), experiment_of(each)) for each in arguments.trainings]
     if twice := [folder.name for i, (folder, _) in enumerate(every) if folder in [other for other, _ in every[:i]]]:
         raise ValueError(f"two trainings are called {twice[0]}: count one of them with another --out")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for folder, experiment in every:
         with training_progress() as display:
             rows = census(experiment, folder, wanted, display, arguments.device)
         pairs = [row for row in read_rows(folder / "overlap.jsonl") if wanted.has(row)]
         table = block(rows, pairs)
         if arguments.markdown:
-            print(table.markdown())
+            say(table.markdown())
         else:
-            Console().print(table.rich())
-            console.print(
-                f"rows: {folder}/census.jsonl; easy in every seed: {subset_path(folder, wanted)}", markup=False
-            )
+            Terminal().print(table.rich())
+            console.print(f"rows: {folder}/census.jsonl; easy in every seed: {subset_path(folder, wanted)}")
 
 
 def name_of(training: str) -> str:
@@ -95,22 +96,38 @@ def experiment_of(training: str) -> "Experiment":
 
 
 def _words_of(folder: Path) -> list[str]:
-    """The fields of a run's experiment as arguments of ``easybn train``."""
+    """The fields of a run's experiment as arguments of ``easybn train``.
+
+    Raises:
+        ValueError: a class that is none of the package: a file of a folder runs no code.
+    """
+    from ..experiments.experiment import Experiment
     from ..experiments.run import Run
+    from ..train.training import Training
 
-    described = Run(folder).config
-    fields = {**described, **described["training"]}
-    dropped = ("class", "training", "left_out")  # left_out is read anew
-    return [
-        f"--{name}={value if isinstance(value, str) else json.dumps(_class_paths(value))}"
-        for name, value in fields.items()
-        if name not in dropped and value is not None
-    ]
+    where, described = folder / "config.json", Run(folder).config
+    try:
+        fields = {**described, **described["training"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where} describes no training ({error})") from error
+    known = {name for kind in (Experiment, Training) for name in kind.__dataclass_fields__}
+    dropped = ("training", "left_out")  # left_out is read anew
+    fields = {key: value for key, value in fields.items() if key in known and key not in dropped and value is not None}
+    fields = {key: _class_paths(value, where) if key in OBJECTS else value for key, value in fields.items()}
+    fields = resolved(fields, str(where), (), run_code=False)
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()]
 
 
-def _class_paths(value: Any) -> Any:
+def _class_paths(value: Any, where: Path) -> Any:
     """A description as the parser takes it: classes under ``class_path``, their fields under ``init_args``."""
     if isinstance(value, dict):
-        fields = {name: _class_paths(item) for name, item in value.items() if name != "class"}
-        return {"class_path": value["class"], "init_args": fields} if "class" in value else fields
-    return [_class_paths(item) for item in value] if isinstance(value, list) else value
+        fields = {name: _class_paths(item, where) for name, item in value.items() if name != "class"}
+        if "class" not in value:
+            return fields
+        if not re.fullmatch(r"\w+", str(value["class"])):
+            raise ValueError(
+                f"{where} names a class of yours ({value['class']}): write a YAML file with your FILE.py:CLASS as its "
+                "recipe, and give that in the place of the folder"
+            )
+        return {"class_path": value["class"], "init_args": fields}
+    return [_class_paths(item, where) for item in value] if isinstance(value, list) else value

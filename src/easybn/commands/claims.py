@@ -9,8 +9,8 @@ easybn claims results --all --format markdown
 """
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
 from .report import FORMATS, add_across, printed
 
@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> None:
     judged = judge(read(arguments.folder, arguments.across))
     every = [evidence_table(judged)] if arguments.all else []
     if arguments.format == "terminal":
-        Console(highlight=False).print(claims_text(judged), markup=False)
+        Terminal().print(claims_text(judged))
         printed(every, arguments.format)
     else:
         printed([claims_table(judged), *every], arguments.format)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(arguments: Namespace) -> None:
     from ..data import load
 
     options = {name: getattr(arguments, name) for name in OPTIONS}
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     if arguments.name is not None:
         show(console, load(arguments.name, **options))
     elif given := [f"--{name}" for name, value in options.items() if value not in (None, False)]:
@@ -51,7 +52,7 @@ def list_known(console: Console) -> None:
             where = "comes with the package" if status.name == "sample" else f"found in {status.found[0].parent}"
         else:
             where = status.advice
-        console.print(f"{status.name:14} {where}", markup=False)
+        console.print(f"{status.name:14} {where}")
 
 
 def show(console: Console, source: "Source") -> None:
@@ -70,6 +71,6 @@ def show(console: Console, source: "Source") -> None:
         del rows["mean"], rows["std"]
         rows["train"] = "none: these images can be evaluated on; to train, see --test_fraction, or add a train/ folder"
     for name, text in rows.items():
-        console.print(f"{name:8} {text}", markup=False)
+        console.print(f"{name:8} {text}")
     for note in source.notes:
-        console.print(f"{'note':8} {note}", markup=False)
+        console.print(f"{'note':8} {note}")

@@ -7,8 +7,8 @@ done again.
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
 
 
@@ -21,8 +21,8 @@ def run(arguments: Namespace) -> None:
     from .table import show
 
     runs = demo(Path(arguments.out))
-    console = Console()
+    console = Terminal()
     show(console, runs)
     console.print("Each run's config, metrics, scores and deployable model:")
     for each in runs:
-        console.print(f"  {each.folder}", highlight=False)
+        console.print(f"  {each.folder}")

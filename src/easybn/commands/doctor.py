@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
 
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
@@ -35,14 +35,14 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     broken = []
     for found in findings():
         colour = {"ok": "green", "note": "yellow", "broken": "red"}[found.state]
-        console.print(f"[{colour}]{found.state:6}[/]", end=" ")
-        console.print(f"{found.about:13} {found.text}", markup=False)
+        console.print(f"{found.state:6}", style=colour, end=" ")
+        console.print(f"{found.about:13} {found.text}")
         if found.mend:
-            console.print(f"{'':20} -> {found.mend}", markup=False)
+            console.print(f"{'':20} -> {found.mend}")
         if found.state == "broken":
             broken.append(found.about)
     if broken:

@@ -16,8 +16,8 @@ easybn evaluate --model my_module:make_model --weights mine.safetensors --data c
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser, number, time_span
 from .own_model import check_said_once, of_own_model, show_notes, subjects
 
@@ -95,8 +95,8 @@ def _pgd(arguments: Namespace) -> None:
     with training_progress() as display:
         for each in every:
             score(each.run, display, wanted, each)
-    console = Console(highlight=False, soft_wrap=True)
-    show(Console(), [each.run for each in every])
+    console = Terminal(soft_wrap=True)
+    show(Terminal(), [each.run for each in every])
     show_notes(console, every)
     for each in every:
         show_kept(console, each)
@@ -108,7 +108,7 @@ def _attacks(arguments: Namespace) -> None:
     from ..train.progress import training_progress
     from .show_attacks import show_estimate, show_result
 
-    wanted, console = wanted_of(arguments), Console(highlight=False, soft_wrap=True)
+    wanted, console = wanted_of(arguments), Terminal(soft_wrap=True)
     for each in subjects(arguments):
         if arguments.estimate:
             show_estimate(console, each, time_needed(each, wanted))

@@ -7,6 +7,7 @@ torch.export.load(FILE).module() without easybn. onnx: for any ONNX runtime. All
 
 from jsonargparse import Namespace
 
+from ..escapes import say
 from .arguments import Parser
 
 
@@ -22,4 +23,4 @@ def run(arguments: Namespace) -> None:
 
     difference = export(arguments.run, arguments.out, arguments.format, arguments.size)
     batches = " and ".join(map(str, BATCHES))
-    print(f"written: {arguments.out}; largest difference of a logit, batches of {batches} images: {difference:.1e}")
+    say(f"written: {arguments.out}; largest difference of a logit, batches of {batches} images: {difference:.1e}")

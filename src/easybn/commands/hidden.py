@@ -12,9 +12,10 @@ easybn hidden --model fashion-mnist-vanilla --images 500
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from ..escapes import say
+from ..terminal import Terminal
 from .arguments import Parser, number
 from .own_model import check_said_once, of_own_model, show_notes, subjects
 
@@ -57,16 +58,16 @@ def run(arguments: Namespace) -> None:
     with training_progress() as display:
         for each in every:
             measure(each, wanted, _told(display, each.run.folder.name), arguments.device)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for table in tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
-        print(table.markdown()) if arguments.markdown else Console().print(table.rich())
+        say(table.markdown()) if arguments.markdown else Terminal().print(table.rich())
     if not arguments.markdown:
         show_notes(console, every)
-    print(CAPTION) if arguments.markdown else console.print(CAPTION, markup=False)
+    say(CAPTION) if arguments.markdown else console.print(CAPTION)
     for each in every if arguments.runs else []:
         told = write_branch_distances(each.run)
         if not arguments.markdown:
-            console.print(told, markup=False)
+            console.print(told)
 
 
 def _told(display: Progress, name: str) -> "Told":

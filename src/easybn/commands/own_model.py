@@ -59,10 +59,19 @@ def own(arguments: Namespace) -> "OwnModel":
     return OwnModel(**values)
 
 
+def repeats(arguments: Namespace) -> bool:
+    """Whether --model and --model_options, alone, may repeat what a folder of results names: a file runs no code."""
+    others = [getattr(arguments, name, None) for name in (*OWN, "out") if name not in ("model", "model_options")]
+    return ":" in (arguments.model or "") and not any(others)
+
+
 def check_said_once(arguments: Namespace) -> None:
-    """ValueError unless it is said what is measured, once: ``runs``, or a model of one's own."""
+    """ValueError unless it is said what is measured, once: ``runs``, or a model of one's own.
+
+    With ``runs``, --model repeats the model of those that are a user's.
+    """
     given = [name for name in (*OWN, "out") if getattr(arguments, name)]
-    if arguments.runs and given:
+    if arguments.runs and not repeats(arguments) and given:
         raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
     if not arguments.runs and not (arguments.model or arguments.weights):
         raise ValueError(
@@ -84,10 +93,11 @@ def subjects(arguments: Namespace) -> "list[Evaluated]":
     runs = find(arguments.runs)
     if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
-    return [evaluated_in(each.folder, arguments.branch) for each in runs]
+    repeated = own(arguments) if repeats(arguments) else None
+    return [evaluated_in(each.folder, arguments.branch, repeated) for each in runs]
 
 
 def show_notes(console: Console, every: "list[Evaluated]") -> None:
     """What was done to the images and the labels, each note once."""
     for note in dict.fromkeys(note for each in every for note in each.notes):
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from ..experiments.over_seeds.layout import Cell, Line, Table
 from ..experiments.over_seeds.terminal import show as shown
+from ..reading import MOST_IMAGE, read_bytes
+from ..terminal import Terminal
 from .arguments import Parser, number
 
 if TYPE_CHECKING:
@@ -53,11 +55,11 @@ def run(arguments: Namespace) -> None:
 
     eps = arguments.eps if arguments.eps is not None else {"linf": 8 / 255, "l2": 0.5}[arguments.norm]
     attack = PGD({"linf": Linf, "l2": L2}[arguments.norm](eps), steps=arguments.steps)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     model, about = models.load(arguments.model), weights.trained_on(arguments.model)
     channels = about.shape[0] if about else len(model.get_submodule("normalise").mean)  # type: ignore[arg-type]
     path = Path(arguments.image)
-    x, changes = as_seen(path.read_bytes(), str(path), channels, about.shape[1:] if about else None)
+    x, changes = as_seen(read_bytes(path, MOST_IMAGE), str(path), channels, about.shape[1:] if about else None)
     if about is None:
         console.print(
             "the weights file does not say the size and classes of its images: sizes stay, classes are numbers"
@@ -66,7 +68,7 @@ def run(arguments: Namespace) -> None:
     classes = about.classes if about else tuple(str(i) for i in range(len(before)))
     if arguments.label is None:
         label = int(before.argmax())
-        console.print(f"no --label given: taking the model's own prediction, {classes[label]}", markup=False)
+        console.print(f"no --label given: taking the model's own prediction, {classes[label]}")
     else:
         label = class_number(arguments.label, classes, "--label")
     y = before.new_tensor([label]).long()

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..escapes import say
+from ..terminal import Terminal
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(arguments: Namespace) -> None:
 
     html, out = report(arguments.folder, arguments.title or "", arguments.across), Path(arguments.out)
     write_text(out, html)
-    Console(highlight=False, soft_wrap=True).print(f"{out}: {len(html.encode()) / 1e6:.2f} MB", markup=False)
+    Terminal(soft_wrap=True).print(f"{out}: {len(html.encode()) / 1e6:.2f} MB")
 
 
 def add_across(parser: Parser) -> None:
@@ -80,4 +81,4 @@ def printed(tables: "Sequence[Table]", how: str) -> None:
     texts = [formats.FORMATS[how](table) for table in tables]
     if how == "csv":  # one file: its head once
         texts = [texts[0], *(text.partition("\n")[2] for text in texts[1:])]
-    print(("" if how == "csv" else "\n").join(texts), end="")
+    say(("" if how == "csv" else "\n").join(texts), end="", drawn=how == "terminal")

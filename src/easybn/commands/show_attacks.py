@@ -34,11 +34,11 @@ def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", res
         lines.append(_line(eps, [*_accuracy(score), *broke, f"{score.max_perturbation:.5f}"]))
     show(Table(title, "eps", columns, lines, _caption(wanted, found.asked, n)), console)
     for note in found.remarks:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     _show_findings(console, result.findings)
     if not found.complete and not wanted.budget:
-        console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts", markup=False)
-    console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)", markup=False)
+        console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts")
+    console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)")
 
 
 def _line(name: str, texts: Sequence[str]) -> Line:
@@ -55,9 +55,9 @@ def show_kept(console: Console, evaluated: "Evaluated") -> None:
     notes = dict.fromkeys(note for row in rows for note in row.get("notes", ()) if note not in evaluated.notes)
     if not findings and not notes:
         return
-    console.print(f"{evaluated.run.folder}:", markup=False)
+    console.print(f"{evaluated.run.folder}:")
     for note in notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     _show_findings(console, sorted(findings, key=lambda each: ORDER.index(each.severity)))
 
 
@@ -65,10 +65,10 @@ def _show_findings(console: Console, findings: "Sequence[Finding]") -> None:
     fine = dict.fromkeys(finding.name for finding in findings if finding.fine)
     for finding in findings:
         if not finding.fine:
-            console.print(str(finding), markup=False)
+            console.print(str(finding))
     if fine:
         told = f"ok       {len(fine)} checks found nothing: {', '.join(fine)}"
-        console.print(told, markup=False)
+        console.print(told)
 
 
 def _caption(wanted: "Attacks", asked: int, n: int) -> str:
@@ -90,10 +90,9 @@ def _accuracy(score: "Score") -> tuple[str, str]:
 def show_estimate(console: Console, evaluated: "Evaluated", found: "Estimate") -> None:
     """Between which times it will end."""
     looks = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in found.seconds_a_look.items())
-    console.print(f"{evaluated.run.folder}: ms an image and move: {looks}", markup=False)
+    console.print(f"{evaluated.run.folder}: ms an image and move: {looks}")
     console.print(
         f"{found.points:,} points: {duration(found.least)} if nothing survives .. {duration(found.most)} if all do, on "
         f"this machine as it is now (a point that falls: {1000 * found.fallen:.3g} ms, a robust one: "
         f"{found.robust:.3g} s)",
-        markup=False,
     )

@@ -30,6 +30,9 @@ def show_plan(console: Console, study: "Study", runs: "list[Planned]", out: Path
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more are in each other's way where nothing much is computed
     for run in runs:
+        if run.code:
+            lines.append(Line(run.name, [Cell(_there(out / run.name)), *(Cell("?") for _ in range(3))]))
+            continue
         found, cost = state(run, out / run.name), costs(run)
         if cost is None:
             unknown += 1
@@ -44,10 +47,12 @@ def show_plan(console: Console, study: "Study", runs: "list[Planned]", out: Path
     title, columns = f"{study.name}: {len(runs)} runs in {out}", ["there is", "training", "evaluation", "GPU-hours"]
     numeric = [False, True, True, True]
     show(Table(title, "run", columns, lines, "PFLOP; of the evaluation at most", numeric), console)
-    console.print(f"measured of each: {'; '.join(map(str, runs[0].wanted))}", markup=False)
+    console.print(f"measured of each: {'; '.join(map(str, runs[0].wanted))}")
     _line(console, "all", total)
     if left != total:
         _line(console, "left", left)
+    if code := sorted({run.code for run in runs if run.code}):
+        console.print(f"not in the sums, as --dry_run runs no code that a file names: {', '.join(code)}")
     if unknown:
         console.print(f"{unknown} runs are not in the sums: their images are not here")
     console.print(
@@ -60,6 +65,13 @@ def show_plan(console: Console, study: "Study", runs: "list[Planned]", out: Path
     )
     if arguments.estimate:
         _time_here(console, runs, arguments)
+
+
+def _there(folder: Path) -> str:
+    """Of a run whose recipe is not imported: what its folder alone says."""
+    from ..experiments.run import Run
+
+    return "a model" if Run(folder).finished else "a checkpoint" if Run(folder).begun else "nothing"
 
 
 def _left(cost: "Cost", trained: float, evaluated: float) -> "Cost":
@@ -86,15 +98,15 @@ def _time_here(console: Console, runs: "list[Planned]", arguments: Namespace) ->
 
     seconds: dict[str, float | None] = {}
     every = 0.0
-    for run in runs:
+    for run in (each for each in runs if not each.code):
         kind = but_for_seed(run.experiment).digest
         if kind not in seconds:
             try:
                 seconds[kind] = estimate(run.experiment, arguments.device, seconds=3.0, most=20).seconds
-                console.print(f"{run.name}: {duration(seconds[kind] or 0.0)} of training, measured", markup=False)
+                console.print(f"{run.name}: {duration(seconds[kind] or 0.0)} of training, measured")
             except DataError as error:
                 seconds[kind] = None
-                console.print(f"{run.name}: not timed: {error}", markup=False)
+                console.print(f"{run.name}: not timed: {error}")
         every += seconds[kind] or 0.0
     console.print(
         f"all that was timed: {duration(every)} of training on this machine as it is now, one after the other"

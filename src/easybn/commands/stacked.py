@@ -15,8 +15,9 @@ easybn stacked --data cifar10 --classes automobile truck --eps 8/255 --steps 10
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..escapes import say
+from ..terminal import Terminal
 from .arguments import Parser, number
 
 
@@ -58,13 +59,13 @@ def run(arguments: Namespace) -> None:
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     folder = Path(arguments.out or f"runs/stacked-{Path(arguments.data).stem}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     with training_progress() as display:
         rows = stacked(settings, folder, display, arguments.device)
     if arguments.markdown:
-        print("\n".join([*(table.markdown() for table in tables(rows)), caption(rows)]))
+        say("\n".join([*(table.markdown() for table in tables(rows)), caption(rows)]))
         return
     for table in tables(rows):
-        Console().print(table.rich())
-    console.print(caption(rows), markup=False, soft_wrap=False)  # a class may have a name that looks like markup
-    console.print(f"rows: {folder}/rows.jsonl, pictures: {folder}/pictures", markup=False)
+        Terminal().print(table.rich())
+    console.print(caption(rows), soft_wrap=False)  # a class may have a name that looks like markup
+    console.print(f"rows: {folder}/rows.jsonl, pictures: {folder}/pictures")

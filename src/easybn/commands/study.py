@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import DefaultHelpFormatter, Namespace
 from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ def run(arguments: Namespace) -> None:
         raise ValueError("--estimate goes with --dry_run")
     if arguments.data_folder is not None:
         os.environ["EASYBN_DATA"] = arguments.data_folder  # not a field of the runs: it is no part of what they are
-    study = study_file.read(study_file.find(arguments.study))
+    study = study_file.read(study_file.find(arguments.study), run_code=not arguments.dry_run)
     runs = chosen(study, arguments.only)
     out = Path(arguments.out or f"runs/{study.name}")
     if arguments.dry_run:
         from .show_study import show_plan
 
-        show_plan(Console(highlight=False), study, runs, out, arguments)
+        show_plan(Terminal(), study, runs, out, arguments)
     elif arguments.jobs == 0:
         from ..experiments.study.in_turn import in_turn
 
@@ -100,7 +101,7 @@ def in_children(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
     if arguments.retry:
         for each in runs:
             forgive(out / each.name)
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Terminal(soft_wrap=not sys.stdout.isatty())
     with watching(console, Left(runs, arguments.jobs)) as watch:
         states = execute(runs, out, lambda planned: command(planned, arguments), arguments.jobs, watch)
     finish(console, states, out, arguments)
@@ -108,7 +109,7 @@ def in_children(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
 
 def command(planned: "Planned", arguments: Namespace) -> list[str]:
     """That does one run, as anyone could type it."""
-    script = [sys.argv[0]] if Path(sys.argv[0]).name == "easybn" else ["-m", "easybn"]
+    script = [sys.argv[0]] if Path(sys.argv[0]).name == "easybn" else [*safe_path(), "-m", "easybn"]
     words = [sys.executable, *script, "study", arguments.study, "--only", planned.name, "--jobs", "0"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = arguments.threads
@@ -119,14 +120,19 @@ def command(planned: "Planned", arguments: Namespace) -> list[str]:
     return [*words, "--checkpoint_seconds", f"{arguments.checkpoint_seconds:g}"]
 
 
+def safe_path() -> list[str]:
+    """The option by which Python looks for no module in the working folder, unless this package is there."""
+    return [] if Path(__file__).parents[2] == Path.cwd() else ["-P"]
+
+
 def finish(console: Console, states: "dict[str, State]", out: Path, arguments: Namespace) -> None:
     """Say how it ended; exit status 1 if anything failed."""
     failed = {name: state for name, state in states.items() if state.kind == "failed"}
     console.print(f"{len(states) - len(failed)} of {len(states)} runs done: {out} (next: easybn table {out})")
     for name, state in failed.items():
         log = out / name / "study.log"
-        console.print(f"failed: {name}: {state.error}" + f" (log: {log})" * log.exists(), markup=False)
+        console.print(f"failed: {name}: {state.error}" + f" (log: {log})" * log.exists())
     if failed:
         told = "" if arguments.out is None else f" --out {arguments.out}"
-        console.print(f"once mended: easybn study {arguments.study}{told} --retry", markup=False)
+        console.print(f"once mended: easybn study {arguments.study}{told} --retry")
         raise SystemExit(1)

@@ -11,14 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from ..experiments.experiment import Experiment
 from ..experiments.study.plan import Planned, Study, Wanted
+from ..recipes.vanilla import Vanilla
 from ..train.training import Training
 from . import train
 from .arguments import Parser, packaged
+from .own_recipe import CodeNotRun, resolved
 from .study_evaluations import evaluations
+from .yaml_files import read_yaml
 
 KEYS = ("name", "runs", "grid", "evaluate")
 
@@ -41,15 +42,18 @@ def find(name: str) -> Path:
     raise ValueError(f"{name}: no such file, and no study of the package ({hint})")
 
 
-def read(path: Path) -> Study:
+def read(path: Path, run_code: bool = True) -> Study:
     """The study in a file.
+
+    Args:
+        run_code: whether recipes in files that it names may be imported; if not, their runs are named, and no more.
 
     Raises:
         ValueError: anything wrong in it, with the entry and the field.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a study has {', '.join(KEYS)}")
@@ -60,14 +64,14 @@ def read(path: Path) -> Study:
     try:
         wanted = evaluations(content.get("evaluate"))
         name = content.get("name", path.stem)
-        runs = _runs(content, path.parent, wanted)
+        runs = _runs(content, path, wanted, run_code)
         # seed by seed: a study that is stopped half-way has compared everything once
         return Study(_plain_name(str(name)), tuple(sorted(runs, key=lambda run: run.experiment.training.seed)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _runs(content: dict[str, Any], folder: Path, wanted: tuple[Wanted, ...]) -> Iterator[Planned]:
+def _runs(content: dict[str, Any], path: Path, wanted: tuple[Wanted, ...], run_code: bool) -> Iterator[Planned]:
     grid = content.get("grid") or {}
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise ValueError("grid: a list of values for each field, such as seed: [0, 1, 2]")
@@ -89,18 +93,35 @@ def _runs(content: dict[str, Any], folder: Path, wanted: tuple[Wanted, ...]) -> 
                     if key != "config" and key != "name" and str(key).partition(".")[0] not in fields:
                         near = difflib.get_close_matches(str(key), fields, n=1)
                         raise ValueError(f"unknown field {key!r}" + (f" (did you mean {near[0]}?)" if near else ""))
-                words = tuple(_train_words(given, folder))
-                if words not in known:
-                    known[words] = train.experiment_of(parser.read(list(words)))
-                experiment = known[words]
+                words, code = tuple(_train_words(given, path.parent)), None
+                try:
+                    if words not in known:
+                        known[words] = _experiment(parser, given, path, run_code)
+                    experiment = known[words]
+                except CodeNotRun as error:
+                    code = error.code
+                    experiment = _without_code(parser, given, path.parent, code)
                 if "seed" in given:
                     seed = given["seed"]
                     if not isinstance(seed, int) or isinstance(seed, bool):
                         raise ValueError(f"seed must be a whole number, got {seed!r}")
                     experiment = replace(experiment, training=replace(experiment.training, seed=seed))
-                yield Planned(_name(entry, given, grid, experiment), experiment, wanted)
+                yield Planned(_name(entry, given, grid, experiment), experiment, wanted, code)
             except (ValueError, ArgumentError, ArithmeticError) as error:
                 raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _experiment(parser: Parser, given: dict[str, Any], path: Path, run_code: bool) -> Experiment:
+    fields = {key: value for key, value in given.items() if key not in ("config", "name")}
+    fields = {**given, **resolved(fields, str(path), (path.parent,), run_code)}
+    return train.experiment_of(parser.read(list(_train_words(fields, path.parent)), run_code))
+
+
+def _without_code(parser: Parser, given: dict[str, Any], folder: Path, code: str) -> Experiment:
+    """What an entry describes but for its recipe, of which no more is known than its name."""
+    words = list(_train_words(given, folder))
+    unread = type(code.rpartition(":")[2], (Vanilla,), {})()
+    return replace(train.experiment_of(parser.read(words, without_recipe=True)), recipe=unread)
 
 
 def _train_words(given: dict[str, Any], folder: Path) -> Iterator[str]:

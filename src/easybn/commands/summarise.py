@@ -8,9 +8,9 @@ easybn summarise runs/cpu
 """
 
 from jsonargparse import Namespace
-from rich.console import Console
 from rich.progress import TaskID
 
+from ..terminal import Terminal
 from .arguments import Parser
 
 
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> None:
     runs = [each for each in find(arguments.runs) if (each.folder / "config.json").exists()]
     if unfinished := [each for each in runs if not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     with training_progress() as display:
         for each in runs:
             task: list[TaskID] = []
@@ -38,4 +38,4 @@ def run(arguments: Namespace) -> None:
 
             gather(each, told)
     for each in runs:
-        console.print(f"{each.folder}/summary.json, gallery.png, verdicts.jsonl", markup=False)
+        console.print(f"{each.folder}/summary.json, gallery.png, verdicts.jsonl")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
+from ..escapes import say
+from ..terminal import Terminal
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     show_ = show_paper if arguments.paper else show
-    show_(Console(), find(arguments.runs), arguments.markdown)
+    show_(Terminal(), find(arguments.runs), arguments.markdown)
 
 
 def find(folders: Sequence[str]) -> list["Run"]:
@@ -53,7 +55,7 @@ def show(console: Console, runs: Sequence["Run"], markdown: bool = False) -> Non
 
     for block in blocks(runs):
         if markdown:
-            print(block.markdown())
+            say(block.markdown())
         else:
             console.print(block.rich())
             console.print()
@@ -71,12 +73,12 @@ def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) 
             others.append(str(error.args[0]))
     for each in [*found, Beside(in_the_paper(), [])]:
         if markdown:
-            print(each.markdown())
+            say(each.markdown())
             continue
         console.print(each.block.rich())
         for flag in each.flags:
-            console.print(flag, markup=False, highlight=False)
+            console.print(flag)
         console.print()
     if others:
         line = f"The paper has no row for: {'; '.join(others)}."
-        print(line) if markdown else console.print(line, markup=False, highlight=False)
+        say(line) if markdown else console.print(line)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ..data.errors import printable
 from ..experiments.experiment import DATA_OPTIONS, Experiment, describe
+from ..terminal import Terminal
 from ..train.observer import Observer
 from ..train.training import Training
 from .arguments import Parser
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> None:
     from ..train.progress import ProgressBar
 
     experiment = experiment_of(arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     if arguments.estimate:
         from ..experiments.estimate import estimate
 
@@ -58,7 +59,7 @@ def run(arguments: Namespace) -> None:
         observers=observers,
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
-        on_note=lambda note: console.print(f"note: {note}", markup=False),
+        on_note=lambda note: console.print(f"note: {note}"),
     )
     if not (rows := done.metrics):
         raise ValueError(f"{folder / 'metrics.jsonl'} is empty: it was damaged, for the training here is finished")

@@ -9,10 +9,10 @@ the record alone is tested, which is no verification: exit status 2.
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.console import Console
 
+from ..terminal import Terminal
 from .arguments import Parser
-from .own_model import of_own_model, own
+from .own_model import of_own_model, own, repeats
 
 SHOWN = 20  # problems
 
@@ -27,22 +27,25 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     from ..experiments.attack_bars import AttackBars
-    from ..experiments.verify_store import verify_store
+    from ..experiments.verify_store import belongs, verify_store
     from ..train.prepare import usable
     from ..train.progress import training_progress
 
     model = own(arguments) if arguments.model or arguments.weights else None
+    repeated = model if model is not None and repeats(arguments) and belongs(Path(arguments.store)) else None
     device = None if arguments.device is None else str(usable(arguments.device))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     with training_progress() as display:
         bars = AttackBars(display, arguments.store)
-        found = verify_store(Path(arguments.store), model, device, arguments.batch_size, bars)
+        found = verify_store(
+            Path(arguments.store), None if repeated else model, device, arguments.batch_size, bars, repeated
+        )
     for problem in found.problems[:SHOWN]:
-        console.print(str(problem), markup=False)
+        console.print(str(problem))
     if len(found.problems) > SHOWN:
         console.print(f"and {len(found.problems) - SHOWN:,} more")
     if not found.kept and not found.problems:
         raise ValueError(f"{arguments.store}: {found}")
-    console.print(f"{arguments.store}: {found}", markup=False)
+    console.print(f"{arguments.store}: {found}")
     if found.problems:
         raise SystemExit(1)

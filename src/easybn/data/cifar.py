@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..reading import open_regular
 from .cache import cached, origin_of
 from .cifar_archive import Arrays, from_binary, from_pickle, names_from_pickle, read_members
 from .cifar_kinds import Cifar
@@ -29,7 +30,7 @@ def check_md5(path: Path, expected: str) -> None:
         DataError: it is another, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..reading import check_regular
 from .byte_pickle import load_byte_pickle
 from .errors import DataError
 
@@ -29,6 +30,7 @@ def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     try:
+        check_regular(archive)
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 if member.name in names and member.isfile():

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..reading import open_regular
 from .errors import DataError
 
 _UNSIGNED_BYTE = 8
@@ -33,7 +34,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         DataError: no such file, or not exactly one array of this kind.
     """
     try:
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             packed = raw.read(2) == _GZIP
             raw.seek(0)
             with gzip.open(raw) if packed else raw as file:

@@ -17,7 +17,7 @@ from .listing import Files, Listing, list_images
 from .picture import decode_picture, picture_size
 from .progress import Progress, showing
 from .source import Source
-from .tree import Tree, open_tree
+from .tree import Tree, check_link, open_tree
 
 _CHUNK = 256  # images decoded at a time
 _USUAL_SIZE = 224  # pixels: the most that pictures of several sizes are brought to unless a size is asked for
@@ -100,6 +100,8 @@ def _status(path: Path) -> Iterator[tuple[str, os.stat_result | None]]:
             with os.scandir(pending.pop()) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if entry.is_dir():
+                        if entry.is_symlink():
+                            check_link(Path(entry.path), path)
                         pending.append(entry.path)
                         yield entry.path, None
                     else:

@@ -23,15 +23,15 @@ def showing(progress: Progress | None) -> Iterator[Progress]:
     if progress is not None:
         yield progress
         return
-    from rich.console import Console
+    from ..terminal import Terminal
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         yield silent
         return
     from rich import progress as bars
 
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TaskProgressColumn())
+    columns = (bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.TaskProgressColumn())
     with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console) as display:
         tasks: dict[str, bars.TaskID] = {}
 

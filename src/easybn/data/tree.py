@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from ..reading import check_regular, open_regular, read_bytes
 from .errors import DataError
 
 LARGEST = 2**28  # bytes of one file, before and after decompression: far above any sensible image
@@ -57,21 +58,25 @@ class _Folder:
         def fail(error: OSError) -> None:
             raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from None
 
-        for folder, _, files in os.walk(self.root, onerror=fail, followlinks=True):
+        for folder, below, files in os.walk(self.root, onerror=fail, followlinks=True):
+            for link in (Path(folder, name) for name in below if Path(folder, name).is_symlink()):
+                check_link(link, self.root)
             yield Path(folder).relative_to(self.root), files
 
     def read(self, name: str) -> bytes:
         path = self.root / name
         try:
-            if path.stat().st_size > LARGEST:
-                raise DataError(f"{path}: has more than {LARGEST} bytes: no image")
-            return path.read_bytes()
+            return read_bytes(path, LARGEST)
+        except ValueError as error:
+            raise DataError(f"{error}: no image") from None
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
     def open(self, name: str) -> IO[bytes]:
         try:
-            return (self.root / name).open("rb")
+            return open_regular(self.root / name, LARGEST)
+        except ValueError as error:
+            raise DataError(f"{error}: no image") from None
         except OSError as error:
             raise DataError(f"{self.root / name}: cannot be read: {error.strerror or error}") from None
 
@@ -140,6 +145,15 @@ def _name_of(entry: zipfile.ZipInfo) -> tuple[str, bool]:
     return name.replace("\\", "/"), guessed
 
 
+def check_link(link: Path, root: Path) -> None:
+    """DataError for a link below ``root`` to a folder that holds it: images would be looked for without end."""
+    target = link.resolve()
+    around = [link.parent, *link.parent.parents]
+    inside = around[: around.index(root) + 1] if root in around else around
+    if any(folder.resolve().is_relative_to(target) for folder in inside):
+        raise DataError(f"{link}: is a link to {target}, a folder that holds it: remove the link")
+
+
 @contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
     """The files of ``path``, a folder or a zip.
@@ -151,6 +165,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
         yield _Folder(path)
         return
     try:
+        check_regular(path)
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such folder or zip file") from None

@@ -74,6 +74,8 @@ def estimate(
     choice = Choice((attacks,) if isinstance(attacks, str) else tuple(attacks), norm)
     radii = parse_radii(eps)
     every = {e: choice.at(e) for e in radii}
+    for e in radii:
+        choice.pgd(e).ball.check_fits(x.shape[1:])
     with prepared(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
         check_gradient(every[radii[0]], ready)
         with torch.no_grad():

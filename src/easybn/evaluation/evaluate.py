@@ -125,6 +125,8 @@ def evaluate(
     if choice.literal and (compile or precision != "float32"):
         raise ValueError("the robustness protocol attacks the model as it is: leave compile and precision out")
     check_images(x, y)
+    for e in radii:
+        choice.pgd(e).ball.check_fits(x.shape[1:])
     x, y = x.detach(), y.detach().to(x.device).long()
     report = progress or silent
     with prepared(model, probe=x[:PROBE], fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:

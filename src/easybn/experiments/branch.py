@@ -1,8 +1,5 @@
 """One branch of a finished run as a plain model: of the checkpoint, which keeps them all."""
 
-import json
-
-import safetensors
 from torch import nn
 
 from .. import models
@@ -47,10 +44,6 @@ def branch_model(run: Run, branch: str | None) -> nn.Module:
     if branch not in names:
         raise ValueError(f"{run.folder} has no branch {branch!r}; it has {', '.join(names)}")
     state = load(run.folder / "checkpoint.pt")
-    with safetensors.safe_open(weights.file_of(run.folder), framework="pt") as file:
-        described = json.loads(file.metadata()["easybn"])["model"]
-    for option in ("pretrained", "weights"):
-        described.pop(option, None)
-    model = convert(models.build(**described), names, run.config["norms"])
+    model = convert(models.build(**weights.described(run.folder)), names, run.config["norms"])
     model.load_state_dict(state.average or state.model)
     return strip(model, branch).eval()

@@ -1,6 +1,7 @@
 """A user's model, as the command line names it, and the folder of its results."""
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,11 @@ from .. import data, models
 from ..data import Source
 from ..files import write_text
 from ..models import weights
-from ..models.own import own_model
+from ..models.external import LIBRARIES, check_stored_options
+from ..models.own import is_code, own_model
 from ..models.state import load_weights
 from ..models.weights import TrainedOn
+from ..reading import read_json
 from .evaluated import Evaluated, read_classes, sized_for
 from .experiment import DATA_OPTIONS
 from .run import Run
@@ -113,7 +116,7 @@ class OwnModel:
             return weights.load(self.model)
         named = ""
         library, _, rest = self.model.partition(":")
-        if rest and library not in ("timm", "torchvision"):
+        if is_code(self.model):
             model = own_model(self.model, self.model_options)
         else:
             source = self.load_data()
@@ -142,7 +145,7 @@ class OwnModel:
                     raise
                 advice = "if the model has other classes, name the class of each output by --classes FILE, one a line"
                 raise ValueError(f"{error} ({named}): {advice}") from error
-        elif rest and library in ("timm", "torchvision") and not {"pretrained", "weights"} & set(self.model_options):
+        elif rest and library in LIBRARIES and not {"pretrained", "weights"} & set(self.model_options):
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
 
@@ -154,7 +157,7 @@ class OwnModel:
         """
         about = folder / NAME
         wanted = json.loads(json.dumps(asdict(self)))
-        found = json.loads(about.read_text()) if about.exists() else wanted
+        found = read_json(about) if about.exists() else wanted
         # a field that the file does not have yet has its default in it
         if differ := [
             f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items() if found.get(key) != value
@@ -169,18 +172,67 @@ class OwnModel:
         )
 
     @classmethod
-    def of(cls, folder: Path) -> "OwnModel":
-        """The model whose results ``folder`` has; FileNotFoundError if there is none."""
-        found = json.loads((folder / NAME).read_text())
-        for name in ("mean", "std"):
-            found[name] = None if found[name] is None else tuple(found[name])
-        return cls(**found)
+    def of(cls, folder: Path, repeated: "OwnModel | None" = None) -> "OwnModel":
+        """The model whose results ``folder`` has, if it may be made.
+
+        A file runs no code: a function, and an option that could load, download or run something, are taken from
+        ``repeated`` alone, what the command line of this call says.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read, is another model than ``repeated``, or is to be repeated; the message says
+                how.
+        """
+        path = folder / NAME
+        try:
+            found = read_json(path)
+            for name in ("mean", "std"):
+                found[name] = None if found[name] is None else tuple(map(float, found[name]))
+            model = cls(**found)
+            texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key)
+            if not all(text is None or isinstance(text, str) for text in texts):
+                raise TypeError("a name or path that is no text")
+            model.model_options.items()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} does not describe a model ({error}): name it again with --model") from error
+        if repeated is None:
+            model._check_no_code(path)
+            return model
+        if repeated.model != model.model or json.loads(json.dumps(repeated.model_options)) != model.model_options:
+            raise ValueError(f"{path} is of another model: {_options(model)} there, {_options(repeated)} asked")
+        return model
+
+    def _check_no_code(self, path: Path) -> None:
+        if is_code(self.model):
+            raise ValueError(f"{path} names a model of yours ({self.model}): repeat it: {_options(self)}")
+        try:
+            options = {key: value for key, value in self.model_options.items() if key not in ("pretrained", "weights")}
+            check_stored_options(options, str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}: repeat it: {_options(self)}") from error
 
 
-def evaluated_in(folder: Path, branch: str | None = None) -> Evaluated:
-    """The run, a branch of it, or the user's model whose results ``folder`` has; FileNotFoundError if there is none."""
+def _options(model: OwnModel) -> str:
+    """Of the command line, as anyone could type them."""
+    words = ["--model", shlex.quote(model.model)] if model.model else []
+    words += ["--model_options", shlex.quote(json.dumps(model.model_options))] if model.model_options else []
+    return " ".join(words) or "none"
+
+
+def evaluated_in(folder: Path, branch: str | None = None, repeated: OwnModel | None = None) -> Evaluated:
+    """The run, a branch of it, or the user's model whose results ``folder`` has.
+
+    Args:
+        repeated: a model that the command line names again, see :meth:`OwnModel.of`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: see :meth:`OwnModel.of`.
+    """
     if (folder / NAME).exists() and not (folder / "config.json").exists():
-        return OwnModel.of(folder).evaluated(folder)
+        return OwnModel.of(folder, repeated).evaluated(folder)
+    if repeated is not None:
+        raise ValueError(f"--model is for a model of yours: leave it out, or name no runs ({folder} was trained here)")
     return Evaluated.of_run(Run(folder), branch)
 
 

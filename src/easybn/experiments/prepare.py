@@ -10,6 +10,7 @@ from .. import data, models
 from ..data import Split
 from ..keyed_random import torch_generators
 from ..models import weights
+from ..models.external import FROM_ELSEWHERE, LIBRARIES, check_stored_options
 from ..modes import evaluating
 from ..norm.convert import convert
 from .experiment import DATA_OPTIONS, Experiment
@@ -22,7 +23,7 @@ class Prepared:
 
     Args:
         model: new, with the recipe's branches, its weights drawn by the experiment's seed.
-        description: what :func:`easybn.models.build` made it of.
+        description: what :func:`easybn.models.build` made it of, without where its first weights came from.
         data: what it will be trained on.
         train, val: the training images but those left out, and those held out of them, if any.
         notes: of the data set.
@@ -49,16 +50,19 @@ def prepare(experiment: Experiment) -> Prepared:
         train_split, val_split = source.holdout(held_out, seed)
     if experiment.leave_out is not None:
         train_split = without(train_split, source, SampleIds.read(experiment.leave_out))
+    shape = {name: value for name, value in experiment.model_options.items() if name not in FROM_ELSEWHERE}
+    if experiment.model.partition(":")[0] in LIBRARIES:  # told before hours of training: its file could not be loaded
+        check_stored_options(shape, "--model_options")
     description = {
         "name": experiment.model,
         "num_classes": len(source.classes),
         "in_channels": source.train.shape[0],
         "mean": list(source.mean),
         "std": list(source.std),
-        **experiment.model_options,
+        **shape,
     }
     with torch_generators(seed=seed):
-        model = _built(description)
+        model = _built(description | experiment.model_options)
         _check_outputs(model, source)
     if len(experiment.recipe.branches) > 1:
         model = convert(model, experiment.recipe.branches, experiment.norms)

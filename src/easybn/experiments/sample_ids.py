@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data import Source, Split
 from ..data.source import listed
 from ..files import write_text
+from ..reading import read_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class SampleIds:
             ValueError: there is no such file, or another content.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = read_json(path)
             data, images, ids = content["data"], content["images"], content["ids"]
             if not isinstance(data, str) or not all(type(number) is int for number in (images, *ids)):
                 raise TypeError("data must be text, images and ids whole numbers")

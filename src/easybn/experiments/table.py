@@ -17,6 +17,12 @@ TITLES = {
 }
 
 
+def md(text: str) -> str:
+    """Any text for a cell of Markdown: what means something there or in HTML is shown as text."""
+    marked = {"|": r"\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "[": r"\[", "]": r"\]", "\n": " "}
+    return "".join(marked.get(letter, letter) for letter in text)
+
+
 @dataclass(frozen=True)
 class Cell:
     """An accuracy with its 95% interval, in percent when shown."""
@@ -53,10 +59,12 @@ class Block:
 
     def markdown(self) -> str:
         """For a README."""
-        lines = [f"**{self.title}**", "", f"| {self.head} | " + " | ".join(self.columns) + " |"]
+        lines = [f"**{md(self.title)}**", "", f"| {md(self.head)} | " + " | ".join(map(md, self.columns)) + " |"]
         lines.append("| --- |" + " ---: |" * len(self.columns))
         for name, cells in self.rows:
-            lines.append(f"| {name} | " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")
+            lines.append(
+                f"| {md(name)} | " + " | ".join("" if cell is None else md(str(cell)) for cell in cells) + " |"
+            )
         return "\n".join([*lines, "", self.caption, ""])
 
 

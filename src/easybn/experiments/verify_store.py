@@ -46,7 +46,12 @@ class Verified:
 
 
 def verify_store(
-    folder: Path, own: OwnModel | None, device: str | None, batch_size: int, progress: Progress = silent
+    folder: Path,
+    own: OwnModel | None,
+    device: str | None,
+    batch_size: int,
+    progress: Progress = silent,
+    repeated: OwnModel | None = None,
 ) -> Verified:
     """Test every stored adversarial image again, and whether the record is complete and consistent.
 
@@ -56,6 +61,7 @@ def verify_store(
         device: where to compute; the CPU by default.
         batch_size: images a pass.
         progress: told after every stage.
+        repeated: the model of the folder in which the store is, named again, see :meth:`.own_model.OwnModel.of`.
 
     Raises:
         FileNotFoundError: no store.
@@ -63,14 +69,14 @@ def verify_store(
     """
     store = Store.existing(folder)
     points = torch.tensor(store.manifest.points)
-    source = own.load_data() if own else _owner(folder).source
+    source = own.load_data() if own else _owner(folder, repeated).source
     if int(points.max()) >= len(source.test) or int(points.min()) < 0:
         raise ValueError(f"{source.name} has {len(source.test):,} test images, and the verdicts are of others")
     # evaluate was given them ascending, whatever the order in which they were attacked
     if data_digest(*source.test.batch(points.sort().values)) != store.manifest.data:
         raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
     x, y = source.test.batch(points)
-    for model in _candidates(folder, own):
+    for model in _candidates(folder, own, repeated):
         with prepared(model.to(device or "cpu"), probe=x, fold=False) as ready:
             if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
                 continue
@@ -85,19 +91,25 @@ def verify_store(
     raise ValueError(f"the model is not the one that was evaluated: none has the digest {store.manifest.model}")
 
 
-def _owner(folder: Path) -> Evaluated:
+def belongs(folder: Path) -> bool:
+    """Whether the store is in the folder of the results of a user's model."""
+    home = folder.resolve().parent.parent
+    return (home / NAME).exists() and not (home / "config.json").exists()
+
+
+def _owner(folder: Path, repeated: OwnModel | None) -> Evaluated:
     home = folder.resolve().parent.parent
     if not (home / "config.json").exists() and not (home / NAME).exists():
         raise ValueError(f"{folder} is in no run's folder: name its model and data (--model, --weights, --data)")
-    return evaluated_in(home)
+    return evaluated_in(home, repeated=repeated)
 
 
-def _candidates(folder: Path, own: OwnModel | None) -> Iterator[nn.Module]:
+def _candidates(folder: Path, own: OwnModel | None, repeated: OwnModel | None) -> Iterator[nn.Module]:
     """The model, and then the other branches of the run."""
     if own:
         yield own.load_model().eval()
         return
-    owner = _owner(folder)
+    owner = _owner(folder, repeated)
     yield owner.model
     if (owner.run.folder / "config.json").exists():
         with suppress(FileNotFoundError):  # without a checkpoint there is the deployed branch alone

@@ -4,17 +4,23 @@ The header also has a checksum of the tensors and of itself, and for a run's wei
 rotted, or lies beside the config of another run, is an error when it is read. Files without them load too.
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from ..files import replacing
+from ..reading import check_regular
 from ..sealed import Damaged, read_sealed
+from .external import check_stored_options
 from .state import checksums, load_weights, read_safetensors
+
+_SAID = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; all else are options
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def load(path: Path | str, model: nn.Module | None = None, weights_key: str | No
     if weights_key is not None:
         raise ValueError("weights_key is for a checkpoint of your own: pass the model too")
     about, state = _read(file)
-    model = _described(file, about)
+    model = _build(file, _description(file, about), state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -93,12 +99,16 @@ def trained_on(path: Path | str) -> TrainedOn | None:
         FileNotFoundError: no such file.
         ValueError: no safetensors file.
     """
-    about, _ = _read(file_of(path), tensors=False)
+    file = file_of(path)
+    about, _ = _read(file, tensors=False)
     data = about.get("data")
     if not isinstance(data, dict):
         return None
-    channels, height, width = data["shape"]
-    return TrainedOn(data["name"], (channels, height, width), tuple(data["classes"]))
+    try:
+        channels, height, width = map(int, data["shape"])
+        return TrainedOn(str(data["name"]), (channels, height, width), tuple(map(str, data["classes"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: what it was trained on cannot be read from its header: {error!r}") from error
 
 
 def file_of(path: Path | str) -> Path:
@@ -137,6 +147,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the file says of the model, and its state dict."""
+    check_regular(file)
     try:
         about, state = read_safetensors(file, tensors)
     except safetensors.SafetensorError as error:
@@ -154,12 +165,47 @@ def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
 _WHOLE: set[tuple[int, ...]] = set()
 
 
-def _described(file: Path, about: dict[str, Any]) -> nn.Module:
+def described(path: Path | str) -> dict[str, Any]:
+    """What :func:`easybn.models.build` takes for the model of a weights file: nothing that loads, downloads or runs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no safetensors file, no description, or one with an option that a file must not set.
+    """
+    file = file_of(path)
+    return _description(file, _read(file, tensors=False)[0])
+
+
+def _description(file: Path, about: dict[str, Any]) -> dict[str, Any]:
+    found = about.get("model")
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} does not say which model it is of: pass the model too")
+    options = {key: value for key, value in found.items() if key not in (*_SAID, "pretrained", "weights")}
+    check_stored_options(options, f"{file}: pass the model too")
+    said = {key: found[key] for key in _SAID if key in found}
+    counts = [(said.get("num_classes", 1), 10**6), (said.get("in_channels", 1), 10**3)]
+    numbers = [said.get(key) or [0.5] for key in ("mean", "std")]
+    if (
+        not isinstance(said.get("name"), str)
+        or not all(type(count) is int and 0 < count <= most for count, most in counts)
+        or not all(isinstance(each, list) and all(isinstance(n, int | float) for n in each) for each in numbers)
+    ):
+        raise ValueError(f"{file} describes its model in a way that cannot be read: pass the model too")
+    return {**said, **options}
+
+
+def _build(file: Path, description: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """The model described; one far larger than the file's tensors is not built, so that a header cannot fill memory."""
     from . import build
 
-    description = about.get("model")
-    if not isinstance(description, dict):
-        raise ValueError(f"{file} does not say which model it is of: pass the model too")
-    for option in ("pretrained", "weights"):  # of timm and torchvision: the weights are in the file, not to download
-        description.pop(option, None)
-    return build(**description)
+    size = sum(tensor.numel() for tensor in state.values())
+    try:
+        with suppress(NotImplementedError, RuntimeError):  # not every model can be built without memory
+            with torch.device("meta"):
+                shadow = build(**description)
+            needed = sum(tensor.numel() for tensor in shadow.state_dict().values())
+            if needed > 2 * size + 10**6:
+                raise ValueError(f"{file} does not fit the model that it describes, which has {needed:,} numbers")
+        return build(**description)
+    except TypeError as error:
+        raise ValueError(f"{file}: the model that it describes cannot be built: {error}") from error

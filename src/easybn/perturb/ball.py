@@ -5,7 +5,9 @@ of it. Every point returned is also inside [0, 1]. Distances hold up to the roun
 (6e-8).
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,11 +17,17 @@ from torch import Tensor
 from ..keyed_random import Noise
 from .eps import parse_eps
 
+FAR = 200.0
+"""No l2 radius: more than half of what two images of 224 x 224 pixels, black and white, are apart."""
+
 
 class Ball(ABC):
     """The points of [0, 1]^d within ``eps`` of an image in some norm."""
 
     eps: float | Fraction
+
+    def check_fits(self, shape: Sequence[int]) -> None:  # noqa: B027 - most balls have nothing to refuse
+        """ValueError for a radius that reaches every image of ``shape``, (C, H, W) or any other."""
 
     @abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -85,6 +93,17 @@ class L2(Ball):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", parse_eps(self.eps))
+        if self.eps >= FAR:
+            raise ValueError(f"an l2 eps of {self.eps:g} is farther than any attack goes: is it in units of /255?")
+
+    def check_fits(self, shape: Sequence[int]) -> None:
+        diameter = math.sqrt(math.prod(shape))
+        if float(self.eps) > diameter:
+            size = " x ".join(map(str, shape))
+            raise ValueError(
+                f"an l2 eps of {self.eps:g} exceeds all distances of images of {size}, at most {diameter:.4g}: is it "
+                "in units of /255?"
+            )
 
     def steepest(self, gradient: Tensor) -> Tensor:
         # scaled by the largest entry first: the squares of a saturated model's gradient underflow

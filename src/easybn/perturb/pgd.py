@@ -80,6 +80,7 @@ class PGD:
                 gradient.
         """
         check_images(x, goal.labels)
+        self.ball.check_fits(x.shape[1:])
         x = x.detach()
         point = self._start(x, noise)
         size = self.step_length

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..files import explained, replacing
+from ..reading import open_regular
 from ..sealed import Damaged
 
 VERSION = 1
@@ -73,7 +74,7 @@ def load(path: Path) -> State:
     Raises:
         Damaged: the file is none of ours, or of another version, or not what was written.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         _check(file, path)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from ..terminal import Terminal
 from .observer import Moment, Observer, averages
 
 
@@ -48,7 +49,7 @@ class ProgressBar(Observer):
     def epoch(self, moment: Moment, row: dict[str, Any]) -> None:
         if self._own and "val" in row:
             scores = ", ".join(f"{name} {s['accuracy']:.1%}" for name, s in row["val"].items())
-            self._progress.console.print(f"epoch {row['epoch']:>3}: validation accuracy {scores}", highlight=False)
+            self._progress.console.print(f"epoch {row['epoch']:>3}: validation accuracy {scores}")
 
     def end(self, moment: Moment) -> None:
         if self._own:
@@ -58,9 +59,10 @@ class ProgressBar(Observer):
 def training_progress() -> Progress:
     """The columns that the bar's tasks expect; where it is narrow, words go on in the next line and nothing is cut."""
     return Progress(
-        TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         BarColumn(bar_width=20),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[info]}", table_column=Column(overflow="fold")),
+        TextColumn("{task.fields[info]}", markup=False, table_column=Column(overflow="fold")),
+        console=Terminal(),
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from rich.console import Console
 
 from easybn.experiments.run import Run
 from easybn.experiments.score_attacks import Attacks
@@ -18,6 +17,7 @@ from easybn.experiments.study.plan import CLEAN, Planned, Study
 from easybn.experiments.study.record import add_evaluated, fail, failure, forgive
 from easybn.experiments.study.state import State, state
 from easybn.experiments.study.watch import Lines, table
+from easybn.terminal import Terminal
 
 from ..conftest import TINY
 
@@ -151,7 +151,7 @@ def test_time_left_by_measured_speeds_alone():
 
 def test_the_table_and_the_lines_say_how_it_stands():
     planned, seen = progress()
-    console = Console(width=120, record=True, force_terminal=False, color_system=None)
+    console = Terminal(width=120, record=True, force_terminal=False, color_system=None)
     with console.capture() as caught:
         console.print(table(seen, Left(planned, 1)))
     text = caught.get()

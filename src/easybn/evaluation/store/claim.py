@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ...files import Removed, check_guards, explained
+from ...reading import read_json
 from .process import Process
 
 BEAT = 5.0  # seconds between two signs of life
@@ -105,7 +106,7 @@ class Claims:
     def _stale(self, path: Path) -> bool:
         try:
             age = time.time() - path.stat().st_mtime
-            content = json.loads(path.read_text())
+            content = read_json(path)
             gone = Process(content["host"], content["pid"], content["started"]).gone
         except FileNotFoundError:
             return False
@@ -125,7 +126,7 @@ class Claims:
 
 def _token(path: Path) -> str | None:
     try:
-        token: str = json.loads(path.read_text())["token"]
+        token: str = read_json(path)["token"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
     return token

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import explained, replacing
+from ...reading import read_bytes
 from ...sealed import Damaged, digest
 from ..record import Record
 from . import partial
@@ -111,6 +112,6 @@ def _write(path: Path, data: bytes) -> None:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...analysis.answers import Answers
 from ...files import replacing
 from ...models.state import checksums, read_safetensors
+from ...reading import check_regular
 
 _NAMES = ("confidence", "of_label", "correct")
 
@@ -46,6 +47,7 @@ class CensusAnswers:
             ValueError: another content.
         """
         try:
+            check_regular(path)
             _, found = read_safetensors(path)
             own, copies = (Answers(*(found[before + name] for name in _NAMES)) for before in ("", "copy_"))
             return cls(found["ids"], found["labels"], own, copies)

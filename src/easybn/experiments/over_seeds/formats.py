@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 
 from .layout import Cell, Table
@@ -42,7 +43,7 @@ def as_csv(table: Table) -> str:
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
             if cell.text:
-                writer.writerow([table.title, line.name, column, *_numbers(cell)])
+                writer.writerow([*map(_plain, (table.title, line.name, column)), *_numbers(cell)])
     return out.getvalue()
 
 
@@ -57,6 +58,11 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 def tex(text: str) -> str:
     """Any text for LaTeX."""
     return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def _plain(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: a name may begin with = or @."""
+    return f"'{text}" if re.match(r"[=@+\-\t\r]", text) else text
 
 
 def _tex_row(cells: list[str]) -> str:
@@ -74,4 +80,10 @@ def _row(cells: list[str]) -> str:
 
 def _numbers(cell: Cell) -> list[object]:
     numbers = ["" if value is None else f"{value:.6g}" for value in (cell.value, cell.low, cell.high)]
-    return [cell.text, *numbers, cell.seeds or "", cell.n or "", int(cell.bold)]
+    return [
+        _plain(cell.text) if cell.value is None else cell.text,
+        *numbers,
+        cell.seeds or "",
+        cell.n or "",
+        int(cell.bold),
+    ]

@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ...terminal import Terminal
 from .layout import Table
 
 BETWEEN = 3  # characters that a column takes beside its text: two spaces and a line
@@ -67,7 +68,7 @@ def terminal(table: Table, console: Console | None = None) -> str:
 
     Columns that do not fit beside each other follow in further parts, each with the words that tell the lines apart.
     """
-    console = console or Console()
+    console = console or Terminal()
     with console.capture() as captured:
         show(table, console)
     return captured.get()

@@ -5,6 +5,8 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from ...escapes import escaped
+
 Element = ET.Element
 
 
@@ -40,4 +42,4 @@ def number(value: float) -> str:
 
 def markup(element: Element) -> Markup:
     """The element as a part of a page."""
-    return Markup(ET.tostring(element, encoding="unicode"))  # ElementTree has escaped all text and attributes
+    return Markup(escaped(ET.tostring(element, encoding="unicode")))  # ElementTree has escaped all text and attributes

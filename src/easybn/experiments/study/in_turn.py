@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ...escapes import say
 from ...train.interrupt import Interrupted
 from ..run import BusyError
 from .execute import BUSY, CHILD
@@ -55,18 +56,18 @@ def in_turn(
             if found.kind == "failed":
                 raise ValueError(found.error)
             work(planned, folder, device, checkpoint_seconds)
-            print(f"done: {folder}", flush=True)
+            say(f"done: {folder}")
         except Interrupted:
             raise
         except BusyError as error:
             busy = True
-            print(f"busy: {error}", flush=True)
+            say(f"busy: {error}")
         except (ValueError, OSError, ArithmeticError) as error:
             failed = True
-            print(f"failed: {planned.name}: {' '.join(str(error).split())}", flush=True)
+            say(f"failed: {planned.name}: {' '.join(str(error).split())}")
         except Exception:  # a mistake of ours
             failed = True
-            traceback.print_exc()
+            say(traceback.format_exc(), error=True)
     if failed or busy:
         raise SystemExit(1 if failed else BUSY)
 

@@ -61,11 +61,13 @@ class Planned:
         name: of its folder, the seed included.
         experiment: what is trained.
         wanted: what is measured of it, in order.
+        code: FILE.py:CLASS of its recipe if that was not imported: it can be listed, and not be trained.
     """
 
     name: str
     experiment: Experiment
     wanted: tuple[Wanted, ...] = (CLEAN,)
+    code: str | None = None
 
 
 @dataclass(frozen=True)

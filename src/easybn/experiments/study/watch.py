@@ -56,7 +56,7 @@ class Lines:
             minutes = f", {state.seconds / 60:.1f} min" if state.seconds else ""
             clean = "" if state.clean is None else f", clean {state.clean:.2%}"
             line = f"{time.strftime('%H:%M:%S')} {name}: {text}{minutes}{clean}"
-            self.console.print(line + f": {state.error}" * bool(state.error), markup=False)
+            self.console.print(line + f": {state.error}" * bool(state.error))
 
 
 def words(name: str, state: State, progress: Progress) -> str:

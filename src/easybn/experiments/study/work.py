@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...escapes import say
 from ...train.interrupt import Interrupted
 from ...train.prepare import usable
 from ...train.progress import ProgressBar, training_progress
@@ -42,7 +43,7 @@ def work(planned: Planned, folder: Path, device: str | None = None, checkpoint_s
                 observers=[ProgressBar("training")],
                 device=device,
                 checkpoint_seconds=checkpoint_seconds,
-                on_note=lambda note: print(f"note: {note}"),
+                on_note=lambda note: say(f"note: {note}"),
             )
             subjects: dict[str | None, Evaluated] = {}  # the images are read and the model is loaded once
             for each in missing(folder, planned.wanted):
@@ -68,5 +69,5 @@ def _measured(subject: Evaluated, wanted: Wanted, device: str) -> list[dict[str,
     if not found.evaluation.complete and not what.budget:
         raise BusyError(f"another process has a part of the verdicts in {found.store}")
     for finding in found.findings:
-        print(finding)
+        say(str(finding))
     return [asdict(finding) for finding in found.findings]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ....reading import read_bytes
 from ...over_seeds.rows import RunRows
 from ..page import Block, Material, Section, first_run
 
@@ -46,7 +47,10 @@ ADDED = "Changes are shown around grey, amplified by the factor under them."
 
 def _rows(run: RunRows, found: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """A tile for each picture of the sheet, with its words."""
-    with Image.open(run.folder / SHEET) as opened:
+    data = io.BytesIO(read_bytes(run.folder / SHEET, 2**24))
+    with Image.open(data, formats=["PNG"]) as opened:
+        if opened.width * opened.height > 2**24:
+            raise ValueError(f"{run.folder / SHEET} has {opened.width} x {opened.height} pixels: no gallery of ours")
         sheet = opened.convert(opened.mode if opened.mode in ("L", "RGB") else "RGB")
     height, width = found["size"]
     out = []

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 
 from ....evaluation.over_seeds import over_seeds
+from ....reading import read_bytes
 from ....rows import Row
 from ...over_seeds.layout import Cell, Line, Table
 from ...over_seeds.rows import StackedRows
@@ -74,9 +75,9 @@ def _pictures(folder: StackedRows, most: int) -> tuple[list[dict[str, str]], int
     for name, row in {row["picture"]: row for row in rows}.items():
         path = (folder.folder / name).resolve()
         inside = path.is_relative_to(folder.folder.resolve()) and path.suffix == ".png"
-        if not inside or not path.exists() or used + path.stat().st_size > most:
+        if not inside or not path.is_file() or used + path.stat().st_size > most:
             continue
-        data = path.read_bytes()
+        data = read_bytes(path)
         used += len(data)
         words = str(Condition(row["copy"], row["eps"], row["steps"]))
         out.append({"png": "data:image/png;base64," + base64.b64encode(data).decode(), "text": words})

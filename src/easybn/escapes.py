@@ -1,0 +1,31 @@
+"""What is printed: names, paths, notes and messages that come from files of others do nothing but be read.
+
+In them a control character (ESC, BEL, CR, the C1 range) could clear the screen or fake a line, and a bidirectional
+override could show a path backwards: they are shown as ``\\x1b``, ``\\u202e``. All that the program prints goes through
+:func:`say` or :class:`.terminal.Terminal`.
+"""
+
+import re
+import sys
+import unicodedata
+
+_KEPT = "\n\t\u200c\u200d"  # the last two join letters in some scripts and pictures, and hide nothing
+_SUSPECT = re.compile(r"[^\n\t -~\xa1-\xac\xae-\u0377]")  # quickly: what may be a control character
+
+
+def escaped(text: str) -> str:
+    r"""``text`` with every character that controls rather than shows, but for ends of lines, as ``\x1b`` and so on."""
+    return _SUSPECT.sub(_shown, text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    letter = found[0]
+    if letter in _KEPT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def say(text: str = "", error: bool = False, end: str = "\n", drawn: bool = False) -> None:
+    """Print text on stdout, or on stderr; as it is if a :class:`.terminal.Terminal` has ``drawn`` it."""
+    print(text if drawn else escaped(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
