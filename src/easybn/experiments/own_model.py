@@ -189,7 +189,7 @@ class OwnModel:
             for name in ("mean", "std"):
                 found[name] = None if found[name] is None else tuple(map(float, found[name]))
             model = cls(**found)
-            texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key)
+            texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key, model.classes)
             if not all(text is None or isinstance(text, str) for text in texts):
                 raise TypeError("a name or path that is no text")
             model.model_options.items()
