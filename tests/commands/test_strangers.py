@@ -346,7 +346,7 @@ def test_names_that_control_are_shown_by_every_command(easybn, monkeypatch):
     name = HOSTILE.replace("/", "")
     shown = SHOWN.replace("/", "")
     folder = Path("images", "train")
-    for label, grey in ((f"b{name}", 10), ("c", 200)):
+    for label, grey in (("b[bold]:smile:[red]", 10), ("c", 200)):
         (folder / label).mkdir(parents=True)
         for i in range(8):
             Image.fromarray(np.full((8, 8), grey + i, np.uint8)).save(folder / label / f"{name}{i}.png")

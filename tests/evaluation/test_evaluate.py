@@ -53,7 +53,7 @@ def test_labels_of_any_integer_type(problem):
 def test_vectors_are_images_too():
     model, x = nn.Linear(5, 3).eval(), torch.rand(20, 5)
     y = model(x).argmax(1)
-    found = evaluate(model, x, y, eps=5.0, steps=5, keep_images=True)
+    found = evaluate(model, x, y, eps=2.0, steps=5, keep_images=True)
     assert torch.equal(model(found.images).argmax(1) == y, found.robust)
 
 
