@@ -10,7 +10,7 @@ import easybn
 ROOT = Path(easybn.__file__).parent
 FLOORS = {
     "keyed_random": 0, "modes": 0, "files": 0, "sealed": 0, "rows": 0, "copying": 0, "reading": 0, "terminal": 0,
-    "escapes": 0,    "norm": 0, "perturb": 0,
+    "escapes": 0, "norm": 0, "perturb": 0,
     "models": 1, "data": 1,
     "recipes": 2, "attacks": 2,
     "train": 3, "evaluation": 3, "analysis": 3,

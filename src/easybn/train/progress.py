@@ -31,7 +31,7 @@ class ProgressBar(Observer):
         self._task = self._progress.add_task(self._title, total=moment.total_steps, completed=moment.step, info="")
         self._began = time.monotonic()
         for note in moment.notes:
-            self._progress.console.print(f"note: {note}", highlight=False)
+            self._progress.console.print(f"note: {note}")
 
     def step(self, moment: Moment) -> None:
         # reading the losses waits for the device: four times a second is enough
