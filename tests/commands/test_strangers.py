@@ -1,15 +1,18 @@
 """Files and folders from somebody else: none runs code, none reaches the terminal, none fills the memory."""
 
 import ast
+import io
 import json
 import os
 import pickle
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from rich.text import Text
 
 import easybn as package
 from easybn.commands.yaml_files import parse_yaml
+from easybn.data.errors import DataError
+from easybn.data.picture import decode_picture
 from easybn.escapes import escaped, say
 from easybn.evaluation.store import Store
 from easybn.models import build, load
@@ -558,3 +563,18 @@ def test_an_l2_radius_beyond_all_images_is_refused(eps):
     with pytest.raises(ValueError, match="is it in units of /255"):
         package.PGD(package.L2(eps), 1)(model, x, package.untargeted(y))
     assert package.evaluate(model, x, y, norm="l2", eps=13.8, attacks="pgd", steps=1).robust_at
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (2, 300_000), (1, 80_000), (60_000, 60_000)])
+def test_a_small_file_of_a_huge_picture_is_refused(size):
+    file = io.BytesIO()
+    Image.new("1", size if size[0] * size[1] < 10**7 else (1, 1)).save(file, "PNG")
+    data = file.getvalue()
+    if size[0] * size[1] > 10**7:  # announced, and not there
+        head = b"IHDR" + struct.pack(">II", *size) + data[24:29]
+        data = data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+    for channels in (1, 3):
+        with pytest.raises(
+            DataError, match=r"x\.png: (is [0-9,]+ pixels long|is no readable image .*decompression bomb)"
+        ):
+            decode_picture(data, "x.png", channels, resize=224)

@@ -254,7 +254,7 @@ def test_the_table_of_a_study_under_way(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_plan_of_a_study(width, monkeypatch, tmp_path):
-    runs = [SimpleNamespace(name=f"{squeezed(LONG)}-{i}", wanted=["clean"]) for i in range(2)]
+    runs = [SimpleNamespace(name=f"{squeezed(LONG)}-{i}", wanted=["clean"], code=None) for i in range(2)]
     failed = State("failed", 2, 4, 0, 7, 40.0, {}, error="RuntimeError: [bold] " + "word " * 20)
     monkeypatch.setattr(study_state, "state", lambda run, folder: failed)
     monkeypatch.setattr("easybn.experiments.study.cost.Costs.__call__", lambda self, run: None)

@@ -19,6 +19,7 @@ SUFFIXES = (
 )
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")  # what a stranger's file may reach
 _MOST_PIXELS = 2**26  # 8192 x 8192; a small file can announce, and then need the memory of, far more
+_MOST_RESIZED = 2**24  # of a long strip as wide as the result, of which the middle is kept
 
 # what was done to pictures beside reading them; a Counter has the number of pictures for each
 TRANSPARENT = "transparent pictures put on white"
@@ -60,7 +61,7 @@ def decode_picture(
     """
     done: Counter[str] = Counter()
     with _opened(io.BytesIO(data), name) as image:
-        pixels = np.asarray(_fit(_converted(image, name, "RGB" if channels == 3 else "L", done), resize))
+        pixels = np.asarray(_fit(_converted(image, name, "RGB" if channels == 3 else "L", done), resize, name))
     if changes is not None:
         changes.update(done)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
@@ -169,12 +170,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _fit(image: Image.Image, size: int | None) -> Image.Image:
+def _fit(image: Image.Image, size: int | None, name: str) -> Image.Image:
     if size is None:
         return image
     width, height = image.size
     shorter = min(width, height)
+    longer = max(width, height)
     width, height = size * width // shorter, size * height // shorter
+    if width * height > _MOST_RESIZED:
+        raise DataError(
+            f"{name}: is {longer:,} pixels long and {shorter:,} wide, too long a strip to be resized to {size}: cut it"
+        )
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
