@@ -578,3 +578,16 @@ def test_a_small_file_of_a_huge_picture_is_refused(size):
             DataError, match=r"x\.png: (is [0-9,]+ pixels long|is no readable image .*decompression bomb)"
         ):
             decode_picture(data, "x.png", channels, resize=224)
+
+
+@pytest.mark.usefixtures("_soon")
+def test_the_log_of_a_study_is_no_link_and_no_pipe(easybn):
+    Path("s.yaml").write_text("runs: [{epochs: 1, train_images: 64, name: a}]\n")
+    Path("mine.txt").write_text("mine")
+    for make, told in ((lambda path: path.symlink_to("../../../mine.txt"), "is a link"), (pipe, "is a pipe")):
+        shutil.rmtree("runs", ignore_errors=True)
+        Path("runs/s/a-0").mkdir(parents=True)
+        make(Path("runs/s/a-0/study.log"))
+        found = easybn("study", "s.yaml")
+        assert (found.status, told in found.err) == (2, True), found
+    assert Path("mine.txt").read_text() == "mine"

@@ -14,6 +14,7 @@ from ..data import DataError, Source
 from ..data.source import listed
 from ..keyed_random import permutation
 from ..models import weights
+from ..reading import MOST_TEXT, read_bytes
 from .branch import branch_model
 from .experiment import DATA_OPTIONS
 from .run import Run
@@ -140,7 +141,7 @@ def read_classes(path: Path | str) -> tuple[str, ...]:
         ValueError: there is no such file, it is not UTF-8, or a line is empty.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        lines = read_bytes(path, MOST_TEXT).decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"--classes {path}: cannot be read: {reason}") from None

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...files import explained
+from ...reading import check_regular
 from ...train.interrupt import Interrupted, deferred_signals
 from .plan import Planned
 from .record import LOG, busy, fail
@@ -131,6 +132,10 @@ def _children() -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
 def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
     with explained(folder / LOG), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOG).is_symlink():  # in a folder of somebody else's: it would be added to another file
+            raise ValueError(f"{folder / LOG} is a link: remove it")
+        if (folder / LOG).exists():
+            check_regular(folder / LOG)
         log = stack.enter_context((folder / LOG).open("ab"))
         log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
         log.flush()
