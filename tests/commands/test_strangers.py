@@ -271,6 +271,9 @@ def test_a_pickle_is_not_run(name, easybn):
     for file in (name, "zip.pt"):
         found = easybn("evaluate", "--model", "timm:resnet10t", "--weights", file, "--data", "sample")
         assert found.status == 2
+    Path("c.yaml").write_text(f"model: timm:resnet10t\nmodel_options: {{checkpoint_path: {name}}}\n")
+    found = easybn("train", "--config", "c.yaml", *SMALL)
+    assert (found.status, f"checkpoint_path {name}" in found.err) == (2, True), found.err
     assert not Path(MARK).exists()
 
 

@@ -37,13 +37,19 @@ def timm_model(name: str, num_classes: int, in_channels: int, **options: Any) ->
     """timm's model ``name``; ``options`` go to ``timm.create_model`` (``pretrained=True``, ``img_size=32``).
 
     Raises:
-        ValueError: timm has no model of that name.
+        ValueError: timm has no model of that name, or cannot load the ``checkpoint_path`` among the options.
     """
     import timm
 
     if name.split(".")[0] not in timm.list_models() or not re.fullmatch(r"[\w.]+", name):
         raise ValueError(_unknown("timm", name, timm.list_models()))
-    return timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+    try:
+        return timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+    except Exception as error:
+        if not options.get("checkpoint_path"):
+            raise
+        reason = str(error).split("\n")[0] or type(error).__name__  # no weights, weights of another model, a pickle
+        raise ValueError(f"timm:{name}: checkpoint_path {options['checkpoint_path']}: {reason}") from error
 
 
 def torchvision_model(name: str, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
