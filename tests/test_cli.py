@@ -27,6 +27,16 @@ class Narrow(nn.Module):
         return self.last(x.flatten(1))
 """
 
+RECIPE = """
+from dataclasses import dataclass
+from easybn.recipes import Context, Recipe, Term
+
+@dataclass(frozen=True)
+class Mine(Recipe):
+    def __call__(self, model, x, y, ctx=Context()):
+        yield Term.cross_entropy("main", modle(x), y, 1.0)
+"""
+
 
 def easybn(*words, environment=None, **how):
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
@@ -72,15 +82,25 @@ def test_a_fault_of_our_own_keeps_its_traceback(kind, monkeypatch):
 
 @pytest.mark.parametrize(
     ("model", "told"),
-    [("Wrong", "mine.py, line 7, in forward: KeyError: 'logits'"), ("Narrow", "mine.py, line 15, in forward: Runtime")],
+    [
+        ("Wrong", ["KeyError: 'logits'", "mine.py, line 7, in forward"]),
+        ("Narrow", ["mat1", "mine.py, line 15, in f"]),
+    ],
 )
 def test_an_error_in_a_users_file_names_the_line(model, told, tmp_path):
     (tmp_path / "mine.py").write_text(MODEL)
     done = easybn("evaluate", "--model", f"mine:{model}", "--data", "sample", "--attacks", "clean", cwd=tmp_path)
     assert done.returncode == 2
     error = done.stderr.decode()
-    assert told in error
+    assert all(words in error for words in told), error
     assert "Traceback" not in error
+
+
+def test_an_error_in_a_users_recipe_names_the_line(tmp_path):
+    (tmp_path / "mine.py").write_text(RECIPE)
+    done = easybn("train", "--recipe", "mine.py:Mine", "--train_images", "100", "--epochs", "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine.py, line 8, in __call__: NameError: name 'modle' is not defined" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,12 @@ def _mistake(error: Exception) -> str | None:
     if place := _place_in_users_file(error):
         return f"{place}: {type(error).__name__}: {text} (EASYBN_TRACEBACK=1 shows where it came from)"
     if isinstance(error, (ValueError, OSError, ArithmeticError)):  # what the library raises for mistakes
-        return text or type(error).__name__
+        place = _place_in_users_file(error.__cause__) if error.__cause__ else None
+        return f"{text} ({place})" if place else text or type(error).__name__
     return None
 
 
-def _place_in_users_file(error: Exception) -> str | None:
+def _place_in_users_file(error: BaseException) -> str | None:
     """The innermost line of a file of the user's (a recipe, a model) that the error passed through."""
     import sysconfig
     import traceback

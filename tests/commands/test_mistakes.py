@@ -73,7 +73,7 @@ class Other:
         ("evaluate nowhere", "no run in nowhere"),
         ("evaluate begun", "begun is not finished"),
         ("evaluate begun --eps x", '"eps" element 1'),
-        ("evaluate begun --eps 1/0", "1/0 divides by zero"),
+        ("evaluate begun --eps 1/0", "'8/255', got '1/0'"),
         ("evaluate begun --norm l3", "l3"),
         ("evaluate", "runs"),
     ],

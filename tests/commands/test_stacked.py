@@ -38,7 +38,7 @@ def test_on_the_bundled_sample_and_not_twice(easybn, monkeypatch):
         ("--classes Shirt 6", "--classes: Shirt is named twice"),
         ("--classes Shirt", "--classes"),
         ("--eps -1/255", "--eps"),
-        ("--eps=-1/255", "eps must be a whole number of 255ths in (0, 1] (copies are 8-bit images), got -1/255"),
+        ("--eps=-1/255", "eps must be a positive number in [0, 1] pixel units, got '-1/255'"),
         ("--eps 0.01", "got 2.55/255"),
         ("--eps x", "eps"),
         ("--steps 0", "steps must be at least 1, got 0"),

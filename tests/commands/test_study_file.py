@@ -125,7 +125,7 @@ def test_evaluations_are_what_evaluate_makes_of_the_same_words():
         ("name: ../x\nruns: [{}]", "the name '../x' is to be a folder's"),
         ("runs: [{}]\nevaluate: {}", "evaluate: a list of entries"),
         ("runs: [{}]\nevaluate: [{protocol: both}]", "evaluate, entry 1: unrecognized arguments: --protocol=both (did"),
-        ("runs: [{}]\nevaluate: [{}, {eps: -1}]", "evaluate, entry 2: eps must be"),
+        ("runs: [{}]\nevaluate: [{}, {eps: -1}]", 'evaluate, entry 2: Parser key "eps" element 1'),
         ("runs: [{}]\nevaluate: [{}, {attacks: [apgd]}]", "evaluate, entry 2: unknown attack 'apgd'"),
         ("runs: [{}]\nevaluate: [{shard: 0/2}]", "evaluate, entry 1: shard is not for a study"),
         ("runs: [{}]\nevaluate: [{budget: 10m}]", "evaluate, entry 1: --budget is for attacks with stored verdicts"),
