@@ -7,10 +7,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 
 from easybn.evaluation.record import CLEAN, Record
 from easybn.evaluation.store import Damaged, Store, work
+from easybn.evaluation.store.claim import Claims
 from easybn.evaluation.store.encode import from_parquet, to_parquet
 from easybn.files import Removed
 
@@ -284,6 +286,26 @@ def test_an_interrupt_gives_the_chunk_back(undisturbed, tmp_path):
     assert verdicts.points.tolist() == list(POINTS[:18]), "only points of whole chunks have a verdict"
     assert len(store.record) < len(undisturbed)
     assert work(store, fake)
+    assert same(store.record, undisturbed)
+
+
+def test_waiting_says_for_whom(undisturbed, tmp_path):
+    store, told = Store.open(tmp_path, manifest()), []
+    with ExitStack() as other:
+        other.enter_context(Claims(tmp_path / "claims").hold(1))
+
+        def tell(done, total, what):
+            told.append((done, total, what))
+            if what.startswith("waiting"):
+                other.close()
+
+        assert work(store, Fake(), progress=tell, poll=0.0)
+    stages = len(store.manifest.stages)
+    total = stages * store.manifest.chunks
+    waiting = [what for what in told if what[2].startswith("waiting")]
+    assert waiting == [
+        (total - stages, total, f"waiting for process {os.getpid()} on {socket.gethostname()} (chunk 2)")
+    ]
     assert same(store.record, undisturbed)
 
 

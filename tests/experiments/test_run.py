@@ -101,7 +101,7 @@ def test_two_processes_on_one_folder(tmp_path):
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(BusyError, match="another process is at work in"):
+        with pytest.raises(BusyError, match=rf"another process is at work in .* \(process {other.pid} on .*, since 20"):
             train(TINY, tmp_path)
         assert not (tmp_path / "config.json").exists()
         other.stdin.write("\n")

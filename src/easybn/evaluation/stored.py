@@ -74,7 +74,11 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
         return _run(points, task, progress)
 
     def do(chunks: int, deadline: float | None) -> bool:
-        return work(store, run_stage, shard=storing.shard, deadline=deadline, most=chunks)
+        return work(store, run_stage, shard=storing.shard, deadline=deadline, most=chunks, progress=waiting)
+
+    def waiting(done: int, total: int, what: str) -> None:
+        if what.startswith("waiting"):  # of all else the stages tell themselves, iteration by iteration
+            progress(done, total, what)
 
     with store.at_work():
         if storing.budget:

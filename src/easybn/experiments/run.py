@@ -1,9 +1,13 @@
 """A run is a folder: what was asked, where it was made, how it went, and the model that came out."""
 
 import json
+import os
+import socket
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..files import explained, guarding, sweep, write_text
 from ..models import weights
+from ..reading import read_text
 from ..rows import METRICS, SCORES, read_json, read_rows
 from ..sealed import Damaged, write_json, write_rows
 from ..train import checkpoint
@@ -132,21 +137,10 @@ class Run:
             BusyError: another process is at work here.
             easybn.files.Removed: by what writes here, once the folder was removed or made anew meanwhile.
         """
-        lock = FileLock(self.folder / ".lock", timeout=timeout)
-        try:
-            with explained(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-        except Timeout as error:
-            raise BusyError(
-                f"another process is at work in {self.folder}: wait for it, or give another --out"
-            ) from error
-        try:
+        with alone(self.folder / ".lock", "process", timeout):
             sweep(self.folder, _FILES.__contains__)
             with guarding(self.folder, self.folder / ".lock"):
                 yield
-        finally:
-            lock.release()
 
 
 _FILES = {  # what is written under the lock
@@ -158,6 +152,47 @@ _FILES = {  # what is written under the lock
 
 class BusyError(OSError):
     """A run's folder is in use."""
+
+
+@contextmanager
+def alone(lock: Path, what: str, timeout: float = 0.0) -> Iterator[None]:
+    """One process at a time holds ``lock``, and says beside it who it is.
+
+    Args:
+        lock: a file in the folder that is worked in, which is made if it is not there.
+        what: that works, for the message: "process", "study".
+        timeout: seconds to wait for another one.
+
+    Raises:
+        BusyError: another one is at work there; the message says which, on which machine and since when.
+    """
+    folder, note = lock.parent, lock.with_name(f"{lock.name}.by")
+    held = FileLock(lock, timeout=timeout)
+    try:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.acquire()
+    except Timeout as error:
+        who = f" ({said})" if (said := _said(note)) else ""
+        raise BusyError(f"another {what} is at work in {folder}{who}: wait for it, or give another --out") from error
+    try:
+        with suppress(OSError):  # it is for the others' messages alone
+            note.unlink(missing_ok=True)  # of one that was killed, or a link to something else
+            with note.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                since, command = time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(sys.argv)[:200]
+                file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}: {command}\n")
+        yield
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        held.release()
+
+
+def _said(note: Path) -> str:
+    try:
+        return " ".join(read_text(note, 1000).split())
+    except (OSError, ValueError):  # it has ended, or says nothing
+        return ""
 
 
 def train(

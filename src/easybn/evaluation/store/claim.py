@@ -85,6 +85,14 @@ class Claims:
                 if _token(claim.path) == claim.token:
                     claim.path.unlink()
 
+    def holder(self, chunk: int) -> str:
+        """The process that has a chunk, in words; empty if none has."""
+        try:
+            content = read_json(self.folder / f"{chunk:05d}.json")
+            return f"process {int(content['pid'])} on {str(content['host']).partition(' ')[0]}"
+        except (OSError, ValueError, TypeError, KeyError):
+            return ""
+
     def _take(self, claim: Claim) -> bool:
         """Whether the claim could be made: nobody had it, or somebody who is gone."""
         text = json.dumps({**Process.this().to_dict(), "time": time.time(), "token": claim.token})

@@ -82,6 +82,8 @@ def _until_done(job: "_Job", claims: Claims, todo: list[int], progress: Progress
                 progress(done + stages, total, f"chunk {chunk}")
             todo.remove(chunk)
         if len(todo) == left:  # others have them all
+            who = claims.holder(todo[0]) or "another process"
+            progress(total - left * stages, total, f"waiting for {who} (chunk {todo[0] + 1})")
             time.sleep(poll if deadline is None else max(0.0, min(poll, deadline - time.monotonic())))
 
 

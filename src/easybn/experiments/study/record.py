@@ -7,10 +7,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...files import Removed, explained, guarding, sweep
+from ...files import Removed, guarding, sweep
 from ...rows import SCORES, read_json, read_rows
 from ...sealed import write_json
-from ..run import BusyError
+from ..run import alone
 from .plan import Wanted
 
 EVALUATED, FAILED, LOG = "evaluated.json", "failed.json", "study.log"
@@ -20,19 +20,10 @@ _LOCKS = (".study.lock", ".lock")  # of a study, and of a training or an evaluat
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """One study at a time in a run's folder; BusyError if another is at work there."""
-    lock = FileLock(folder / _LOCKS[0], timeout=0)
-    try:
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"another study is at work in {folder}") from error
-    try:
+    with alone(folder / _LOCKS[0], "study"):
         sweep(folder, {EVALUATED, FAILED}.__contains__)
         with guarding(folder, folder / _LOCKS[0]):
             yield
-    finally:
-        lock.release()
 
 
 def busy(folder: Path) -> bool:
