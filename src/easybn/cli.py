@@ -135,6 +135,8 @@ def _mistake(error: Exception) -> str | None:
         return "this user has no home folder: set HOME, or XDG_CACHE_HOME to a folder for decoded data sets"
     if place := _place_in_users_file(error):
         return f"{place}: {type(error).__name__}: {text} (EASYBN_TRACEBACK=1 shows where it came from)"
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ArithmeticError)):  # what the library raises for mistakes
         place = _place_in_users_file(error.__cause__) if error.__cause__ else None
         return f"{text} ({place})" if place else text or type(error).__name__

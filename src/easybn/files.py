@@ -28,6 +28,9 @@ _WHAT_TO_DO = {
     errno.EDQUOT: "the quota is used up: make room and run the same command again; what was written before is whole",
     errno.EROFS: "the file system is read-only: give a folder that can be written",
     errno.EACCES: "it may not be written: give another folder, or change its permissions",
+    errno.EEXIST: "there is a file in the place of a folder: give another name",
+    errno.ENOTDIR: "there is a file in the place of a folder: give another name",
+    errno.EISDIR: "there is a folder in the place of a file: give another name",
     errno.EPERM: "it may not be written: give another folder, or change its permissions",
 }
 

@@ -73,7 +73,60 @@ RADIUS = Field("a positive number", lambda value: is_number(value) and value > 0
 TEXTS = Field("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
 COUNTS = Field("whole numbers by name", lambda value: isinstance(value, dict) and all(map(is_count, value.values())))
 MEASURES = Field("numbers by branch", _are_measures)
-OBJECTS = Field("a list of objects", lambda value: isinstance(value, list) and all(isinstance(v, dict) for v in value))
+NAMED = Field("an object", lambda value: isinstance(value, dict))
+
+
+def _are(value: Any, fields: Mapping[str, Field]) -> bool:
+    """Whether ``value`` is a list of objects that have what ``fields`` say."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and all(name in each and field.holds(each[name]) for name, field in fields.items())
+        for each in value
+    )
+
+
+def _is_confidence(value: Any) -> bool:
+    """Counts of images by confidence, as many bins of those that are right as of those that are wrong."""
+    if not isinstance(value, dict):
+        return False
+    right, wrong = value.get("right"), value.get("wrong")
+    if not (isinstance(right, list) and isinstance(wrong, list) and len(right) == len(wrong)):
+        return False
+    return all(map(is_count, [*right, *wrong]))
+
+
+def _is_gallery(value: Any) -> bool:
+    answer = Field("", lambda each: _are([each], {"class": TEXT, "confidence": NUMBER}))
+    images = {"label": TEXT, "original": answer, "easy": answer, "adversarial": answer}
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("how"), str)
+        and isinstance(value.get("size"), list)
+        and len(value["size"]) == 2
+        and all(is_count(each, 1) for each in value["size"])
+        and _are(value.get("images"), images)
+    )
+
+
+FINDINGS = Field(
+    "a list of findings",
+    lambda value: _are(value, {"name": TEXT, "severity": TEXT, "what": TEXT}),
+)
+
+SUMMARY: Mapping[str, Field] = {
+    "findings": FINDINGS,
+    "confidence": Field("counts of right and wrong images", _is_confidence),
+    "gallery": Field("a gallery", _is_gallery),
+}
+"""Of summary.json, what only a model can tell of a run."""
+
+ENVIRONMENT: Mapping[str, Field] = {
+    "packages": NAMED, "command": Field("a list", lambda value: isinstance(value, list)), "commit": optional(TEXT),
+    "processor": optional(TEXT), "cuda": optional(TEXT), "cpus": optional(COUNT), "time": TEXT,
+}  # fmt: skip
+"""Of environment.json, an object per start of a run."""
+
+EVALUATED: Mapping[str, Field] = {"digest": TEXT, "seconds": NUMBER, "findings": needed(FINDINGS)}
+"""Of evaluated.json, an object per evaluation that a study has done."""
 
 METRICS: Mapping[str, Field] = {
     "epoch": needed(POSITIVE), "step": COUNT, "lr": NUMBER, "train": MEASURES, "val": MEASURES,
@@ -86,7 +139,7 @@ SCORES: Mapping[str, Field] = {
     "branch": TEXT, "protocol": optional(TEXT), "norm": optional(TEXT), "eps": optional(RADIUS), "steps": COUNT,
     "step_size": optional(NUMBER), "batch_size": optional(POSITIVE), "test_images": POSITIVE,
     "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
-    "right": TEXT, "points": TEXT, "findings": OBJECTS,
+    "right": TEXT, "points": TEXT, "findings": FINDINGS,
 }  # fmt: skip
 """Of scores.jsonl, a row per attack and radius (:class:`easybn.evaluation.Score`); findings are of the rows that were
 measured together, and stand in the first of them."""
@@ -140,8 +193,11 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut
     return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
 
 
-def read_json(path: Path, otherwise: Any) -> Any:
+def read_json(path: Path, otherwise: Any, fields: Mapping[str, Field] | None = None) -> Any:
     """What a JSON file holds, an object or a list of them, without their checksums; ``otherwise`` if there is none.
+
+    Args:
+        fields: what is checked of the object, or of each.
 
     Raises:
         ValueError: it is damaged, or holds another type than ``otherwise`` is of; the message names the file.
@@ -152,6 +208,8 @@ def read_json(path: Path, otherwise: Any) -> Any:
     if not isinstance(found, type(otherwise)):
         kind = "a list" if isinstance(otherwise, list) else "an object"
         raise ValueError(f"{path} is damaged: it does not hold {kind}")
+    for each in found if isinstance(found, list) else [found]:
+        check(each, fields or {}, str(path))
     return found
 
 

@@ -14,11 +14,17 @@ from ..train.training import Training
 from .sample_ids import SampleIds
 
 VERSION = 1
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("class"), str)
+
+
 _FIELDS = {
     "data": needed(TEXT),
     "model": needed(TEXT),
-    "recipe": Field("an object with its class", lambda value: isinstance(value, dict) and "class" in value, True),
-    "training": Field("an object", lambda value: isinstance(value, dict)),
+    "recipe": Field("an object with its class", _is_named, needed=True),
+    "training": Field("an object", lambda value: isinstance(value, dict) and isinstance(value.get("seed", 0), int)),
     "norms": TEXTS,
     "data_folder": optional(TEXT),
 }

@@ -79,8 +79,16 @@ def _built(description: dict[str, Any]) -> nn.Module:
 
 def _check_outputs(model: nn.Module, source: data.Source) -> None:
     """Raise ValueError unless the model has an output for each class, as ``model_options`` may have it otherwise."""
-    with evaluating(model), torch.no_grad():
-        logits = model(source.train.batch(torch.arange(1))[0])
+    x = source.train.batch(torch.arange(1))[0]
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = model(x)
+    except RuntimeError as error:
+        told = str(error).splitlines()[0]
+        raise ValueError(
+            f"the model does not take {source.name}'s images of {' x '.join(map(str, x.shape[1:]))} (channels, height, "
+            f"width): {told}: see model_options, or another model"
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"the model returns {what} where logits of shape (N, classes) are expected: see model_options")

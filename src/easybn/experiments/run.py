@@ -18,12 +18,13 @@ from filelock import FileLock, Timeout
 from ..files import explained, guarding, sweep, write_text
 from ..models import weights
 from ..reading import read_text
-from ..rows import METRICS, SCORES, read_json, read_rows
+from ..rows import ENVIRONMENT, METRICS, SCORES, read_json, read_rows
 from ..sealed import Damaged, write_json, write_rows
 from ..train import checkpoint
 from ..train.loop import fit
 from ..train.metrics import MetricsFile
 from ..train.observer import Observer
+from ..train.prepare import usable
 from .environment import environment
 from .experiment import Experiment, describe, differences, read_description
 from .model_card import card
@@ -75,7 +76,7 @@ class Run:
     @property
     def sittings(self) -> list[dict[str, Any]]:
         """Where it was trained, see :func:`easybn.experiments.environment.environment`; one entry a start."""
-        return read_json(self.folder / "environment.json", [])
+        return read_json(self.folder / "environment.json", [], ENVIRONMENT)
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -218,6 +219,8 @@ def train(
         easybn.files.Removed: the folder was removed, or made anew, while the run was at work.
         easybn.train.finite.Diverged, easybn.train.interrupt.Interrupted: see :func:`easybn.fit`.
     """
+    if device is not None:
+        usable(device)  # a mistake takes no folder
     run = Run(Path(folder))
     run.check(experiment)
     # before there is a folder: a mistake in the data's or the model's name leaves none behind

@@ -47,8 +47,11 @@ def build(
         options: passed on to the model.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or numbers of classes or channels that are none.
     """
+    for option, number in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{option} must be a whole number from 1 on, got {number!r}")
     library, _, rest = name.partition(":")
     if library == "timm" and rest:
         network = timm_model(rest, num_classes, in_channels, **options)

@@ -39,6 +39,8 @@ def as_split(data: Split | tuple[Tensor, Tensor]) -> Split:
 
 def usable(device: torch.device | str) -> torch.device:
     """The device; ValueError if there is none such here."""
+    if str(device).partition(":")[0] == "meta":
+        raise ValueError("device 'meta' computes nothing: give cpu or cuda")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -64,6 +64,12 @@ def test_only_the_deployed_branch(tmp_path):
         ("scores.jsonl", "[" * 100_000 + "\n", "scores.jsonl, line 1 is damaged"),
         ("metrics.jsonl", '{"epoch": "x"}\n', "metrics.jsonl, line 1 is damaged: epoch must be"),
         ("metrics.jsonl", '{"epoch": 1, "val": {"main": 3}}\n', "val must be numbers by branch"),
+        ("summary.json", '{"findings": [3]}', "summary.json is damaged: findings must be a list of findings"),
+        ("summary.json", '{"confidence": {"right": [1], "wrong": []}}', "confidence must be counts"),
+        ("summary.json", '{"gallery": {"how": "x", "size": [1]}}', "gallery must be a gallery"),
+        ("evaluated.json", '[{"digest": "x"}]', "evaluated.json is damaged: no findings"),
+        ("environment.json", '[{"packages": 3}]', "environment.json is damaged: packages must be an object"),
+        ("config.json", '{"experiment": {"data": "x", "model": "m", "recipe": {"class": 3}}}', "recipe must be"),
         ("environment.json", "{}", "environment.json is damaged: it does not hold a list"),
     ],
 )

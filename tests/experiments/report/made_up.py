@@ -41,7 +41,7 @@ def run(
     (folder / "environment.json").write_text(json.dumps([sitting]))
     finding = {"name": "saturation", "severity": "warning", "what": "logits are large", "how_much": "9 of 200 points"}
     finding |= {"why": "gradients vanish", "remedy": "use the strong protocol"}
-    (folder / "evaluated.json").write_text(json.dumps([{"digest": "0", "findings": [finding]}]))
+    (folder / "evaluated.json").write_text(json.dumps([{"digest": "0", "seconds": 1.5, "findings": [finding]}]))
     lines(folder / "metrics.jsonl", metrics(recipe, seed))
     lines(folder / "scores.jsonl", scores(recipe, seed, data))
     lines(folder / "verdicts.jsonl", verdicts(recipe, seed))

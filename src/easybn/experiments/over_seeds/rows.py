@@ -5,7 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...rows import BRANCHES, HIDDEN, METRICS, SCORES, VERDICTS, Row, read_json, read_rows
+from ...rows import (
+    BRANCHES,
+    ENVIRONMENT,
+    EVALUATED,
+    FINDINGS,
+    HIDDEN,
+    METRICS,
+    SCORES,
+    SUMMARY,
+    VERDICTS,
+    Row,
+    read_json,
+    read_rows,
+)  # fmt: skip
 from ...rows import STACKED as STACKED_FIELDS
 from ..experiment import read_description
 
@@ -118,7 +131,7 @@ def _deployed_blocks(row: Row) -> bool:
 
 def _run(folder: Path, name: str) -> RunRows:
     experiment = read_description(folder / RUN)
-    summary = read_json(folder / "summary.json", {})
+    summary = read_json(folder / "summary.json", {}, SUMMARY)
     lines = {
         name: read_rows(folder / f"{name}.jsonl", fields, cut="legacy" if name == "metrics" else "error")
         for name, fields in LINES.items()
@@ -129,7 +142,7 @@ def _run(folder: Path, name: str) -> RunRows:
         name=name,
         folder=folder,
         experiment=experiment,
-        sittings=read_json(folder / "environment.json", []),
+        sittings=read_json(folder / "environment.json", [], ENVIRONMENT),
         scores=[row for row in scores if row.get("branch", "main") == "main"],
         findings=findings_in(folder, scores) or summary.get("findings", []),
         summary=summary,
@@ -143,8 +156,10 @@ def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:
     Raises:
         ValueError: a file is damaged; the message names it.
     """
-    stored = [read_json(path, {}) for path in sorted(folder.glob("verdicts/*/findings.json"))]
-    every = [entry.get("findings", []) for entry in [*stored, *scores, *read_json(folder / "evaluated.json", [])]]
+    stored = [read_json(path, {}, {"findings": FINDINGS}) for path in sorted(folder.glob("verdicts/*/findings.json"))]
+    every = [
+        entry.get("findings", []) for entry in [*stored, *scores, *read_json(folder / "evaluated.json", [], EVALUATED)]
+    ]
     once: list[list[Row]] = []
     for findings in every:
         if findings not in once:  # a study keeps what lies beside the verdicts, too

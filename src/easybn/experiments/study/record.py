@@ -8,12 +8,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...files import Removed, guarding, sweep
-from ...rows import SCORES, read_json, read_rows
+from ...rows import EVALUATED as _READ
+from ...rows import SCORES, needed, read_json, read_rows
 from ...sealed import write_json
 from ..run import alone
 from .plan import Wanted
 
 EVALUATED, FAILED, LOG = "evaluated.json", "failed.json", "study.log"
+_FIELDS = {name: needed(field) for name, field in _READ.items()}
 _LOCKS = (".study.lock", ".lock")  # of a study, and of a training or an evaluation by hand
 
 
@@ -42,7 +44,7 @@ def busy(folder: Path) -> bool:
 def evaluated(folder: Path) -> list[dict[str, Any]]:
     """An entry for each evaluation done: digest, what was asked, seconds, and the findings of the diagnosis."""
     try:
-        return read_json(folder / EVALUATED, [])
+        return read_json(folder / EVALUATED, [], _FIELDS)
     except ValueError as error:
         raise ValueError(f"{error}: delete it; what scores.jsonl holds is not measured again") from error
 
