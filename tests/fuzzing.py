@@ -139,14 +139,19 @@ def _rows() -> Reader:
     def run(content: bytes, file: Path) -> object:
         # the first byte says which file of a run it is; the others are whole
         which, content = content[0] % len(names) if content else 0, content[1:]
-        file.mkdir(exist_ok=True)
-        for number, (name, text) in enumerate(zip(names, texts, strict=True)):
-            (file / name).write_bytes(content if number == which else text.encode())
-        found = read(file)
-        for each in found.runs:
-            assert each.seed is not None
-            assert each.method
-        return found
+        if not file.exists():
+            file.mkdir()
+            for name, text in zip(names, texts, strict=True):
+                (file / name).write_text(text)
+        (file / names[which]).write_bytes(content)
+        try:
+            found = read(file)
+            for each in found.runs:
+                assert each.seed is not None
+                assert each.method
+            return found
+        finally:
+            (file / names[which]).write_text(texts[which])
 
     return Reader(run, lambda: [bytes([number]) + text.encode() for number, text in enumerate(texts)])
 
@@ -226,9 +231,7 @@ def _pictures() -> Reader:
             buffer, exif = io.BytesIO(), Image.Exif()
             exif[0x0112] = 6
             more = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
-            Image.fromarray(pixels, "RGBA").convert("RGB").convert(mode if mode != "I;16" else "L").save(
-                buffer, kind, **more
-            )
+            Image.fromarray(pixels).convert("RGB").convert(mode if mode != "I;16" else "L").save(buffer, kind, **more)
             found.append(buffer.getvalue())
         return found
 
@@ -323,7 +326,14 @@ def main() -> None:
         at_start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         limits = [f"-runs={given.runs}", f"-seed={given.seed}", f"-timeout={SECONDS}"]
         limits += [f"-rss_limit_mb={at_start + MEGABYTES}", "-max_len=65536", f"-artifact_prefix={Path.cwd()}/"]
-        atheris.Setup([sys.argv[0], *limits, str(corpus)], lambda content: check(reader, content, file))
+
+        def mutate(content: bytes, most: int, number: int) -> bytes:
+            draw = random.Random(number)
+            return changed(content, draw)[:most] if draw.random() < 0.5 else atheris.Mutate(content, most)
+
+        atheris.Setup(
+            [sys.argv[0], *limits, str(corpus)], lambda content: check(reader, content, file), custom_mutator=mutate
+        )
         atheris.Fuzz()
 
 

@@ -1,6 +1,7 @@
 """Trainings that are stopped and killed, as processes of their own, and go on to the same end."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -77,7 +78,9 @@ def test_a_signal_stops_it_with_one_line_and_it_goes_on(signum, status, easybn):
     with Run(Path("stopped")).locked():
         second = easybn(*WORDS, "0", "--out", "stopped")
     assert second.status == 2
-    assert second.err == "easybn: error: another process is at work in stopped: wait for it, or give another --out\n"
+    who = rf"process {os.getpid()} on .*, since .*"
+    told = rf"easybn: error: another process is at work in stopped \({who}\): wait for it, or give another --out\n"
+    assert re.fullmatch(told, second.err), second.err
     assert load(Path("stopped/checkpoint.pt")).step == int(found[1])
     assert easybn(*WORDS, "1e9", "--out", "stopped").status == 0
     assert [row["epoch"] for row in Run(Path("stopped")).metrics] == [1, 2, 3, 4]

@@ -40,7 +40,7 @@ PACKED = gzip.compress(HEADER + bytes(range(24)), mtime=0)
         (HEADER[:10], "within its header"),
         (HEADER + bytes(23), "24 bytes, but 23 follow"),
         (HEADER + bytes(25), "24 bytes, but more follow"),
-        (bytes([0, 0, 8, 3]) + b"\xff" * 12, "more than 4294967296 bytes"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, "more than 134217728 bytes"),
         (PACKED[:-12], "cut short"),
         (PACKED[:-8] + b"1234" + PACKED[-4:], "damaged"),
         (b"\x1f\x8b\x08" + b"\xff" * 60, "cut short|damaged"),

@@ -47,7 +47,7 @@ def test_an_alpha_channel_is_put_on_white(kind: str, options: dict[str, object])
 
 def test_grey_with_alpha_and_an_opaque_alpha() -> None:
     grey, alpha = COLOURS[..., 0], RNG.integers(0, 256, (6, 9), dtype=np.uint8)
-    pixels, changes = decoded(content(Image.fromarray(np.dstack([grey, alpha]), "LA"), "PNG"), channels=1)
+    pixels, changes = decoded(content(Image.fromarray(np.dstack([grey, alpha])), "PNG"), channels=1)
     assert np.abs(pixels - on_white(grey[..., None], alpha)).max() <= 1
     assert changes == {TRANSPARENT: 1}
     opaque = np.dstack([COLOURS, np.full((6, 9), 255, np.uint8)])
@@ -58,7 +58,8 @@ def test_grey_with_alpha_and_an_opaque_alpha() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_a_transparent_palette_entry_is_white(kind: str) -> None:
-    image = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), "P")
+    image = Image.new("P", (2, 2))
+    image.putdata([0, 1, 2, 0])
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     pixels, changes = decoded(content(image, kind, transparency=1))
     assert pixels.tolist() == [[[10, 20, 30], [255, 255, 255]], [[70, 80, 90], [10, 20, 30]]]

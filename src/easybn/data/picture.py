@@ -18,7 +18,10 @@ SUFFIXES = (
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")  # what a stranger's file may reach
-_MOST_PIXELS = 2**26  # 8192 x 8192; a small file can announce, and then need the memory of, far more
+# a small file can announce, and then need the memory of, far more: some 12 bytes a pixel while it is converted, and 20
+# where it is transparent or of 16 bits, so that half a GB is enough
+_MOST_PIXELS = 2**25  # 5,792 x 5,792
+_PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _MOST_RESIZED = 2**24  # of a long strip as wide as the result, of which the middle is kept
 
 # what was done to pictures beside reading them; a Counter has the number of pictures for each
@@ -88,8 +91,10 @@ def _opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
         # Pillow warns of oddities in what surrounds the pixels, such as a damaged EXIF block
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > _MOST_PIXELS:
-                raise DataError(f"{name}: has {width} x {height} pixels, more than {_MOST_PIXELS}: make it smaller")
+            plain = image.mode in _PLAIN and "transparency" not in image.info
+            most = _MOST_PIXELS if plain else _MOST_PIXELS // 2
+            if width * height > most:
+                raise DataError(f"{name}: has {width} x {height} pixels, more than {most}: make it smaller")
             yield image
     except DataError:
         raise
