@@ -7,11 +7,14 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 
+from easybn import models
 from easybn.evaluation.store import Store
 from easybn.experiments.experiment import Experiment
 from easybn.experiments.run import Run, train
@@ -390,3 +393,34 @@ def test_the_command_line_without_a_diagnosis(run, easybn):
         assert "units" not in easybn(*words).out
     easybn("report", "r")
     assert "No diagnosis is kept" in Path("report.html").read_text()
+
+
+def test_other_weights_or_images_under_the_same_names_are_refused(easybn):
+    """Rows that are there already must not be shown as those of what the names now stand for."""
+    words = ("evaluate", "--model", "mine:net", "--weights", "w.pt", "--eps", "0.1", "--points", "4", "--steps", "1")
+    words = (*words, "--data", "images", "--channels", "1")
+    for split in ("train", "test"):
+        for label in range(10):
+            folder = Path("images", split, str(label))
+            folder.mkdir(parents=True)
+            Image.fromarray(np.full((28, 28), 20 * label + 9 * (np.arange(28) % 2), np.uint8)).save(folder / "0.png")
+    Path("mine.py").write_text(
+        "from easybn import models\ndef net():\n    return models.build('resnet_tiny', in_channels=1)\n"
+    )
+    torch.manual_seed(0)
+    first, second = (models.build("resnet_tiny", in_channels=1).state_dict() for _ in range(2))
+
+    def changed(what: str) -> None:
+        found = easybn(*words)
+        assert found.status == 2
+        assert f"holds the results of other {what} under the same name: give another --out" in found.err
+
+    torch.save(first, "w.pt")
+    assert easybn(*words).status == 0
+    assert easybn(*words).status == 0
+    torch.save(second, "w.pt")
+    changed("weights or code")
+    torch.save(first, "w.pt")
+    assert easybn(*words).status == 0
+    Image.fromarray(np.full((28, 28), 77, np.uint8)).save("images/test/3/0.png")
+    changed("test images")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import data
+from ..attacks.prepare import prepared
 from ..data import DataError, Source
 from ..data.source import listed
+from ..evaluation.digests import data_digest, model_digest
 from ..keyed_random import permutation
 from ..models import weights
 from ..reading import MOST_TEXT, read_bytes
@@ -19,6 +21,8 @@ from .branch import branch_model
 from .experiment import DATA_OPTIONS
 from .run import Run
 
+SAMPLED = 1000  # test images by which they are known again
+PROBE_IMAGES = 16  # on which it is found out how a model takes images
 PROBE = 256  # test images that are classified to see whether labels by position can be right
 
 
@@ -56,6 +60,15 @@ class Evaluated:
     def notes(self) -> list[str]:
         """What a reader of the results should know of the data and the labels; raises as :meth:`check`."""
         return [*self.source.notes, *self._outputs()]
+
+    def digests(self) -> dict[str, str]:
+        """By which the model and the test images are known again: of up to 1,000 of them, and of all labels."""
+        images = self.source.test
+        index = torch.linspace(0, len(images) - 1, min(len(images), SAMPLED)).long()
+        x, _ = images.batch(index)
+        with prepared(self.model, probe=x[:PROBE_IMAGES], fold=False) as ready:
+            model = model_digest(ready, tuple(x.shape[1:]))
+        return {"weights or code": model, "test images": data_digest(x, images.labels)}
 
     def check(self) -> None:
         """Raise ValueError if the model's outputs and the classes of the data cannot belong together."""

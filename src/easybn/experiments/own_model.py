@@ -23,6 +23,7 @@ from .experiment import DATA_OPTIONS
 from .run import Run
 
 NAME = "evaluation.json"
+DIGESTS = "digests"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class OwnModel:
         """With its results in ``folder``, which is new or has those of the same model.
 
         Raises:
-            ValueError: the folder belongs to another model.
+            ValueError: the folder belongs to another model; from ``claim`` of what is returned also if it has the
+                same names and other weights, code or test images.
         """
         about = folder / NAME
         wanted = json.loads(json.dumps(asdict(self)))
@@ -164,12 +166,23 @@ class OwnModel:
         ]:
             raise ValueError(f"{folder} holds the results of another model ({'; '.join(differ)}): give another --out")
 
-        def claim() -> None:
-            write_text(about, json.dumps(asdict(self), indent=2) + "\n")
+        said = found.get(DIGESTS)
+        known = said if isinstance(said, dict) else {}
 
-        return Evaluated(
+        def claim() -> None:
+            now = evaluated.digests()
+            # names stay while files change: rows of other weights or images must not be shown as of these
+            if changed := [name for name, digest in now.items() if known.get(name, digest) != digest]:
+                raise ValueError(
+                    f"{folder} holds the results of other {' and of other '.join(changed)} under the same name: give "
+                    "another --out"
+                )
+            write_text(about, json.dumps({**asdict(self), DIGESTS: now}, indent=2) + "\n")
+
+        evaluated = Evaluated(
             Run(folder), self.load_model, self.load_data, claim=claim, named=lambda: self.outputs is not None
         )
+        return evaluated
 
     @classmethod
     def of(cls, folder: Path, repeated: "OwnModel | None" = None) -> "OwnModel":
@@ -186,6 +199,7 @@ class OwnModel:
         path = folder / NAME
         try:
             found = read_json(path)
+            found.pop(DIGESTS, None)
             for name in ("mean", "std"):
                 found[name] = None if found[name] is None else tuple(map(float, found[name]))
             model = cls(**found)
