@@ -215,3 +215,17 @@ def test_a_download_is_verified_and_kept(tmp_path: Path, cache_home: Path, monke
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CIFAR-100 was not found .*cifar-100-binary.tar.gz \(or cifar-100-python"):
         cifar.cifar(CIFAR100, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        # what a pickle of a few bytes may ask for: a bytearray of 2^62 bytes, a table of 2^31 memos
+        (b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"x.", "pickle of plain values"),
+        (b"\x80\x05\x96" + (2).to_bytes(8, "little") + b"xx.", "BYTEARRAY8, which is none of the plain values"),
+        (b"\x80\x02}r" + (2**31).to_bytes(4, "little") + b".", "its memo 2147483648 is beyond its size"),
+    ],
+)
+def test_a_small_pickle_asks_for_no_more_memory_than_it_has_bytes(data: bytes, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        load_byte_pickle(data, "batch")

@@ -124,3 +124,8 @@ def test_a_name_of_other_bytes_is_read_and_told() -> None:
     assert any(r"train/caf\xe9/ is read as 'café'" in note for note in listing.notes)
     for note in listing.notes:
         note.encode()
+
+
+def test_an_archives_entry_without_a_name_is_no_file() -> None:
+    listing = list_images(["", ".", "a/1.png", "b/1.png"], "x", ["", "."])
+    assert (listing.classes, [name for name, _ in listing.train]) == (("a", "b"), ["a/1.png", "b/1.png"])

@@ -8,6 +8,7 @@ state of one of its types, taken from a stranger, could make it read where it sh
 import io
 import math
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed") from None
 
 
+def _check_sizes(data: bytes) -> None:
+    """Raise UnpicklingError for what asks for more memory than the pickle has bytes.
+
+    A bytearray is made before its content is read, and the table of memos is as long as its largest index.
+    """
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in ("BYTEARRAY8", "NEXT_BUFFER"):
+            raise pickle.UnpicklingError(f"it holds {code.name}, which is none of the plain values")
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
+            raise pickle.UnpicklingError(f"its memo {argument} is beyond its size")
+
+
 def load_byte_pickle(data: bytes, name: str) -> dict[bytes, Any]:
     """A pickled dictionary of plain values and uint8 arrays; the strings of Python 2 come as bytes.
 
@@ -67,6 +80,7 @@ def load_byte_pickle(data: bytes, name: str) -> dict[bytes, Any]:
         DataError: it is damaged, no dictionary, or asks for any other class or function.
     """
     try:
+        _check_sizes(data)
         content = _Reader(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises almost anything
         raise DataError(f"{name}: cannot be read as a pickle of plain values: {error}") from None

@@ -200,7 +200,8 @@ class _Reader:
 def _visible(names: Sequence[str]) -> list[Name]:
     """The names in parts, but for what a file manager, an archiver or a system hides."""
     parts = [PurePosixPath(name).parts for name in names]
-    return [name for name in parts if not any(part.startswith(".") or part.lower() in _OF_THE_SYSTEM for part in name)]
+    named = (name for name in parts if name)  # an archive may hold an entry called "" or "."
+    return [name for name in named if not any(part.startswith(".") or part.lower() in _OF_THE_SYSTEM for part in name)]
 
 
 def _is_image(name: Name) -> bool:
