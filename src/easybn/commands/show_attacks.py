@@ -38,7 +38,7 @@ def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", res
     _show_findings(console, result.findings)
     if not found.complete and not wanted.budget:
         console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts")
-    console.print(f"verdicts: {result.store} ({duration(result.seconds)} in this sitting)")
+    console.print(f"verdicts: {result.store} ({duration(result.seconds)} this time)")
 
 
 def _line(name: str, texts: Sequence[str]) -> Line:

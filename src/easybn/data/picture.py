@@ -140,7 +140,7 @@ def _is_deep(image: Image.Image) -> bool:
     arguments = _arguments(image)
     if image.format == "TIFF":
         return max(getattr(image, "tag_v2").get(258, (1,))) == 16 and image.mode != "F"  # noqa: B009
-    if image.format == "PPM":  # where the raw bytes do not serve, the decoder is told the largest value
+    if image.format == "PPM":  # unless its raw bytes can be copied, the decoder's arguments hold the largest value
         largest = arguments[-1] if isinstance(arguments, tuple) else 0
         return image.mode == "I" or (isinstance(largest, int) and largest > 255)
     return image.format == "PNG" and str(arguments).endswith("16B")

@@ -115,7 +115,7 @@ class Evaluated:
         try:
             with torch.no_grad():
                 logits = self.model(x if parameter is None else x.to(parameter.device))
-        except Exception:  # whatever a user's model raises is told where it is evaluated
+        except Exception:  # of any kind: the evaluation itself reports what a user's model raises
             return None
         return logits if isinstance(logits, Tensor) else None
 
