@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easybn.keyed_random import Noise, permutation
+from easybn.keyed_random import Noise, number, permutation
 
 
 def test_bits_are_those_of_splitmix64():
@@ -151,3 +151,16 @@ def test_a_seed_beyond_those_of_torch_is_refused():
     for seed in (2**64 - 1, -(2**63), -1):
         torch.manual_seed(seed)  # takes it
         assert permutation(4, seed, "order").sort().values.tolist() == [0, 1, 2, 3]
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.text(max_size=5), st.integers(0, 2**62))
+def test_one_number_is_the_first_of_sample_0(seed, purpose, step):
+    noise = Noise.of(seed, purpose, torch.zeros(1, dtype=torch.int64), step)
+    assert number(seed, purpose, step) == int(noise.bits(1))
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**62))
+def test_a_step_that_is_a_tensor_names_the_same_streams(seed, step):
+    ids = torch.tensor([0, 5, 2**40])
+    expected = Noise.of(seed, "adv", ids, step).keys
+    assert torch.equal(Noise.of(seed, "adv", ids, torch.tensor(step)).keys, expected)

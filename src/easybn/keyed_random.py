@@ -63,6 +63,23 @@ def check_seed(seed: int) -> int:
     return seed
 
 
+def _root(seed: int, purpose: str, step: int | Tensor) -> int | Tensor:
+    """The key of (seed, purpose, step), into which a sample's id is folded last."""
+    named = 0
+    for value in (check_seed(seed), _purpose_number(purpose)):
+        named = _mix_one(named + _mix_one(value + _GAMMA))
+    if isinstance(step, Tensor):
+        return _mix(_mix(step + _GAMMA) + named)
+    return _mix_one(named + _mix_one(step + _GAMMA))
+
+
+def number(seed: int, purpose: str, step: int = 0) -> int:
+    """The first 64 bits of the stream of sample 0, as a signed number; computed without a tensor."""
+    root = _root(seed, purpose, step)
+    assert isinstance(root, int)
+    return _mix_one(_mix_one(_mix_one(_GAMMA) + root) + _GAMMA)
+
+
 @dataclass(frozen=True)
 class Noise:
     """One stream of random numbers a sample.
@@ -76,12 +93,13 @@ class Noise:
     keys: Tensor
 
     @classmethod
-    def of(cls, seed: int, purpose: str, ids: Tensor, step: int = 0) -> "Noise":
-        """The streams named (seed, purpose, step, id) for each of ``ids`` (int64, shape (N,))."""
-        root = 0
-        for value in (check_seed(seed), _purpose_number(purpose), step):
-            root = _mix_one(root + _mix_one(value + _GAMMA))
-        return cls(_mix(_mix(ids + _GAMMA) + root))
+    def of(cls, seed: int, purpose: str, ids: Tensor, step: int | Tensor = 0) -> "Noise":
+        """The streams named (seed, purpose, step, id) for each of ``ids`` (int64, shape (N,)).
+
+        A ``step`` that is a tensor (int64, shape ()) on the device of ``ids`` names the same streams: a CUDA graph can
+        be replayed with other steps.
+        """
+        return cls(_mix(_mix(ids + _GAMMA) + _root(seed, purpose, step)))
 
     @classmethod
     def fresh(cls, n: int, device: torch.device | str = "cpu") -> "Noise":
@@ -148,7 +166,7 @@ def torch_generators(devices: Sequence[torch.device] = (), seed: int | None = No
         yield
 
 
-def permutation(n: int, seed: int, purpose: str, step: int = 0) -> Tensor:
-    """The permutation of 0 .. n-1 (int64, shape (n,)) named (seed, purpose, step)."""
-    name = Noise.of(seed, purpose, torch.zeros(1, dtype=torch.int64), step)
+def permutation(n: int, seed: int, purpose: str, step: int = 0, device: torch.device | str = "cpu") -> Tensor:
+    """The permutation of 0 .. n-1 (int64, shape (n,)) named (seed, purpose, step), the same on every device."""
+    name = Noise.of(seed, purpose, torch.zeros(1, dtype=torch.int64, device=device), step)
     return torch.argsort(name.bits(n)[0], stable=True)

@@ -28,6 +28,8 @@ def configure(parser: Parser) -> None:
         "--out", type=str, default=None, help="folder of the run; by default runs/DATA-MODEL-RECIPE-SEED"
     )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
+    on_device = "keep all images on the device (true, false); by default on CUDA, if they fit well"
+    parser.add_argument("--data_on_device", type=bool | None, default=None, help=on_device)
     parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
     parser.add_argument("--estimate", action="store_true", help="time a few steps and say how long it will take here")
     trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; none by default"
@@ -58,6 +60,7 @@ def run(arguments: Namespace) -> None:
         folder,
         observers=observers,
         device=arguments.device,
+        data_on_device=arguments.data_on_device,
         checkpoint_seconds=arguments.checkpoint_seconds,
         on_note=lambda note: console.print(f"note: {note}"),
     )

@@ -48,6 +48,22 @@ class Split:
         return channels, height, width
 
     @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The samples with their images and labels on ``device``; the same split if they are there already."""
+        device = torch.empty(0, device=device).device  # with its number, as tensors have it
+        if device == self.device == self.labels.device:
+            return self
+        images = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=device)
+        for start in range(0, len(self), 4096):  # the images may be larger than memory
+            part = images[start : start + 4096]
+            part.copy_(self.pixels(torch.arange(start, start + len(part))))
+        return Split(images, self.labels.to(device))
+
+    @property
     def numbers(self) -> Tensor:
         """(N,) int64: the number of each sample in the split that this is a :meth:`subset` of; of others 0 .. N - 1."""
         return torch.arange(len(self))
@@ -93,6 +109,10 @@ class _Rows(Split):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self._of.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self._of.device
 
     @property
     def numbers(self) -> Tensor:

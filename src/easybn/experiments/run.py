@@ -202,6 +202,7 @@ def train(
     *,
     observers: Sequence[Observer] = (),
     device: torch.device | str | None = None,
+    data_on_device: bool | None = None,
     checkpoint_seconds: float = 60.0,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Run:
@@ -210,6 +211,7 @@ def train(
     A model that is damaged is made again from the checkpoint.
 
     Args:
+        device, data_on_device: see :func:`easybn.fit`.
         on_note: called with each note of the data set before the first step.
 
     Raises:
@@ -253,6 +255,7 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
             device=device,
+            data_on_device=data_on_device,
         )
         for path, content in written.items():  # they may have been removed while the run was at work
             if not path.exists():

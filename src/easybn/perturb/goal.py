@@ -12,6 +12,9 @@ The loop takes steps that increase ``sign * cross_entropy(logits, t)``. *Easy* i
 Batch Normalization paper with the true label, and nothing else sets it apart.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +22,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..keyed_random import Noise
+
+_known: ContextVar[bool] = ContextVar("values_known", default=False)
+
+
+@contextmanager
+def values_known(known: bool = True) -> Iterator[None]:
+    """Inside the block the values of images and labels are taken to be in range, since looking waits for the device.
+
+    For a loop that made them itself. Types and shapes are checked all the same.
+    """
+    token = _known.set(known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def values_are_known() -> bool:
+    """Whether this is inside :func:`values_known`."""
+    return _known.get()
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,7 @@ class Goal:
         Raises:
             ValueError: a label outside 0 .. classes - 1, or no other class to choose.
         """
-        low, high = (int(v) for v in self.labels.aminmax())
+        low, high = (0, 0) if values_are_known() else (int(v) for v in self.labels.aminmax())
         if low < 0 or high >= classes:
             raise ValueError(f"labels must be in 0 .. {classes - 1} for {classes} logits, got {low} .. {high}")
         if self.draws is None:

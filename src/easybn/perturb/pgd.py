@@ -12,7 +12,7 @@ from ..keyed_random import Noise
 from ..modes import frozen_parameters, frozen_stats
 from .ball import Ball, per_sample
 from .eps import parse_eps
-from .goal import Goal
+from .goal import Goal, values_are_known
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def check_images(x: Tensor, labels: Tensor) -> None:
         raise ValueError(f"images must be a batch (N, ...) of at least one, got shape {tuple(x.shape)}")
     if labels.shape != x.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels must be integers of shape ({len(x)},), got {labels.dtype} {tuple(labels.shape)}")
-    low, high = (float(v) for v in x.detach().aminmax())
+    low, high = (0.0, 1.0) if values_are_known() else (float(v) for v in x.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(
             f"images must be in [0, 1], got {low:g} .. {high:g}: let the model normalise (easybn.models.Normalise)"

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.augment import crop_flip
 from ..data.source import Split
-from ..keyed_random import Noise, permutation
+from ..perturb.goal import values_known
 from ..recipes.recipe import Context, Recipe
 from .average import Average
+from .batches import Batches, placed
 from .checkpoint import resume, save
 from .finite import check_finite
 from .interrupt import Interrupted, deferred_signals
@@ -37,6 +37,9 @@ from .sgd import SGD
 from .step import take_step
 from .training import Training
 from .validate import validate
+
+LOOKS = 50
+"""Steps between two looks at values on the device (of images and labels, whether weights are finite): each waits."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     observers: Sequence[Observer] = (),
     device: torch.device | str | None = None,
+    data_on_device: bool | None = None,
 ) -> Fitted:
     """Train a copy of ``model`` by ``recipe``; with a checkpoint, go on exactly where it stands.
 
@@ -78,6 +82,8 @@ def fit(
         checkpoint: a file that is written every ``checkpoint_seconds``, at the end and on Ctrl-C or SIGTERM.
         observers: see :class:`easybn.train.observer.Observer`.
         device: by default CUDA where there is one, else the CPU.
+        data_on_device: keep all images on the device as bytes, so that no step waits for a copy; by default if it is
+            a CUDA device and they take at most a quarter of its free memory. The figures are the same.
 
     Raises:
         Diverged: a loss or a weight is not finite; the checkpoint is from before.
@@ -108,7 +114,9 @@ def fit(
     average = Average(model, training.ema) if training.ema else None
     scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
 
-    per_epoch = len(train) // batch_size
+    train, val = placed(train, device, data_on_device), None if val is None else placed(val, device, data_on_device)
+    batches = Batches(train, training, batch_size, device, layout)
+    per_epoch = batches.per_epoch
     moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size, notes=taken.notes)
     path = None if checkpoint is None else Path(checkpoint)
     parts = Parts(moment, len(train), optimizer, average, scaler)
@@ -116,7 +124,6 @@ def fit(
         parts.restore(kept, path)
     moment.first_step = moment.step
     history: list[dict[str, Any]] = []
-    order, order_epoch = torch.empty(0), -1
     saved_at = started = time.monotonic()
     before = moment.seconds
 
@@ -132,19 +139,14 @@ def fit(
             observer.start(moment)
             stack.callback(observer.end, moment)
         while moment.step < moment.total_steps and not moment.stop:
-            epoch, position = divmod(moment.step, per_epoch)
-            if epoch != order_epoch:
-                order, order_epoch = permutation(len(train), training.seed, "order", epoch), epoch
-            ids = order[position * batch_size : (position + 1) * batch_size]
-            x, y = (part.to(device, non_blocking=True) for part in (train.pixels(ids), train.labels[ids]))
-            if training.augment == "crop_flip":  # of bytes, a quarter of what floats would move
-                x = crop_flip(x, Noise.of(training.seed, "augment", ids.to(device), moment.step))
-            x = x.float().div_(255).contiguous(memory_format=layout)
+            epoch = moment.step // per_epoch
+            x, y, ids = batches.at(moment.step)
             moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = moment.lr
-            ctx = Context(ids.to(device), moment.step, epoch, training.seed)
-            with seeded(training.seed, moment.step, device):
+            ctx = Context(ids, moment.step, epoch, training.seed)
+            looks = moment.step % LOOKS == 0 or moment.step == moment.first_step
+            with seeded(training.seed, moment.step, device), values_known(not looks):
                 tally = take_step(
                     stepped,
                     optimizer,
@@ -170,7 +172,7 @@ def fit(
                 moment.tally = {}
                 for observer in observers:
                     observer.epoch(moment, row)
-            elif moment.step % 50 == 0:
+            elif moment.step % LOOKS == 0:
                 check_finite(moment)
             signum = None if requests is None else requests.signum
             ended = moment.step == moment.total_steps or moment.stop

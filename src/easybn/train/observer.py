@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..recipes.recipe import Recipe
@@ -66,5 +67,5 @@ class Observer:
 
 def averages(tally: Tally) -> dict[str, dict[str, float]]:
     """{term: {"loss": mean, "accuracy": share}}; waits for the device."""
-    rows = {name: row.tolist() for name, row in tally.items()}
+    rows = dict(zip(tally, torch.stack(list(tally.values())).tolist(), strict=True)) if tally else {}
     return {name: {"loss": loss / n, "accuracy": right / n} for name, (loss, right, n) in rows.items()}

@@ -15,7 +15,7 @@ from ..attacks.calling import BadLogits, ModelFailed, checked_logits, sentence
 from ..attacks.same_function import logit_distance
 from ..copying import CannotCopy, copied
 from ..data.source import Split
-from ..keyed_random import Noise, torch_generators
+from ..keyed_random import number, torch_generators
 from ..modes import evaluating
 from ..norm.branched import BranchedNorm
 from ..norm.convert import branches_of, convert, strip
@@ -239,6 +239,5 @@ def autocasting(precision: str, device: torch.device) -> torch.autocast | None:
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """torch's global generators, from which dropout and the like draw, seeded for a step."""
-    number = int(Noise.of(seed, "global", torch.zeros(1, dtype=torch.int64), step).bits(1))
-    with torch_generators([device] if device.type == "cuda" else [], number):
+    with torch_generators([device] if device.type == "cuda" else [], number(seed, "global", step)):
         yield

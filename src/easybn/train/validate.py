@@ -30,7 +30,7 @@ def validate(model: nn.Module, branches: tuple[str, ...], split: Split, batch_si
 
 def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> dict[str, float]:
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    for index in torch.split(torch.arange(len(split)), batch_size):
+    for index in torch.split(torch.arange(len(split), device=split.device), batch_size):
         x, y = (part.to(device) for part in split.batch(index))
         try:
             logits = model(x).float()
