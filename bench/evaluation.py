@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from peers import Spent, reference, robustness
-from shortened import SHORT, ours_shortened, untrained_resnet18
+from shortened import SHORT, ours_shortened, untrained
 from torch import Tensor, nn
 from whole_split import needed
 
@@ -91,7 +91,7 @@ def times(arguments: argparse.Namespace) -> None:
 def resnet18(arguments: argparse.Namespace) -> None:
     source, norm, eps = data.load("sample"), "linf", 0.05 / 255
     x, _ = some(source, arguments.points or 8)
-    model, y = untrained_resnet18(x, source)
+    model, y = untrained("resnet18", x, source)
     compare(
         f"resnet18 {norm} {eps:.4g}, all attacks shortened alike ({SHORT})",
         lambda: ours_shortened(model, x, y, norm, eps, SHORT),

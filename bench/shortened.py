@@ -20,13 +20,13 @@ from easybn.models import build
 SHORT = Short(iterations=10, targets=9, queries=500)  # a tenth of each attack, so that their shares stay
 
 
-def untrained_resnet18(x: Tensor, source: Source) -> tuple[nn.Module, Tensor]:
-    """RN-18 with random weights, and what it says of ``x`` (n, C, H, W): its answers count as right.
+def untrained(name: str, x: Tensor, source: Source) -> tuple[nn.Module, Tensor]:
+    """A network with random weights, and what it says of ``x`` (n, C, H, W): its answers count as right.
 
     At a radius too small to change them every point has to go through every attack.
     """
     torch.manual_seed(0)
-    model = build("resnet18", in_channels=source.test.shape[0], mean=source.mean, std=source.std)
+    model = build(name, in_channels=source.test.shape[0], mean=source.mean, std=source.std)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.momentum = None  # the statistics of the next pass, in the place of 0 and 1
     with torch.no_grad():

@@ -55,7 +55,7 @@ def vanilla_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, 
 
 def concatenated_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
     """AdvProp: one step towards a random class in eval mode, then both batches in one pass and one backward."""
-    target = (y + torch.randint(1, 10, y.shape)) % 10
+    target = (y + torch.randint(1, 10, y.shape, device=y.device)) % 10
     model.eval()
     start = Linf(EPS).project(x + torch.empty_like(x).uniform_(-EPS, EPS), x).requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(start), target), start)
