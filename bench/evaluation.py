@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from whole_split import needed
 
 from easybn import data, evaluate
-from easybn.experiments.run import Run
 from easybn.keyed_random import permutation
 from easybn.models import load, trained
+from easybn.runs.run import Run
 
 SURVIVAL = [  # how much survives follows from model and eps: found by trying, printed with each ratio
     ("fashion-mnist-vanilla", "linf", 24 / 255, None),

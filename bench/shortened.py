@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from easybn.attacks.apgd import APGD
 from easybn.attacks.fab import FAB
 from easybn.attacks.prepare import prepared
+from easybn.attacks.registry import BALLS
 from easybn.attacks.square import Square
-from easybn.attacks.suite import BALLS
 from easybn.data import Source
-from easybn.evaluation.plan import Plan
-from easybn.evaluation.points import Points, run_all
+from easybn.evaluation.points import Plan, Points, run_all
 from easybn.evaluation.record import Record
 from easybn.evaluation.verdicts import derive
 from easybn.models import build

@@ -28,9 +28,9 @@ from usual import by_torch, concatenated_step, sliced, split_by_timm, vanilla_st
 
 from easybn import convert, recipes
 from easybn.models import build
-from easybn.train.loop import fit
+from easybn.train.fit import fit
+from easybn.train.schedule import Training
 from easybn.train.step import take_step
-from easybn.train.training import Training
 
 RATIOS = [  # what is divided by what, and the aim
     ("Vanilla", "usual vanilla", 0.9),

@@ -18,6 +18,11 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from easybn.data import load
+from easybn.recipes import EBN
+from easybn.runs import run as run_module
+from easybn.runs.config import Experiment
+from easybn.runs.run import Run, train
+from easybn.train.schedule import Training
 
 from .small import trained_net
 
@@ -72,3 +77,24 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     """A small CNN trained on the bundled sample (tests/small.py), and 200 of its test images."""
     source, rows = load("sample"), torch.arange(0, 1000, 5)
     return trained_net(), source.test.images[rows].float() / 255, source.test.labels[rows]
+
+
+TINY = Experiment(
+    recipe=EBN(), train_images=100, validation=0.2, training=Training(epochs=2, batch_size=40, lr=0.05, seed=1)
+)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """TINY, trained; not to be written to."""
+    return train(TINY, tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any training fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(run_module, "fit", fail)

@@ -102,7 +102,7 @@ def _idx() -> Reader:
 
 def _parquet() -> Reader:
     from easybn.evaluation.record import CLEAN, Record
-    from easybn.evaluation.store.encode import from_parquet, seconds_in, to_parquet
+    from easybn.evaluation.store.stage_file import from_parquet, seconds_in, to_parquet
 
     def seeds() -> list[bytes]:
         record = Record.of(CLEAN, np.arange(5), fell=np.array([True, False] * 2 + [True]), distance=np.zeros(5))
@@ -122,7 +122,7 @@ def _manifest() -> Reader:
 
 
 def _rows() -> Reader:
-    from easybn.experiments.over_seeds.rows import read
+    from easybn.tables.rows import read
 
     names = ("config.json", "scores.jsonl", "metrics.jsonl", "verdicts.jsonl", "summary.json", "environment.json")
     config = {"experiment": {"data": "x", "model": "m", "recipe": {"class": "EBN"}, "training": {"seed": 1}}}
@@ -157,7 +157,7 @@ def _rows() -> Reader:
 
 
 def _yaml() -> Reader:
-    from easybn.commands.yaml_files import parse_yaml
+    from easybn.cli.yaml_files import parse_yaml
 
     seeds = [
         b"recipe:\n  class_path: EBN\n  init_args: {easy_weight: 0.5}\nepochs: 3\n",
@@ -187,7 +187,7 @@ def _weights() -> Reader:
 
 
 def _users_weights() -> Reader:
-    from easybn.models.state import load_weights
+    from easybn.models.state_dicts import load_weights
 
     def seeds() -> list[bytes]:
         found = []
@@ -219,7 +219,7 @@ def _checkpoint() -> Reader:
 
 
 def _pictures() -> Reader:
-    from easybn.data.picture import decode_picture
+    from easybn.data.pictures import decode_picture
 
     def seeds() -> list[bytes]:
         found = []
@@ -284,7 +284,7 @@ def _eps() -> Reader:
 
 
 def _classes() -> Reader:
-    from easybn.experiments.evaluated import read_classes
+    from easybn.runs.target import read_classes
 
     return Reader(_as_file(lambda path: read_classes(str(path)), ".txt"), lambda: ["cat\ndog\nému\n".encode()])
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-KILLED = "tests/commands/test_processes.py::test_kills_at_any_moment_change_nothing"
+KILLED = "tests/cli/test_processes.py::test_kills_at_any_moment_change_nothing"
 TESTS = ("-m", "pytest", "-n", "2", "-m", "not slow", "-p", "no:cacheprovider")
 
 

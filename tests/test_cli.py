@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from easybn import cli
+from easybn.cli import main as cli
 
 MODEL = """
 import torch
@@ -61,7 +61,7 @@ def test_what_the_user_can_mend_is_one_line(error, told, monkeypatch, capsys):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("easybn.commands.doctor.run", fail)
+    monkeypatch.setattr("easybn.cli.doctor.run", fail)
     assert cli.main(["doctor"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("easybn: error: ")
@@ -74,7 +74,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(kind, monkeypatch):
     # code that counts as the package's: compiled under the name of one of its files
     scope = {"kind": kind}
     exec(compile("def fail(_):\n    raise kind('inside')", cli.__file__, "exec"), scope)
-    monkeypatch.setattr("easybn.commands.doctor.run", scope["fail"])
+    monkeypatch.setattr("easybn.cli.doctor.run", scope["fail"])
     with pytest.raises(kind, match="inside") as caught:
         cli.main(["doctor"])
     assert "please report it" in caught.value.__notes__[0]

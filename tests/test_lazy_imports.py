@@ -28,7 +28,7 @@ def test_public_names_cost_torch_alone():
 
 
 def test_help_needs_neither_torch_nor_a_parser():
-    code = "from easybn.cli import main\nassert main(['--help']) == 0"
+    code = "from easybn.cli.main import main\nassert main(['--help']) == 0"
     assert loaded_after(code) == set()
 
 

@@ -44,7 +44,7 @@ def test_every_link_within_the_project_leads_somewhere(link):
 
 
 def test_every_command_named_exists():
-    from easybn.cli import COMMANDS
+    from easybn.cli.main import COMMANDS
 
     named = set(re.findall(r"^easybn (\w+)", README, re.M))
     assert named

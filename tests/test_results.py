@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from easybn.cli import main
-from easybn.experiments.census import table as census_table
-from easybn.experiments.over_seeds.paper_tables import paper_table
-from easybn.experiments.over_seeds.recipes import settings
-from easybn.experiments.over_seeds.rows import read
-from easybn.experiments.run import Run
-from easybn.experiments.sample_ids import SampleIds
-from easybn.experiments.stacked.table import caption, tables
-from easybn.experiments.table import blocks
+from easybn.cli.main import main
+from easybn.paper import tables as census_table
+from easybn.paper.stacked import caption, tables
+from easybn.paper.tables import paper_table
 from easybn.rows import read_rows
+from easybn.runs.config import SampleIds
+from easybn.runs.run import Run
+from easybn.tables.aggregate import settings
+from easybn.tables.rows import read
+from easybn.tables.scores import blocks
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())

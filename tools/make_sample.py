@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from easybn.data.fashion_mnist import file_of, read_verified
+from easybn.data.datasets import FOLDER, file_of, read_verified
 from easybn.data.idx import write_idx
-from easybn.data.sample import FOLDER
 from easybn.data.source import DataError
 
 PER_CLASS = {"train": 500, "t10k": 100}

@@ -17,11 +17,11 @@ import torch
 from training import Free
 
 from easybn import data, recipes
-from easybn.evaluation.choice import PRESETS
+from easybn.evaluation.config import PRESETS
 from easybn.models import build
-from easybn.train.loop import LOOKS, fit
-from easybn.train.observer import Moment, Observer
-from easybn.train.training import Training
+from easybn.train.fit import LOOKS, fit
+from easybn.train.observers import Moment, Observer
+from easybn.train.schedule import Training
 from gpu import steps
 from gpu.rows import Clock, Rows
 from gpu.steps import Setting

@@ -17,8 +17,7 @@ from easybn.models import build
 from easybn.perturb.goal import values_known
 from easybn.recipes import Context
 from easybn.train.prepare import autocasting, compiled
-from easybn.train.sgd import SGD
-from easybn.train.step import take_step
+from easybn.train.step import SGD, take_step
 
 USUAL: dict[str, Any] = {  # how the model is changed, and the step
     "usual Vanilla": (nn.Identity(), vanilla_step),

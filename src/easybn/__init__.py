@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .perturb.ball import L2, Linf
     from .perturb.goal import easy, random_target, targeted, untargeted
     from .perturb.pgd import PGD
-    from .train.loop import fit
-    from .train.training import Training
+    from .train.fit import fit
+    from .train.schedule import Training
 
 _HOMES = {
     "BranchedNorm": ".norm.branched",
@@ -37,8 +37,8 @@ _HOMES = {
     "untargeted": ".perturb.goal",
     "PGD": ".perturb.pgd",
     "evaluate": ".evaluation",
-    "fit": ".train.loop",
-    "Training": ".train.training",
+    "fit": ".train.fit",
+    "Training": ".train.schedule",
     "load": ".models.weights",
 }
 

@@ -6,8 +6,10 @@ They set each module's flag directly and remember each one, rather than calling 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -53,8 +55,8 @@ def frozen_parameters(model: nn.Module) -> Iterator[None]:
     """No parameter of ``model`` asks for a gradient inside the block; each one that did asks again after it.
 
     For gradients of the images alone. torch's own layers compute no others anyway; a backward pass that
-    ``torch.compile`` makes, or that is written in Python (``models/stem.py``, ``models/winograd.py``), computes one for
-    whatever asked for it in the forward pass, used or not.
+    ``torch.compile`` makes, or that is written in Python (``models/convolutions.py``), computes one for whatever
+    asked for it in the forward pass, used or not.
     """
     found = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in found:
@@ -64,3 +66,63 @@ def frozen_parameters(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in found:
             parameter.requires_grad = True
+
+
+# A model's state, kept while strange models are tried: some change themselves when they are called.
+
+
+@contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """After the block all parameters and buffers of ``model``, and their ``.grad``, are what they were before.
+
+    The same tensors with the same values, ``requires_grad`` included. What a module keeps elsewhere (in plain
+    attributes) is its own affair.
+    """
+    tables: list[dict[str, Any]] = [
+        table for module in model.modules() for table in (module._parameters, module._buffers)
+    ]
+    found = [dict(table) for table in tables]
+    tensors = list({id(tensor): tensor for each in found for tensor in each.values() if tensor is not None}.values())
+    values = [_Value(tensor) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for table, before in zip(tables, found, strict=True):
+            if _identities(table) != _identities(before):
+                table.clear()
+                table.update(before)
+        for value in values:
+            value.restore()
+
+
+def _identities(table: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(name, id(tensor)) for name, tensor in table.items()]
+
+
+def changed(model: nn.Module, before: dict[str, Tensor]) -> list[str]:
+    """Names of the parameters and buffers that differ from ``before``, a copy of the state dict."""
+    now = model.state_dict()
+    return [name for name in before if name not in now or not _same(now[name], before[name])]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+class _Value:
+    """One tensor as it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.copy = tensor, tensor.detach().clone()
+        self.requires_grad, self.grad = tensor.requires_grad, tensor.grad
+        self.grad_copy = None if self.grad is None else self.grad.detach().clone()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        if not _same(self.tensor, self.copy):
+            self.tensor.copy_(self.copy)
+        if self.tensor.is_leaf:
+            self.tensor.requires_grad_(self.requires_grad)
+            self.tensor.grad = self.grad
+        if self.grad is not None and self.grad_copy is not None and not _same(self.grad, self.grad_copy):
+            self.grad.copy_(self.grad_copy)

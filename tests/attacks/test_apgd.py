@@ -4,8 +4,8 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from easybn import L2, Linf
 from easybn.attacks.apgd import APGD, checkpoints
+from easybn.attacks.attack import Tracks
 from easybn.attacks.prepare import prepared
-from easybn.attacks.tracks import Tracks
 
 from ..small import small_images, small_net
 

@@ -15,9 +15,8 @@ from torch import nn
 from easybn import L2, Linf
 from easybn.attacks.apgd import APGD
 from easybn.attacks.attack import Attack, Try
-from easybn.attacks.drive import Drive
 from easybn.attacks.prepare import prepared
-from easybn.attacks.queue import Pending
+from easybn.attacks.runner import Drive, Pending
 
 from ..small import small_images, small_net
 

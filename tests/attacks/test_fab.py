@@ -11,12 +11,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from easybn import L2, Linf
-from easybn.attacks.attempts import Attempts
-from easybn.attacks.drive import Drive, State
+from easybn.attacks.attack import Tracks
 from easybn.attacks.fab import FAB
-from easybn.attacks.judge import judge
 from easybn.attacks.prepare import prepared
-from easybn.attacks.tracks import Tracks
+from easybn.attacks.runner import Attempts, Drive, State, judge
 from easybn.perturb.ball import Ball, per_sample
 
 from ..small import small_images, small_net

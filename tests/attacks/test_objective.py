@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from easybn.attacks.objective import log_odds, margin
+from easybn.attacks.losses import log_odds, margin
 
 
 def _gradient(objective, logits, y):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from easybn import convert, route
-from easybn.attacks import fast as fast_module
+from easybn.attacks import surrogate as fast_module
 from easybn.attacks.prepare import prepared
 from easybn.evaluation import evaluate
 from easybn.norm.fold import Folded, folded

@@ -7,12 +7,10 @@ from pyautoattack.square import SquareAttack
 from torch import nn
 
 from easybn import L2, Linf
-from easybn.attacks.drive import Drive
+from easybn.attacks.attack import Tracks
 from easybn.attacks.prepare import prepared
-from easybn.attacks.square import Square
-from easybn.attacks.square_kernel import kernel
-from easybn.attacks.square_windows import share, sides, stages
-from easybn.attacks.tracks import Tracks
+from easybn.attacks.runner import Drive
+from easybn.attacks.square import Square, kernel, share, sides, stages
 from easybn.keyed_random import Noise
 
 from ..small import small_images, small_net

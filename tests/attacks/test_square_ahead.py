@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from easybn import L2, Linf
-from easybn.attacks.drive import Drive
 from easybn.attacks.prepare import prepared
-from easybn.attacks.square import Square
-from easybn.attacks.square_ahead import depths
+from easybn.attacks.runner import Drive
+from easybn.attacks.square import Square, depths
 
 from ..small import small_images, small_net
 

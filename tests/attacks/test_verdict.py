@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from easybn import L2, Linf
-from easybn.attacks.verdict import check_within, fooled
+from easybn.attacks.attack import check_within, fooled
 
 
 def test_fooled_by_more_than_rounding():

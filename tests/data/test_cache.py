@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from easybn.data import DataError, Source
 from easybn.data import cache as cache_module
-from easybn.data.cache import cached, origin_of
-from easybn.data.decoded import Part, Undecoded
+from easybn.data.cache import Part, Undecoded, cached, origin_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 3, 5, 4), dtype=np.uint8)

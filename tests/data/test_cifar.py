@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from easybn.data import DataError, cifar
+from easybn.data import DataError
+from easybn.data import datasets as cifar
 from easybn.data.byte_pickle import load_byte_pickle
-from easybn.data.cifar_archive import read_members
-from easybn.data.cifar_kinds import CIFAR10, CIFAR100, Cifar
+from easybn.data.datasets import CIFAR10, CIFAR100, Cifar, read_members
 
 RNG = np.random.default_rng(0)
 BATCHES = [RNG.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8) for _ in range(6)]

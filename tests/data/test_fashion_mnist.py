@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from easybn.data import DataError, fashion_mnist, load
+from easybn.data import DataError, load
+from easybn.data import datasets as fashion_mnist
+from easybn.data.datasets import FOLDER
 from easybn.data.idx import write_idx
-from easybn.data.sample import FOLDER
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easybn.data.holdout import draw
+from easybn.data.split import draw
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 

@@ -11,10 +11,10 @@ import torchvision
 from PIL import Image
 
 from easybn.data import DataError, load
+from easybn.data.file_tree import open_tree
 from easybn.data.image_folder import _name, image_folder
 from easybn.data.listing import list_images
-from easybn.data.picture import decode_picture
-from easybn.data.tree import open_tree
+from easybn.data.pictures import decode_picture
 
 RNG = np.random.default_rng(0)
 
@@ -182,7 +182,7 @@ def test_a_zip_whose_names_lead_out_of_it_is_refused(tmp_path: Path, entry: str)
 
 
 def test_a_zip_entry_of_absurd_size_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("easybn.data.tree.LARGEST", 1000)
+    monkeypatch.setattr("easybn.data.file_tree.LARGEST", 1000)
     path = tmp_path / "large.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train/a/1.png", bytes(1001))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from easybn.data import NAMES, DataError, available, load
-from easybn.data.progress import showing
-from easybn.data.sample import FOLDER
+from easybn.data.datasets import FOLDER
+from easybn.progress import showing
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from easybn.data import DataError
-from easybn.data.picture import CMYK, DEEP, FRAMES, TRANSPARENT, TURNED, decode_picture, picture_size
+from easybn.data.pictures import CMYK, DEEP, FRAMES, TRANSPARENT, TURNED, decode_picture, picture_size
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -10,8 +10,8 @@ import torch
 import torchvision
 
 from easybn.data import load
+from easybn.data.datasets import FOLDER
 from easybn.data.idx import read_idx
-from easybn.data.sample import FOLDER
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_sample.py"
 

@@ -15,9 +15,8 @@ import pytest
 
 from easybn.evaluation.store import Store, work
 from easybn.evaluation.store import claim as claim_module
-from easybn.evaluation.store import job as job_module
-from easybn.evaluation.store.claim import Claims, Lost
-from easybn.evaluation.store.process import Process
+from easybn.evaluation.store import worker as job_module
+from easybn.evaluation.store.claim import Claims, Lost, Process
 
 from .fake_job import Fake, manifest, same
 

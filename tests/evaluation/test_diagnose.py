@@ -8,8 +8,8 @@ from torch import nn
 
 from easybn import convert
 from easybn.evaluation import evaluate
-from easybn.evaluation.diagnose import CHECKS, Finding, diagnose
-from easybn.evaluation.diagnose.finding import share
+from easybn.evaluation.diagnostics import CHECKS, Finding, diagnose
+from easybn.evaluation.diagnostics.finding import share
 from easybn.norm.convert import branches_of
 
 from ..small import small_images, small_net

@@ -7,10 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.answers import batch_company, probabilities, randomised, spread, two_faced
-from easybn.evaluation.diagnose.as_found import as_found
-from easybn.evaluation.diagnose.dynamic import dynamic
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.diagnostics.behaviour import (
+    as_found,
+    batch_company,
+    dynamic,
+    probabilities,
+    randomised,
+    spread,
+    two_faced,
+)
 
 from ..small import small_images, small_net
 

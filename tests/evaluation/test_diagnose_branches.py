@@ -7,8 +7,8 @@ from torch import nn
 
 from easybn import convert, route
 from easybn.evaluation import Evaluation, evaluate
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.branches import transfer
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.diagnostics.cross_checks import transfer
 
 
 def _findings(model, x, y, eps=8 / 255, **how):

@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from easybn.evaluation import evaluate
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.clamped import clamped
-from easybn.evaluation.diagnose.gradients import gradient_passes, zero_gradients
-from easybn.evaluation.diagnose.saturation import saturation
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.diagnostics.gradient_masking import clamped, gradient_passes, saturation, zero_gradients
 from easybn.evaluation.record import CLEAN, Record, Stage
 
 from .test_diagnose_answers import Around

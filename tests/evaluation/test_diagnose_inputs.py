@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from easybn.evaluation import evaluate
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.batch_sizes import batch_sizes
-from easybn.evaluation.diagnose.normalisation import normalisation
-from easybn.evaluation.diagnose.paired import mcnemar
-from easybn.evaluation.diagnose.perturbation import units
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.diagnostics.cross_checks import batch_sizes
+from easybn.evaluation.diagnostics.inputs import normalisation, units
 from easybn.models import Normalise
+from easybn.stats import mcnemar
 
 from .test_diagnose_answers import Around
 from .test_pgd_robustness import Confident

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from easybn.evaluation.diagnose import CHECKS, diagnose
-from easybn.evaluation.diagnose.label_order import label_order
+from easybn.evaluation.diagnostics import CHECKS, diagnose
+from easybn.evaluation.diagnostics.label_order import label_order
 
 from ..small import small_images, small_net
 from .test_diagnose_answers import Around

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from easybn.evaluation import Score
-from easybn.evaluation.contradictions import contradictions
-from easybn.evaluation.paper_columns import paper_columns
-from easybn.evaluation.paper_numbers import COLUMNS, ROWS, paper_row
+from easybn.evaluation.result import contradictions
+from easybn.paper.columns import paper_columns
+from easybn.paper.numbers import COLUMNS, ROWS, paper_row
 
 N = 1000
 

@@ -9,11 +9,10 @@ from torch import nn
 
 from easybn import convert, route
 from easybn.evaluation import accuracy_interval, evaluate
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.diagnose.few_points import few_points, points_for
-from easybn.evaluation.diagnose.perturbation import ENOUGH, perturbation
-from easybn.evaluation.diagnose.rescored import rescored
-from easybn.evaluation.diagnose.square import square
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.diagnostics.cross_checks import rescored
+from easybn.evaluation.diagnostics.gradient_masking import square
+from easybn.evaluation.diagnostics.inputs import ENOUGH, few_points, perturbation, points_for
 from easybn.evaluation.record import CLEAN, Record, Stage
 
 from ..small import small_images, small_net

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from easybn.evaluation.over_seeds import over_seeds, paired_t, t_quantile
+from easybn.stats import over_seeds, paired_t, t_quantile
 
 
 @pytest.mark.parametrize(

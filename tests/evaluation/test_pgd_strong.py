@@ -3,10 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from easybn.attacks.attack import fooled
 from easybn.attacks.prepare import prepared
-from easybn.attacks.verdict import fooled
 from easybn.evaluation import evaluate
-from easybn.evaluation.choice import Choice
+from easybn.evaluation.config import Choice
 
 from ..small import small_images, small_net
 

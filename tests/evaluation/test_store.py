@@ -21,7 +21,7 @@ import torch
 from easybn.evaluation.record import CLEAN, Record
 from easybn.evaluation.store import Damaged, Store, work
 from easybn.evaluation.store.claim import Claims
-from easybn.evaluation.store.encode import from_parquet, to_parquet
+from easybn.evaluation.store.stage_file import from_parquet, to_parquet
 from easybn.files import Removed
 
 from .fake_job import ITERATIONS, POINTS, Fake, manifest, same

@@ -4,7 +4,7 @@ import pytest
 
 from easybn.evaluation.record import Record
 from easybn.evaluation.store import Store, work
-from easybn.evaluation.store.encode import seconds_in, to_parquet
+from easybn.evaluation.store.stage_file import seconds_in, to_parquet
 
 from .fake_job import Fake, manifest
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from easybn.evaluation import evaluate, stored
-from easybn.evaluation.budget import Budget
-from easybn.evaluation.diagnose import diagnose
-from easybn.evaluation.store import Store, stage_file, task
+from easybn.evaluation import evaluate
+from easybn.evaluation import resumable as stored
+from easybn.evaluation.diagnostics import diagnose
+from easybn.evaluation.resumable import Budget
+from easybn.evaluation.store import Store, stage_file
+from easybn.evaluation.store import worker as task
 from easybn.files import Removed
 from easybn.sealed import Damaged
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easybn.evaluation.interval import accuracy_interval
 from easybn.evaluation.record import CLEAN, Record, Stage
 from easybn.evaluation.verdicts import Verdicts, derive, to_attack
+from easybn.stats import accuracy_interval
 
 EPS = (0.25, 0.5, 1.0)
 STAGES = (CLEAN, *(Stage(attack, eps) for eps in EPS for attack in ("apgd-ce", "fab-t", "square")))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from easybn.evaluation import evaluate
+from easybn.evaluation.result import worst_case
 from easybn.evaluation.store import Store
-from easybn.evaluation.worst_case import worst_case
 
 from ..small import small_images, small_net
 

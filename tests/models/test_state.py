@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import easybn
 from easybn.models import Normalise
-from easybn.models.state import load_weights
+from easybn.models.state_dicts import load_weights
 
 
 class AttributeDict(dict):

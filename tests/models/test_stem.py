@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from easybn.models.stem import Stem
+from easybn.models.convolutions import Stem
 
 
 def both(*args, **options):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from easybn.attacks.fast import Options, fast_copy
-from easybn.models import build, winograd
-from easybn.models.winograd import Winograd
+from easybn.attacks.surrogate import Options, fast_copy
+from easybn.models import build
+from easybn.models import convolutions as winograd
+from easybn.models.convolutions import Winograd
 from easybn.norm.fold import folded
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from easybn import PGD, Linf, convert, route
 from easybn.models import build
 from easybn.modes import evaluating
-from easybn.norm.folding import folding
+from easybn.norm.fold import folding
 from easybn.perturb.goal import easy
 from easybn.recipes import EBN
 from easybn.train.step import take_step

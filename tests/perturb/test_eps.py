@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from easybn import L2, PGD, Linf, evaluate
-from easybn.commands.arguments import Parser, number
-from easybn.experiments.experiment import Experiment
+from easybn.cli.arguments import Parser, number
 from easybn.perturb.eps import format_eps, parse_eps, parse_radii
+from easybn.runs.config import Experiment
 
 from ..small import small_images, small_net
 

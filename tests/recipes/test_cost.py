@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from easybn import convert
-from easybn.models import resnet18, winograd
+from easybn.models import convolutions as winograd
+from easybn.models import resnet18
 from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, FastAdvProp, FastEBN, Vanilla
 
 

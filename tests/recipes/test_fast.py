@@ -11,7 +11,7 @@ from easybn import L2, Linf, branch_parameters, convert, route
 from easybn.keyed_random import Noise
 from easybn.norm.branched import BranchedNorm
 from easybn.recipes import Context, FastAdvProp, FastEBN, Vanilla
-from easybn.recipes.rebalance import rebalanced
+from easybn.recipes.recipe import rebalanced
 from easybn.train.step import take_step
 
 EPS = 0.05

@@ -8,15 +8,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import easybn.train.batches as batches
-import easybn.train.loop as loop
+import easybn.train.fit as loop
 from easybn import recipes
 from easybn.data.augment import crop_flip
 from easybn.data.split import Split
 from easybn.keyed_random import Noise, permutation
 from easybn.train.batches import Batches, placed
-from easybn.train.loop import fit
-from easybn.train.observer import Observer
-from easybn.train.training import Training
+from easybn.train.fit import fit
+from easybn.train.observers import Observer
+from easybn.train.schedule import Training
 
 PUBLIC = [getattr(recipes, name) for name in recipes.__all__]
 KINDS = [kind for kind in PUBLIC if isinstance(kind, type) and recipes.Recipe in kind.__mro__[1:]]
@@ -114,7 +114,7 @@ class AfterEach(Observer):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_step_waits_for_nothing(kind, images, net, monkeypatch):
     # folding looks at the model, and is done on CPUs alone
-    monkeypatch.setattr("easybn.norm.folding._worthwhile", lambda *_: False)
+    monkeypatch.setattr("easybn.norm.fold._worthwhile", lambda *_: False)
     monkeypatch.setattr(loop, "LOOKS", 3)
     training = Training(epochs=2, batch_size=20, lr=0.01, augment="crop_flip", clip_norm=10.0, ema=0.9)
     with Waiting() as mode:

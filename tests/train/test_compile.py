@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from easybn import convert
 from easybn.recipes import EBN, AdvProp, Context, EBNShared, FastEBN
 from easybn.train.checkpoint import load
-from easybn.train.loop import fit
-from easybn.train.observer import Observer
+from easybn.train.fit import fit
+from easybn.train.observers import Observer
 from easybn.train.prepare import compiled
+from easybn.train.schedule import Training
 from easybn.train.step import take_step
-from easybn.train.training import Training
 
 from ..recipes.conftest import every_recipe
 from ..small import small_images

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import easybn.train.loop as loop
+import easybn.train.fit as loop
 from easybn.data.augment import crop_flip
 from easybn.data.source import Split
+from easybn.interrupt import Interrupted
 from easybn.keyed_random import Noise, permutation
 from easybn.norm.convert import convert, strip
 from easybn.perturb.ball import Linf
@@ -19,13 +20,9 @@ from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN, AdvProp, EBNShared, Recipe, Term, Vanilla
 from easybn.rows import read_rows
 from easybn.train.checkpoint import load
-from easybn.train.finite import Diverged
-from easybn.train.interrupt import Interrupted
-from easybn.train.loop import fit
-from easybn.train.metrics import MetricsFile
-from easybn.train.observer import Observer
-from easybn.train.schedule import Constant
-from easybn.train.training import Training
+from easybn.train.fit import Diverged, fit
+from easybn.train.observers import MetricsFile, Observer
+from easybn.train.schedule import Constant, Training
 
 SHORT = Training(epochs=2, batch_size=20, lr=0.05)  # 96 images: 4 steps an epoch, 16 images left out
 TIMING = ("images_per_second", "seconds")

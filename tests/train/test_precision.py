@@ -13,10 +13,10 @@ from torch import nn
 from easybn import L2, PGD, Linf, convert
 from easybn.perturb.goal import easy, untargeted
 from easybn.recipes import Context
-from easybn.train.loop import fit
-from easybn.train.observer import Observer
+from easybn.train.fit import fit
+from easybn.train.observers import Observer
+from easybn.train.schedule import Training
 from easybn.train.step import take_step
-from easybn.train.training import Training
 
 from ..recipes.conftest import every_recipe
 from ..small import small_images

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from easybn.train.sgd import SGD
+from easybn.train.step import SGD
 
 
 def trained(kind, options, steps, state=None):

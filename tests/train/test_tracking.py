@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from easybn.train.loop import fit
-from easybn.train.tracking import Tracking, flat
-from easybn.train.training import Training
+from easybn.train.fit import fit
+from easybn.train.observers import Tracking, flat
+from easybn.train.schedule import Training
 
 CONFIG = {"recipe": {"class": "Vanilla", "weight": 1.0}, "model": "tiny", "widths": [1, 2], "ema": None}
 

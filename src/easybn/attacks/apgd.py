@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, Try, counted, look_ahead, targets
+from .attack import Attack, Tracks, Try, around, counted, look_ahead, targets
 from .losses import DLR, CrossEntropy, Loss, TargetedDLR
 from .prepare import Prepared
-from .start import around
-from .tracks import Tracks
 
 LOSSES: dict[str, type[Loss]] = {"ce": CrossEntropy, "dlr": DLR, "t": TargetedDLR}
 MOMENTUM = 0.75

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..keyed_random import torch_generators
-from .objective import log_odds
-from .same_function import logit_distance
+from .equivalence import logit_distance
+from .losses import log_odds
 
 Call = Callable[[Tensor], Any]
 STRIDES = 1e-3

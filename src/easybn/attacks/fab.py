@@ -12,11 +12,8 @@ from torch import Tensor
 
 from ..perturb.ball import L2, Ball, Linf, per_sample
 from . import projection
-from .attack import Attack, Try, counted, targets
+from .attack import Attack, Tracks, Try, around, counted, fooled, targets
 from .prepare import Prepared
-from .start import around
-from .tracks import Tracks
-from .verdict import fooled
 
 ALPHA_MAX = 0.1  # most that the bias towards the image weighs in a move
 ETA = 1.05  # how far to go, in units of the way to the plane

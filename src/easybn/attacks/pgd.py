@@ -7,10 +7,9 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, per_sample
-from .attack import Attack, Try, counted, look_ahead
-from .objective import Objective, log_odds, margin
+from .attack import Attack, Tracks, Try, counted, look_ahead
+from .losses import Objective, log_odds, margin
 from .prepare import Prepared
-from .tracks import Tracks
 
 OBJECTIVES: dict[str, Objective] = {"ce": log_odds, "margin": margin}
 

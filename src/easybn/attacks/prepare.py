@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..modes import evaluating
 from ..norm.branched import BranchedNorm
 from .calling import Calling, likely_type, tried
-from .fast import Options, fast_copy, kept_graphs
+from .surrogate import Options, fast_copy, kept_graphs
 
 PROBES = 16
 """Images of a probe batch that are used, at most."""

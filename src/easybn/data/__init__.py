@@ -3,7 +3,7 @@
 ``load("sample")`` works at once; ``Source.from_tensors`` makes a data set of anything.
 """
 
-from .load import NAMES, Status, available, load
+from .registry import NAMES, Status, available, load
 from .source import DataError, Source, Split
 
 __all__ = ["DataError", "NAMES", "Source", "Split", "Status", "available", "load"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..files import replacing
+from ..progress import Progress
 from .errors import DataError
-from .progress import Progress
 
 _LARGEST = 2**31  # bytes
 _PATIENCE = 30  # seconds without a byte

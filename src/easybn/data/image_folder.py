@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .cache import cached, origin_of
-from .decoded import Part, Undecoded
+from ..progress import Progress, showing
+from .cache import Part, Undecoded, cached, origin_of
 from .errors import DataError, printable
-from .holdout import draw
+from .file_tree import Tree, check_link, open_tree
 from .listing import Files, Listing, list_images
-from .picture import decode_picture, picture_size
-from .progress import Progress, showing
+from .pictures import decode_picture, picture_size
 from .source import Source
-from .tree import Tree, check_link, open_tree
+from .split import draw
 
 _CHUNK = 256  # images decoded at a time
 _USUAL_SIZE = 224  # pixels: the most that pictures of several sizes are brought to unless a size is asked for

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from .errors import DataError, printable
-from .picture import SUFFIXES
+from .pictures import SUFFIXES
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing")

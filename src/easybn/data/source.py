@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
-from .holdout import draw
-from .quantise import as_labels, as_pixels
-from .split import Split
-from .statistics import channel_statistics
+from .split import Split, as_labels, as_pixels, channel_statistics, draw
 
 __all__ = ["DataError", "Source", "Split"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.objective import margin
+from ..attacks.losses import margin
 from ..attacks.prepare import prepared
 from .result import Evaluation
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.attack import Attack
+from ..attacks.attack import Attack, Tracks
 from ..attacks.prepare import Prepared, prepared
-from ..attacks.suite import check_gradient
-from ..attacks.tracks import Tracks
+from ..attacks.registry import check_gradient
 from ..keyed_random import Noise
 from ..perturb.eps import parse_radii
-from .choice import Choice
+from .config import Choice
 from .evaluate import PRECISIONS, PROBE
 from .verdicts import FREE_OF_EPS
 

@@ -10,20 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..attacks.prepare import Progress, prepared, silent
-from ..attacks.suite import changed_attacks, check_gradient, no_gradient
+from ..attacks.registry import changed_attacks, check_gradient, no_gradient
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
-from .choice import Choice
-from .diagnose import diagnose
-from .images import attacked
+from .config import Choice
+from .diagnostics import diagnose
 from .pgd_robustness import as_the_library
-from .plan import Plan
-from .points import Points, run_all
+from .points import Plan, Points, attacked, run_all
 from .record import Record, unanswered_points
-from .result import Evaluation
-from .score import Score
-from .stored import read_findings, run_stored, write_findings
-from .storing import Storing
+from .result import Evaluation, Score
+from .resumable import Storing, read_findings, run_stored, write_findings
 from .verdicts import derive
 
 PROBE = 16  # images on which the preparation of the model is checked
@@ -97,9 +93,9 @@ def evaluate(
             always counts, and fixes how many follow. Chunks not finished in time do not count.
         branch: of the store: which branch of a converted model this is ("main" is the deployed one); kept in it, so
             that tables never take one for the other.
-        diagnosis: after attacks, look for what makes the figures misleading (``easybn.evaluation.diagnose.diagnose``)
-            and say it in ``findings`` and ``notes``. It takes about 9 forward passes a point, of 1,000 points at
-            most, and 4 with the gradient of 256; under ``robustness`` in l2 also 3,700 and 3,600, and for a model with
+        diagnosis: after attacks, look for what makes the figures misleading
+            (``easybn.evaluation.diagnostics.diagnose``) and say it in ``findings`` and ``notes``. It takes about 9
+            forward passes a point, of 1,000 points at most, and 4 with the gradient of 256; under ``robustness`` in l2 also 3,700 and 3,600, and for a model with
             branches 1,280 and 1,280 a branch: together less than AutoAttack takes for a few robust points. In a store
             it is made once all chunks are done, and kept.
         progress: called as ``progress(done, total, what)`` after every iteration; ``total`` belongs to ``what``.

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attacks.attack import check_within, fooled, unanswered
 from ..attacks.prepare import Prepared, Progress, silent
-from ..attacks.verdict import check_within, fooled, unanswered
 from ..perturb.ball import L2, per_sample
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
-from .score import Score
+from .result import Score
 
 GRADIENT_STABILISER = 1e-10  # the library's, absolute
 

@@ -1,6 +1,6 @@
 """Attacks on a set of points, stage by stage: each works on what the ones before left standing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,14 +9,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..attacks.drive import Drive, State, no_tick
-from ..attacks.objective import margin
+from ..attacks.attack import Attack, unanswered
+from ..attacks.losses import margin
 from ..attacks.prepare import Prepared, Progress, silent
-from ..attacks.verdict import unanswered
-from .labels import check_labels
-from .plan import Plan
+from ..attacks.runner import Drive, State, no_tick
 from .record import CLEAN, Record, Stage
-from .verdicts import to_attack
+from .verdicts import FREE_OF_EPS, to_attack
+
+# Labels that fit a model.
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """ValueError unless all labels (int64, (N,), N at least 1) are among 0 .. classes - 1."""
+    low, high = (int(v) for v in y.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be in 0 .. {classes - 1} for {classes} logits, got {low} .. {high}")
+
+
+# What is done to every point: attacks at several radii, stage by stage, clean first.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to every point, in order.
+
+    Args:
+        attacks: for each radius, ascending, the attacks in their order; the same names at each.
+        seed: of all that is random.
+        batch_size: images a pass at most.
+        beside: where fewer rows than that are busy, further tries of the same points run at their side.
+        share: a point that fell at one radius is not attacked at the larger ones.
+    """
+
+    attacks: Mapping[float, Sequence[Attack]]
+    seed: int = 0
+    batch_size: int = 256
+    beside: int = 32
+    share: bool = True
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Clean first, then every attack at every radius, the smallest radius first."""
+        return (CLEAN, *self._by_stage)
+
+    @cached_property
+    def _by_stage(self) -> dict[Stage, Attack]:
+        return {Stage(attack.name, eps): attack for eps in sorted(self.attacks) for attack in self.attacks[eps]}
+
+    def attack(self, stage: Stage) -> Attack:
+        """The attack of a stage other than the clean one."""
+        return self._by_stage[stage]
+
 
 Save = Callable[[State], None]
 Due = Callable[[], bool]
@@ -64,7 +107,7 @@ class Points:
         due: Due | None = None,
         progress: Progress = silent,
     ) -> Done:
-        """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.drive.Drive`."""
+        """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.runner.Drive`."""
         rows = torch.as_tensor(self.rows_of(points))
         if stage == CLEAN:
             return self._clean(points, rows, progress)
@@ -159,3 +202,48 @@ def run_all(points: Points, progress: Progress = silent, keep_images: bool = Fal
         done = points.run(stage, to_attack(before, stage, points.ids, points.plan.share), progress=progress)
         every.append(done if keep_images else Done(done.record, done.points[:0], done.images[:0].clone()))
     return every
+
+
+# The attacked image of every point at every radius, from what each stage kept.
+
+
+def attacked(
+    x: Tensor, points: NDArray[np.int64], found: Iterable[Done], radii: Sequence[float], share: bool = True
+) -> dict[float, Tensor]:
+    """The nearest adversarial image within each radius, and the image itself where there is none.
+
+    Args:
+        x: the images, (n, ...), in the type of the result.
+        points: int64 (n,), their ids.
+        found: by each stage, in any order; points other than these are left aside.
+        radii: in [0, 1] pixel units.
+        share: whether what fell at a smaller radius counts, see :func:`easybn.evaluation.verdicts.proves`.
+
+    Returns:
+        (n, ...) for each radius.
+    """
+    out = {eps: x.clone() for eps in radii}
+    nearest = {eps: np.full(len(points), np.inf) for eps in radii}
+    order = np.argsort(points, kind="stable")
+    for done in found:
+        known = np.isin(done.points, points)
+        if not known.any():
+            continue
+        ids, images = done.points[known], done.images[torch.as_tensor(known)]
+        attack, at = str(done.record.attack[0]), float(done.record.eps[0])
+        rows, distance = order[np.searchsorted(points, ids, sorter=order)], _distances(done, ids)
+        for eps in radii:
+            if at != eps and attack not in FREE_OF_EPS and (not share or at > eps):
+                continue
+            better = (distance <= eps) & (distance < nearest[eps][rows])
+            nearest[eps][rows[better]] = distance[better]
+            out[eps][torch.as_tensor(rows[better])] = images[torch.as_tensor(better)].to(x)
+    return out
+
+
+def _distances(done: Done, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(k,) the smallest distance that the record has for each of ``ids``."""
+    nearest: dict[int, float] = {}
+    for point, distance in zip(done.record.point.tolist(), done.record.distance.tolist(), strict=True):
+        nearest[point] = min(distance, nearest.get(point, np.inf))
+    return np.array([nearest[point] for point in ids.tolist()])

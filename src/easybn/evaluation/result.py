@@ -1,19 +1,207 @@
 """What an evaluation found."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .contradictions import called
-from .interval import Interval
+from ..perturb.eps import format_eps
+from ..stats import Interval, accuracy_interval
 from .record import Record
-from .score import Score
+from .store import Store
+from .verdicts import proves
 
 if TYPE_CHECKING:
-    from .diagnose import Finding
+    from .diagnostics import Finding
+
+
+# A row of results: one attack at one radius on one set of points.
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of n points were classified correctly, and under what.
+
+    Args:
+        attack: "clean", "pgd", "autoattack", or the names of one's own list, such as "apgd-ce+square".
+        n: number of points.
+        correct: number of points that were classified correctly (under the attack, if there was one).
+        protocol: of pgd "strong" or "robustness", of autoattack the preset; else None.
+        norm: "l2" or "linf"; None for clean.
+        eps: radius in [0, 1] pixel units; None for clean.
+        steps: gradient steps an image at most, for each loss.
+        step_size: length of a step in [0, 1] pixel units; None for clean.
+        random_start: whether the attack started from a random point of the ball.
+        seed: of the random start; None where nothing was random.
+        batch_size: images a batch at most. The ``robustness`` protocol's result depends on it.
+        max_perturbation: largest distance, in ``norm``, of an attacked image from its original.
+        non_finite: gradient steps that were no step because the gradient was not finite.
+        broke: how many points each attack was the first to break, in the order of the attacks; "clean" counts
+            those that were misclassified as they are.
+    """
+
+    attack: str
+    n: int
+    correct: int
+    protocol: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    steps: int = 0
+    step_size: float | None = None
+    random_start: bool = False
+    seed: int | None = None
+    batch_size: int | None = None
+    max_perturbation: float = 0.0
+    non_finite: int = 0
+    broke: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.n or self.n < 1:
+            raise ValueError(f"correct must be in 0 .. n and n at least 1, got {self.correct} of {self.n}")
+
+    @property
+    def accuracy(self) -> float:
+        """correct / n, in [0, 1]."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> Interval:
+        """The 95% interval of the accuracy."""
+        return accuracy_interval(self.correct, self.n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, as values that JSON knows."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Score":
+        """The score that ``to_dict`` gave, also by way of JSON.
+
+        Raises:
+            ValueError: a field that a score does not have, or counts that make no sense.
+        """
+        if unknown := set(row) - {each.name for each in fields(cls)}:
+            raise ValueError(f"a score has no field {', '.join(map(repr, sorted(unknown)))}")
+        return cls(**row)
+
+
+# Figures that cannot all be true of one model: a stronger attack that leaves more points standing than a weaker.
+
+STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
+"""AutoAttack takes the worst of attacks that include 100 steps of APGD; ``strong`` counts every misclassified iterate
+of two losses, ``robustness`` that of largest cross-entropy."""
+ROUNDING = 1e-9
+"""Radii such as 8/255 that come by way of text are the same up to this."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """One score that is above another one which it cannot exceed.
+
+    Args:
+        higher: of the stronger attack or the larger eps; lower: the bound that it breaks.
+        allowed: difference of the accuracies that their 95% intervals allow.
+    """
+
+    higher: Score
+    lower: Score
+    allowed: float
+
+    @property
+    def excess(self) -> float:
+        """Difference of the two accuracies, in [0, 1]."""
+        return self.higher.accuracy - self.lower.accuracy
+
+    def __str__(self) -> str:
+        return (
+            f"{called(self.higher)} is {100 * self.excess:.2f} points above {called(self.lower)}, which it cannot "
+            f"exceed ({100 * self.higher.accuracy:.2f} and {100 * self.lower.accuracy:.2f}, {100 * self.allowed:.2f} "
+            "allowed for chance)"
+        )
+
+
+def contradictions(scores: Sequence[Score]) -> list[Contradiction]:
+    """For each score that exceeds what bounds it by more than chance, the bound that it exceeds by most.
+
+    A score is bounded by clean accuracy, by its own attack at a smaller eps, and by a weaker attack (``STRENGTH``)
+    in its norm at the same or a smaller eps. The difference is held against the root of the sum of the squares of
+    the half-widths of the 95% intervals, as if points were drawn anew for each; that is generous where they are
+    the same.
+
+    Args:
+        scores: of one model.
+    """
+    found = []
+    for higher in scores:
+        broken = [
+            Contradiction(higher, lower, chance(higher, lower)) for lower in scores if bounds(lower, higher)
+        ]  # fmt: skip
+        broken = [each for each in broken if each.excess > each.allowed]
+        if broken:
+            found.append(max(broken, key=lambda each: each.excess))
+    return found
+
+
+def bounds(lower: Score, higher: Score) -> bool:
+    """Whether ``higher`` cannot truly exceed ``lower``: everything that fools the model there fools it here."""
+    if lower is higher or higher.eps is None:
+        return False
+    if lower.eps is None:
+        return True
+    if lower.norm != higher.norm or lower.eps > higher.eps + ROUNDING:
+        return False
+    if lower.attack == higher.attack == "pgd" and higher.steps < lower.steps:
+        return False
+    weak, strong = ((score.attack, score.protocol) for score in (lower, higher))
+    if weak == strong:
+        return lower.eps < higher.eps - ROUNDING
+    return weak in STRENGTH and strong in STRENGTH and STRENGTH[weak] < STRENGTH[strong]
+
+
+def chance(a: Score, b: Score) -> float:
+    """The difference between two accuracies that chance explains."""
+    return math.hypot(a.interval.half_width, b.interval.half_width)
+
+
+def called(score: Score) -> str:
+    """A score by name, such as "pgd (strong) l2 0.5"."""
+    if score.eps is None:
+        return score.attack
+    protocol = f" ({score.protocol})" if score.protocol else ""
+    return f"{score.attack}{protocol} {score.norm} {format_eps(score.eps, score.norm)}"
+
+
+# What all attacks together leave of the points: a point that any of them fooled has fallen, whichever store has it.
+
+NAME = "all attacks"
+
+
+def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
+    """Accuracy of the points of the largest evaluation at ``eps`` under everything that any of ``stores`` has of them.
+
+    A point has fallen if an adversarial image within ``eps`` was found by any attack, at whatever radius it looked.
+
+    Args:
+        stores: of one model on one data set, whose points have the same ids in all; those of another norm are left
+            aside.
+        norm: "l2" or "linf".
+        eps: radius in [0, 1] pixel units.
+
+    Returns:
+        A score of the name "all attacks"; None if no store has a whole chunk at that radius.
+    """
+    alike = [store for store in stores if store.manifest.norm == norm]
+    at = [store for store in alike if any(abs(radius - eps) <= ROUNDING for radius in store.manifest.eps)]
+    points = max((store.verdicts().points for store in at), key=len, default=np.empty(0, np.int64))
+    if not len(points):
+        return None
+    record = Record.joined(store.record for store in alike)
+    fallen = record.point[proves(record, eps + ROUNDING)]
+    return Score(NAME, len(points), int((~np.isin(points, fallen)).sum()), norm=norm, eps=eps)
 
 
 @dataclass(frozen=True, repr=False)

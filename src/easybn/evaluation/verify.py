@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..attacks.attack import fooled
 from ..attacks.prepare import Progress, silent
-from ..attacks.verdict import fooled
 from ..perturb.ball import L2, Ball, Linf
-from .budget import expected_chunks
 from .record import CLEAN, Record, Stage
+from .resumable import expected_chunks
 from .store import Store
 from .store.stage_file import Images, StageFile
-from .store.whole import check_images, check_stage
+from .store.store import check_images, check_stage
 from .verdicts import to_attack
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from .external import timm_model, torchvision_model
 from .pixels import Normalise
-from .resnet import ResNet, resnet18, resnet50
-from .small import resnet_small, resnet_tiny
+from .registry import timm_model, torchvision_model
+from .resnet import ResNet, resnet18, resnet50, resnet_small, resnet_tiny
 from .weights import load, save, trained
 
 __all__ = [

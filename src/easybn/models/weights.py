@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..files import replacing
 from ..reading import check_regular
 from ..sealed import Damaged, read_sealed
-from .external import check_stored_options
-from .state import checksums, load_weights, read_safetensors
+from .registry import check_stored_options
+from .state_dicts import checksums, load_weights, read_safetensors
 
 _SAID = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; all else are options
 

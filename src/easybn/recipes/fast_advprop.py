@@ -12,8 +12,7 @@ from ..keyed_random import Noise
 from ..norm.route import route
 from ..perturb.ball import Ball, Linf
 from ..perturb.pgd import check_images
-from .rebalance import rebalanced
-from .recipe import Context, Recipe, Term, leaf_copy, shared_gradient
+from .recipe import Context, Recipe, Term, leaf_copy, rebalanced, shared_gradient
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..data.augment import AUGMENTATIONS
 from ..data.split import Split
 from ..keyed_random import Noise, permutation
-from .training import Training
+from .schedule import Training
 
 SHARE = 4
 """Images are kept on a CUDA device if they take at most one in so many of its free bytes."""

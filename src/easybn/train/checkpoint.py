@@ -17,11 +17,44 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..copying import copied
 from ..files import explained, replacing
 from ..reading import open_regular
 from ..sealed import Damaged
+from .observers import Moment
+
+# The exponential moving average of a model's weights and statistics.
+
+
+class Average:
+    """Every floating point entry of the state dict averaged, the others copied (timm's ModelEmaV3).
+
+    Args:
+        model: to be averaged; its present state is where the average starts.
+        decay: weight of the past at each update, such as 0.999.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        from timm.utils.model_ema import ModelEmaV3  # imported where it is asked for: timm takes a second
+
+        self._ema = ModelEmaV3(copied(model), decay=decay)  # it makes a copy of its own, by copy.deepcopy
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model."""
+        return self._ema.module
+
+    def update(self, model: nn.Module) -> None:
+        self._ema.update(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)
+
 
 VERSION = 1
 _MARK = b"easybn checksum "
@@ -182,3 +215,65 @@ def _also_as(path: Path, name: Path) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+# From the parts of a training to its state, and back.
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What changes from step to step.
+
+    Args:
+        moment: with the model, the step, the tally and the seconds.
+        images: number of training images.
+        optimizer, average, scaler: the last two if there are any.
+    """
+
+    moment: Moment
+    images: int
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    scaler: torch.amp.GradScaler | None
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The settings that a checkpoint must share with the training that goes on from it."""
+        training = {name: repr(value) for name, value in vars(self.moment.training).items()}
+        recipe = repr(self.moment.recipe)
+        recipe = type(self.moment.recipe).__name__ if " at 0x" in recipe else recipe  # an address says nothing
+        return {"recipe": recipe, "images": str(self.images), **training}
+
+    def state(self) -> State:
+        """The state as it is now; its tensors are those in use, not copies."""
+        return State(
+            step=self.moment.step,
+            model=self.moment.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+            scaler=None if self.scaler is None else self.scaler.state_dict(),
+            tally=self.moment.tally,
+            seconds=self.moment.seconds,
+            asked=self.asked,
+        )
+
+    def restore(self, state: State, path: Path) -> None:
+        """Make ``state``, which was read from ``path``, the present one.
+
+        Raises:
+            ValueError: it is of another model, recipe or training.
+        """
+        if different := [f"{k}: {state.asked.get(k)} -> {v}" for k, v in self.asked.items() if state.asked.get(k) != v]:
+            raise ValueError(f"{path} is a checkpoint of another training ({'; '.join(different)}): give another path")
+        try:
+            self.moment.model.load_state_dict(state.model)
+            self.optimizer.load_state_dict(state.optimizer)
+            if self.average is not None and state.average is not None:
+                self.average.load_state_dict(state.average)
+            if self.scaler is not None and state.scaler is not None:
+                self.scaler.load_state_dict(state.scaler)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} is a checkpoint of another model: give another path") from error
+        device = next(self.moment.model.parameters()).device
+        self.moment.tally = {name: row.to(device) for name, row in state.tally.items()}
+        self.moment.step, self.moment.seconds = state.step, state.seconds

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..attacks.calling import BadLogits, ModelFailed, checked_logits, sentence
-from ..attacks.same_function import logit_distance
+from ..attacks.equivalence import logit_distance
 from ..copying import CannotCopy, copied
 from ..data.source import Split
 from ..keyed_random import number, torch_generators

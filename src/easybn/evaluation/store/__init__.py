@@ -10,9 +10,8 @@ A file that is damaged is put aside as ``*.corrupt``, and the stage computed aga
 """
 
 from ...sealed import Damaged
-from .job import RunStage, work
 from .manifest import Manifest
 from .store import Store
-from .task import Found, Task
+from .worker import Found, RunStage, Task, work
 
 __all__ = ["Damaged", "Found", "Manifest", "RunStage", "Store", "Task", "work"]

@@ -6,18 +6,77 @@ rename, so that two processes on one chunk (a claim may be lost where clocks dis
 
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from ...files import Removed, check_guards, explained
 from ...reading import read_json
-from .process import Process
+
+# Which process it is, so that another one can tell whether it is gone.
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process among all those that may share a folder.
+
+    Args:
+        host: the machine, since which start, and which of its lists of processes (a container has its own).
+        pid: its number there.
+        started: when it started, in a unit of the machine's own; "" where that cannot be known.
+    """
+
+    host: str
+    pid: int
+    started: str = ""
+
+    @classmethod
+    def this(cls) -> "Process":
+        """The process that asks."""
+        return cls(_host(), os.getpid(), _started(os.getpid()) or "")
+
+    @property
+    def gone(self) -> bool | None:
+        """Whether it has ended; None if that cannot be seen from here."""
+        if self.host != _host() or os.name != "posix":
+            return None
+        try:
+            os.kill(self.pid, 0)  # sends nothing
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # it is there, and somebody else's
+        started = _started(self.pid)
+        return started is not None and started != self.started  # another one that was given the same number
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, as values that JSON knows."""
+        return asdict(self)
+
+
+def _host() -> str:
+    words = [socket.gethostname()]
+    with suppress(OSError):  # not Linux
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        words.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(words)
+
+
+def _started(pid: int) -> str | None:
+    """The start of a process in clock ticks after the machine's; "" if it has died; None where there is no /proc."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return "" if state in "ZX" else rest[18]  # a killed process stays as Z until its parent has looked
+
 
 BEAT = 5.0  # seconds between two signs of life
 

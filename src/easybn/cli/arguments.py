@@ -1,0 +1,170 @@
+"""Arguments and YAML files to objects, by jsonargparse: names, types and help come from the dataclasses."""
+
+import difflib
+import json
+import re
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import register_type
+
+from ..escapes import escaped
+from ..perturb.eps import parse_eps
+from ..reading import MOST_TEXT, check_regular
+from .user_code import resolved, unimported, with_own_recipe
+from .yaml_files import parse_yaml
+
+
+def _fraction(text: Any) -> Fraction:
+    number = parse_eps(text, "a radius")  # refuses at once what Fraction would write out digit by digit
+    try:
+        return Fraction(text)
+    except ValueError:
+        return Fraction(number)
+
+
+register_type(Fraction, str, _fraction, fail_already_registered=False)
+
+
+class Parser(ArgumentParser):
+    """A parser that suggests the nearest known name, and knows the configs that come with the package.
+
+    In a YAML file ``recipe: ./my_recipe.py:MyRecipe`` is found beside the file, or from where the command runs.
+    """
+
+    _file = ""  # the YAML file being read
+    _started = Path()  # the working folder before that: while a file is read, it is the file's
+    _run_code = True  # whether code that a YAML file names may be imported
+    _without_recipe = False
+
+    def read(self, words: list[str], run_code: bool = True, without_recipe: bool = False) -> Namespace:
+        """The arguments, with objects in the place of their descriptions.
+
+        Args:
+            words: of the command line of this call, unless :func:`.own_recipe.resolved` has seen them.
+            run_code: whether code that a YAML file names may run; if not, :class:`.own_recipe.CodeNotRun` is raised.
+            without_recipe: leave it out.
+        """
+        if any(word in ("-h", "--help") for word in words):
+            words = ["--help"]  # alone: a config in front of it would be read first
+        self._run_code = run_code and not any(word.startswith("--print_config") for word in words)
+        self._without_recipe = without_recipe
+        words = _packaged_configs(words)
+        if without_recipe:
+            words = [word for word in words if not re.match(r"--recipe\b", word)]
+        return self.instantiate(self.parse_args(with_own_recipe(words)))
+
+    def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
+        """A YAML file; a mistake in it is told with its name."""
+        around = self._file, self._started
+        self._file, self._started = str(path), Path.cwd()
+        try:
+            check_regular(path, MOST_TEXT)
+            found = super().parse_path(path, *args, **options)
+            known = {action.dest.partition(".")[0] for action in self._actions}
+            if unknown := [key for key in vars(found) if key not in known]:
+                self.error(f"Option '{unknown[0]}' is not accepted")
+            return found
+        except ValueError as error:
+            if str(error).startswith(self._file):
+                raise
+            raise ValueError(f"{self._file}: {error}") from error
+        finally:
+            self._file, self._started = around
+
+    def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
+        found = parse_yaml(content)
+        if isinstance(found, dict):
+            if self._without_recipe:
+                found = {key: value for key, value in found.items() if str(key).partition(".")[0] != "recipe"}
+            found = resolved(found, self._file or "--config", (Path.cwd(), self._started), self._run_code)
+            content = json.dumps(found)  # all that was looked at, and nothing else
+        return super().parse_string(content, *args, **options)
+
+    def dump(self, *args: Any, **options: Any) -> str:
+        return escaped(unimported(super().dump(*args, **options)))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = f"{self._file}: " * bool(self._file) + " ".join(escaped(message).split())
+        message += "" if "did you mean" in message else self._hint(message)
+        if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
+            raise ArgumentError(None, message) from ex
+        self.exit(2, escaped(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
+        raise AssertionError  # exit does not return
+
+    def _hint(self, message: str) -> str:
+        """The nearest known name, where the message is about an unknown one."""
+        if unknown := re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$", message):
+            word = unknown[1] or unknown[2]
+            known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+            known += ["class_path", "init_args"] * (not self.exit_on_error)
+        elif unknown := re.search(r"key \"recipe\": .*import path string: (\w+)", message):
+            from .. import recipes
+
+            word, known = unknown[1], [name for name in recipes.__all__ if name[0].isupper()]
+        else:
+            return ""
+        near = difflib.get_close_matches(word, known, n=1)
+        return f" (did you mean {near[0]}?)" if near else ""
+
+
+def packaged() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    folder = Path(str(resources.files("easybn"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+class number(float):
+    """A positive number or a fraction such as 8/255; ValueError for anything else."""
+
+    def __new__(cls, text: str | float) -> "number":
+        return super().__new__(cls, parse_eps(text))
+
+
+number.__name__ = "number or fraction"  # what the help calls it
+register_type(number, float, number, fail_already_registered=False)
+
+
+class time_span(float):
+    """Seconds, of "90s", "10m", "2h" or a plain number; ValueError for anything else."""
+
+    def __new__(cls, text: str | float) -> "time_span":
+        word = str(text).strip()
+        unit = {"s": 1, "m": 60, "h": 3600}.get(word[-1:].lower())
+        try:
+            return super().__new__(cls, float(word[:-1]) * unit if unit else float(word))
+        except ValueError:
+            raise ValueError(f"{text} is no time such as 90s, 10m or 2h") from None
+
+
+time_span.__name__ = "time such as 90s, 10m, 2h"
+register_type(time_span, float, time_span, fail_already_registered=False)
+
+
+def _packaged_configs(words: list[str]) -> list[str]:
+    """``--config NAME`` as the path of the packaged config of that name.
+
+    Raises:
+        ValueError: there is neither a file nor a config of that name.
+    """
+    known = packaged()
+
+    def path(value: str) -> str:
+        if Path(value).exists() and not Path(value).is_dir():
+            return value
+        if value in known:
+            return str(known[value])
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"--config {value}: no such file, and no config of the package{hint}")
+
+    out: list[str] = []
+    for i, word in enumerate(words):
+        if word.startswith("--config="):
+            out.append(f"--config={path(word.partition('=')[2])}")
+        else:
+            out.append(path(word) if i and words[i - 1] == "--config" else word)
+    return out

@@ -1,0 +1,218 @@
+"""A study's YAML file to the runs and evaluations that it describes; a mistake is told with its entry and field."""
+
+import difflib
+import itertools
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.config import Choice
+from ..recipes.vanilla import Vanilla
+from ..runs.config import Experiment
+from ..runs.evaluate import Measurement
+from ..study.plan import CLEAN, Planned, Study, Wanted
+from ..train.schedule import Training
+from . import evaluate, train
+from .arguments import Parser, packaged
+from .user_code import CodeNotRun, resolved
+from .user_model import OWN
+from .yaml_files import read_yaml
+
+# The ``evaluate`` entries of a study's file to what each run is measured by.
+
+NOT_OF_A_STUDY = ("runs", "out", "device", "estimate", "shard", *OWN)
+
+
+def evaluations(content: Any) -> tuple[Wanted, ...]:
+    """The evaluations, clean accuracy on the whole test split before all."""
+    if content is not None and not (isinstance(content, list) and all(isinstance(each, dict) for each in content)):
+        raise ValueError("evaluate: a list of entries such as {attacks: [autoattack], norm: linf, eps: 8/255}")
+    out = [CLEAN]
+    for number, entry in enumerate(content or [], 1):
+        try:
+            each = _evaluation(entry)
+        except (ValueError, ArgumentError, ArithmeticError) as error:
+            raise ValueError(f"evaluate, entry {number}: {' '.join(str(error).split())}") from error
+        if each not in out:
+            out.append(each)
+        elif each != CLEAN:
+            raise ValueError(f"evaluate, entry {number}: is there twice")
+    return tuple(out)
+
+
+def _evaluation(entry: dict[str, Any]) -> Wanted:
+    if entry.get("attacks") in ("clean", ["clean"]):
+        if len(entry) > 1:
+            raise ValueError("clean accuracy is measured on all test images and has no options")
+        return CLEAN
+    if unfit := [key for key in entry if key in NOT_OF_A_STUDY]:
+        raise ValueError(f"{unfit[0]} is not for a study")
+    parser = Parser(prog="easybn evaluate", allow_abbrev=False, exit_on_error=False)
+    evaluate.configure(parser)
+    arguments = parser.read(list(_evaluate_words(entry)))
+    what = evaluate.measurement_of(arguments) if evaluate.is_pgd(arguments) else evaluate.wanted_of(arguments)
+    if isinstance(what, Measurement):  # told before anything is trained
+        for protocol, eps in itertools.product(what.protocols, what.eps):
+            Choice(("pgd",), what.norm, protocol, what.steps).at(eps)
+    return Wanted(what, arguments.branch)
+
+
+def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
+    """The options of an entry as arguments of ``easybn evaluate``."""
+    for key, value in entry.items():
+        if value is True:
+            yield f"--{key}"
+        elif isinstance(value, list):
+            yield f"--{key}"
+            yield from map(str, value)
+        elif value is not False and value is not None:
+            yield f"--{key}={value}"
+
+
+KEYS = ("name", "runs", "grid", "evaluate")
+
+
+def packaged_studies() -> dict[str, Path]:
+    """The studies that come with the package, by name."""
+    folder = Path(str(resources.files("easybn"))) / "configs" / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of that path, or the study of the package of that name; ValueError if there is neither."""
+    path, known = Path(name), packaged_studies()
+    if path.is_file():
+        return path
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise ValueError(f"{name}: no such file, and no study of the package ({hint})")
+
+
+def read(path: Path, run_code: bool = True) -> Study:
+    """The study in a file.
+
+    Args:
+        run_code: whether recipes in files that it names may be imported; if not, their runs are named, and no more.
+
+    Raises:
+        ValueError: anything wrong in it, with the entry and the field.
+    """
+    try:
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a study has {', '.join(KEYS)}")
+    if unknown := [key for key in content if key not in KEYS]:
+        near = difflib.get_close_matches(str(unknown[0]), KEYS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
+        raise ValueError(f"{path}: unknown {unknown[0]!r} ({hint})")
+    try:
+        wanted = evaluations(content.get("evaluate"))
+        name = content.get("name", path.stem)
+        runs = _runs(content, path, wanted, run_code)
+        # seed by seed: a study that is stopped half-way has compared everything once
+        return Study(_plain_name(str(name)), tuple(sorted(runs, key=lambda run: run.experiment.training.seed)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _runs(content: dict[str, Any], path: Path, wanted: tuple[Wanted, ...], run_code: bool) -> Iterator[Planned]:
+    grid = content.get("grid") or {}
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        raise ValueError("grid: a list of values for each field, such as seed: [0, 1, 2]")
+    entries = content.get("runs") or ([{}] if grid else [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("runs: a list of entries such as {config: fashion-mnist-ebn, lr: 0.05}")
+    parser = Parser(prog="easybn train", allow_abbrev=False, exit_on_error=False)
+    train.configure(parser)
+    fields = {name for names in (Experiment, Training) for name in names.__dataclass_fields__} - {"training"}
+    known: dict[tuple[str, ...], Experiment] = {}  # seeds apart, runs are read once
+    for number, entry in enumerate(entries, 1):
+        where = f"runs, entry {number}" + (f" ({entry['name']})" if "name" in entry else "")
+        if both := [key for key in entry if key in grid]:
+            raise ValueError(f"{where}: {both[0]} is in the grid too")
+        for values in itertools.product(*grid.values()):
+            given = {**entry, **dict(zip(grid, values, strict=True))}
+            try:
+                for key in given:
+                    if key != "config" and key != "name" and str(key).partition(".")[0] not in fields:
+                        near = difflib.get_close_matches(str(key), fields, n=1)
+                        raise ValueError(f"unknown field {key!r}" + (f" (did you mean {near[0]}?)" if near else ""))
+                words, code = tuple(_train_words(given, path.parent)), None
+                try:
+                    if words not in known:
+                        known[words] = _experiment(parser, given, path, run_code)
+                    experiment = known[words]
+                except CodeNotRun as error:
+                    code = error.code
+                    experiment = _without_code(parser, given, path.parent, code)
+                if "seed" in given:
+                    seed = given["seed"]
+                    if not isinstance(seed, int) or isinstance(seed, bool):
+                        raise ValueError(f"seed must be a whole number, got {seed!r}")
+                    experiment = replace(experiment, training=replace(experiment.training, seed=seed))
+                yield Planned(_name(entry, given, grid, experiment), experiment, wanted, code)
+            except (ValueError, ArgumentError, ArithmeticError) as error:
+                raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _experiment(parser: Parser, given: dict[str, Any], path: Path, run_code: bool) -> Experiment:
+    fields = {key: value for key, value in given.items() if key not in ("config", "name")}
+    fields = {**given, **resolved(fields, str(path), (path.parent,), run_code)}
+    return train.experiment_of(parser.read(list(_train_words(fields, path.parent)), run_code))
+
+
+def _without_code(parser: Parser, given: dict[str, Any], folder: Path, code: str) -> Experiment:
+    """What an entry describes but for its recipe, of which no more is known than its name."""
+    words = list(_train_words(given, folder))
+    unread = type(code.rpartition(":")[2], (Vanilla,), {})()
+    return replace(train.experiment_of(parser.read(words, without_recipe=True)), recipe=unread)
+
+
+def _train_words(given: dict[str, Any], folder: Path) -> Iterator[str]:
+    """The fields of an entry as arguments of ``easybn train``, its seed and name left out."""
+    if "config" in given:
+        beside = folder / str(given["config"])
+        own = beside.is_file() and given["config"] not in packaged()
+        yield f"--config={beside if own else given['config']}"
+    for key, value in given.items():
+        if key not in ("config", "name", "seed"):
+            yield f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _name(entry: dict[str, Any], given: dict[str, Any], grid: dict[str, Any], experiment: Experiment) -> str:
+    """NAME-SEED, where NAME is the entry's, or its config's with the changed fields; the grid's fields follow."""
+    told = {"config", "name", "seed"}
+    if "config" not in given:
+        told |= {"data", "model", "recipe"}
+    if "name" in entry:
+        base, changed = str(entry["name"]), [key for key in grid if key != "seed"]
+    else:
+        base = Path(str(given["config"])).stem if "config" in given else _default_name(experiment)
+        changed = [key for key in given if key not in told]
+    words = [base, *(f"{key.rpartition('.')[2]}-{_spoken(given[key])}" for key in changed)]
+    return _plain_name("-".join([*words, str(experiment.training.seed)]))
+
+
+def _default_name(experiment: Experiment) -> str:
+    """Of an entry without name and config: DATA-MODEL-RECIPE."""
+    return Path(train.default_folder(experiment)).name.removesuffix(f"-{experiment.training.seed}")
+
+
+def _spoken(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+]+", "-", text).strip("-.")
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"the name {name!r} is to be a folder's: letters, digits and _ . + -")
+    return name

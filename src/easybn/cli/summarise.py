@@ -1,0 +1,41 @@
+"""What the report shows of models, written as rows beside the runs: summary.json, gallery.png, verdicts.jsonl.
+
+easybn report reads rows and never models. This step reads the models once: how sure each is of every test image, a
+small gallery of easy and adversarial copies, and which points it gets right. Some tens of kilobytes a run, so that
+they can be kept where the weights are not. What is there already is not done again.
+
+easybn summarise runs/cpu
+"""
+
+from jsonargparse import Namespace
+from rich.progress import TaskID
+
+from ..terminal import Terminal
+from .arguments import Parser
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="folders of finished runs, or of folders of runs")
+
+
+def run(arguments: Namespace) -> None:
+    from ..runs.summary import gather
+    from ..train.observers import training_progress
+    from .table import find
+
+    runs = [each for each in find(arguments.runs) if (each.folder / "config.json").exists()]
+    if unfinished := [each for each in runs if not each.finished]:
+        raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
+    console = Terminal(soft_wrap=True)
+    with training_progress() as display:
+        for each in runs:
+            task: list[TaskID] = []
+
+            def told(done: int, total: int, info: str, name: str = each.folder.name, task: list[TaskID] = task) -> None:
+                if not task:
+                    task.append(display.add_task(f"{name}: summary", info=""))
+                display.update(task[0], completed=done, total=total, info=info)
+
+            gather(each, told)
+    for each in runs:
+        console.print(f"{each.folder}/summary.json, gallery.png, verdicts.jsonl")

@@ -1,0 +1,84 @@
+"""The scores of several runs side by side, in the form of the paper's tables.
+
+--paper puts each run beside the paper's row of the same data set and recipe: the paper's number, ours under its
+protocol, ours under the strong one, the worst case over all attacks, and a flag where columns contradict each other.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from ..escapes import say
+from ..terminal import Terminal
+from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ..runs.run import Run
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="folders of runs, or of folders of runs")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    beside = "each run beside the paper's row of its data set and recipe, with what contradicts what"
+    parser.add_argument("--paper", action="store_true", help=beside)
+
+
+def run(arguments: Namespace) -> None:
+    show_ = show_paper if arguments.paper else show
+    show_(Terminal(), find(arguments.runs), arguments.markdown)
+
+
+def find(folders: Sequence[str]) -> list["Run"]:
+    """The runs, and the evaluations of users' models, in and directly below ``folders``.
+
+    Raises:
+        FileNotFoundError: there is none in one of them.
+    """
+    from ..runs.run import Run
+
+    runs = []
+    for folder in map(Path, folders):
+        names = ("config.json", "evaluation.json")
+        files = sorted(path for name in names for place in (name, f"*/{name}") for path in folder.glob(place))
+        if not files:
+            raise FileNotFoundError(f"no run in {folder}: a run's folder has a config.json")
+        runs += [Run(path.parent) for path in files]
+    return runs
+
+
+def show(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
+    """Print the tables of ``runs``."""
+    from ..tables.scores import blocks
+
+    for block in blocks(runs):
+        if markdown:
+            say(block.markdown())
+        else:
+            console.print(block.rich())
+            console.print()
+
+
+def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
+    """Print each of ``runs`` beside the paper's row, and the contradictions inside the paper's tables."""
+    from ..paper.columns import Beside, beside_the_paper, in_the_paper
+
+    found, others = [], []
+    for run in runs:
+        try:
+            found.append(beside_the_paper(run))
+        except KeyError as error:
+            others.append(str(error.args[0]))
+    for each in [*found, Beside(in_the_paper(), [])]:
+        if markdown:
+            say(each.markdown())
+            continue
+        console.print(each.block.rich())
+        for flag in each.flags:
+            console.print(flag)
+        console.print()
+    if others:
+        line = f"The paper has no row for: {'; '.join(others)}."
+        say(line) if markdown else console.print(line)

@@ -1,0 +1,108 @@
+"""Train one model by one recipe, in a folder of its own.
+
+The same command goes on after a stop, and does nothing once the run is done. Every field of the recipe can
+be set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. A recipe of your own:
+--recipe ./my_recipe.py:MyRecipe. How long it will take here: --estimate.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from ..data.errors import printable
+from ..runs.config import DATA_OPTIONS, Experiment, describe
+from ..terminal import Terminal
+from ..train.observers import Observer
+from ..train.schedule import Training
+from .arguments import Parser
+
+if TYPE_CHECKING:
+    from ..runs.estimate import Estimate
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("--config", action="config", help="a YAML file, or the name of a config of the package")
+    parser.add_argument(
+        "--out", type=str, default=None, help="folder of the run; by default runs/DATA-MODEL-RECIPE-SEED"
+    )
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
+    on_device = "keep all images on the device (true, false); by default on CUDA, if they fit well"
+    parser.add_argument("--data_on_device", type=bool | None, default=None, help=on_device)
+    parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
+    parser.add_argument("--estimate", action="store_true", help="time a few steps and say how long it will take here")
+    trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; none by default"
+    parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
+    parser.add_class_arguments(Experiment, None, skip={"training"})
+    parser.add_class_arguments(Training, None)
+
+
+def run(arguments: Namespace) -> None:
+    from ..runs.run import train
+    from ..train.observers import ProgressBar
+
+    experiment = experiment_of(arguments)
+    console = Terminal(soft_wrap=True)
+    if arguments.estimate:
+        from ..runs.estimate import estimate
+
+        show_estimate(console, experiment, estimate(experiment, arguments.device))
+        return
+    folder = Path(arguments.out or default_folder(experiment))
+    observers: list[Observer] = [ProgressBar("training")]
+    if arguments.track:
+        from ..train.observers import Tracking
+
+        observers.append(Tracking(arguments.track, folder.name, folder / "tracking", describe(experiment)))
+    done = train(
+        experiment,
+        folder,
+        observers=observers,
+        device=arguments.device,
+        data_on_device=arguments.data_on_device,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+        on_note=lambda note: console.print(f"note: {note}"),
+    )
+    if not (rows := done.metrics):
+        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: it was damaged, for the training here is finished")
+    for branch, score in rows[-1].get("val", {}).items():
+        console.print(f"validation, branch {branch}: accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}")
+    console.print(f"done: {folder} (next: easybn evaluate {folder})")
+
+
+def experiment_of(arguments: Namespace) -> Experiment:
+    """The experiment that the arguments describe."""
+    values = vars(arguments)
+    training = Training(**{name: values[name] for name in Training.__dataclass_fields__})
+    names = [name for name, field in Experiment.__dataclass_fields__.items() if field.init and name != "training"]
+    return Experiment(**{name: values[name] for name in names}, training=training)
+
+
+def default_folder(experiment: Experiment) -> str:
+    """runs/DATA-MODEL-RECIPE-SEED in lower case; DATA with the options of an image folder that are given."""
+    model = experiment.model.replace(":", "-")
+    recipe = type(experiment.recipe).__name__
+    options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
+    words = [printable(Path(experiment.data).stem), *(f"{k}-{v:g}" for k, v in options.items() if v is not None)]
+    return f"runs/{'-'.join(words)}-{model}-{recipe}-{experiment.training.seed}".lower()
+
+
+def show_estimate(console: Console, experiment: Experiment, found: "Estimate") -> None:
+    """How long the training will take, and what that is made of."""
+    console.print(
+        f"{found.images_per_second:,.0f} images/s: {1000 * found.step_seconds:,.1f} ms a step of {found.batch_size} "
+        f"images (mean of {found.timed} steps; the first ones took {found.first_seconds:.1f} s)"
+    )
+    console.print(
+        f"{found.steps:,} steps in {experiment.training.epochs:,} epochs, and {duration(found.validation_seconds)} "
+        f"of validation: {duration(found.seconds)} on this machine as it is now"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: 40 seconds, 12 minutes, 5.3 hours, 3.1 days."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

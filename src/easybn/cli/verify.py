@@ -1,0 +1,51 @@
+"""Test stored adversarial images again on the model: inside the ball, inside [0, 1], misclassified.
+
+STORE is a folder of verdicts made with easybn evaluate --keep_images. Inside a run's folder (runs/x/verdicts/...)
+the model and its test images are found by themselves; for one made in Python, name them. Ends with exit status
+1 if anything does not hold, is missing or damaged, or if there is no adversarial image to test. Without --keep_images
+the record alone is tested, which is no verification: exit status 2.
+"""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from ..terminal import Terminal
+from .arguments import Parser
+from .user_model import of_own_model, own, repeats
+
+SHOWN = 20  # problems
+
+
+def configure(parser: Parser) -> None:
+    add = parser.add_argument
+    add("store", type=str, help="folder of verdicts")
+    add("--batch_size", type=int, default=256, help="images a pass")
+    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
+    of_own_model(parser)
+
+
+def run(arguments: Namespace) -> None:
+    from ..progress import AttackBars
+    from ..runs.verify import belongs, verify_store
+    from ..train.observers import training_progress
+    from ..train.prepare import usable
+
+    model = own(arguments) if arguments.model or arguments.weights else None
+    repeated = model if model is not None and repeats(arguments) and belongs(Path(arguments.store)) else None
+    device = None if arguments.device is None else str(usable(arguments.device))
+    console = Terminal(soft_wrap=True)
+    with training_progress() as display:
+        bars = AttackBars(display, arguments.store)
+        found = verify_store(
+            Path(arguments.store), None if repeated else model, device, arguments.batch_size, bars, repeated
+        )
+    for problem in found.problems[:SHOWN]:
+        console.print(str(problem))
+    if len(found.problems) > SHOWN:
+        console.print(f"and {len(found.problems) - SHOWN:,} more")
+    if not found.kept and not found.problems:
+        raise ValueError(f"{arguments.store}: {found}")
+    console.print(f"{arguments.store}: {found}")
+    if found.problems:
+        raise SystemExit(1)

@@ -1,0 +1,139 @@
+"""What the checks look at: a prepared model, some of the points, and what an evaluation left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...attacks.losses import margin
+from ...attacks.prepare import Prepared
+from ...perturb.ball import Ball
+from ..points import check_labels
+from ..record import Record
+from ..result import Evaluation
+from .label_order import LabelOrder, label_order
+
+GRADIENT_POINTS = 256
+"""Points whose gradient is taken; all the points under ``thorough``."""
+
+
+class Slope(NamedTuple):
+    """What the model says of n images where their gradient is asked for.
+
+    Args:
+        logits: (n, K), float32, on the CPU.
+        gradient: (n, ...), of the float32 cross-entropy of the true class, on the CPU; None if there is none at all.
+    """
+
+    logits: Tensor
+    gradient: Tensor | None
+
+
+@dataclass
+class Subject:
+    """One diagnosis.
+
+    Args:
+        ready: from ``prepared``, without a fast copy: the checks are about the model itself.
+        x: images in [0, 1], (n, ...), those drawn for the checks.
+        y: their classes, int64 (n,), on the CPU.
+        rows: int64 (n,), ascending: where they stand among the points of ``evaluation``.
+        ball: of the largest eps.
+        radii: every eps, ascending.
+        evaluation, record: of all points, or None.
+        batch_size: images a pass at most.
+        thorough: more points and more steps.
+    """
+
+    ready: Prepared
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    ball: Ball
+    radii: Sequence[float]
+    evaluation: Evaluation | None = None
+    record: Record | None = None
+    batch_size: int = 256
+    thorough: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of points drawn."""
+        return len(self.x)
+
+    @torch.no_grad()
+    def classify(self, x: Tensor, batch_size: int | None = None) -> Tensor:
+        """(m, K) float32 logits of ``x`` (m, ...), in any units, on the CPU; they may be NaN."""
+        batches = torch.split(x, batch_size or self.batch_size)
+        return torch.cat([self.ready.original(self.ready.load(batch)).float().cpu() for batch in batches])
+
+    def right(self, x: Tensor, y: Tensor) -> Tensor:
+        """bool (m,): ``x`` (m, ...) is classified as ``y`` (m,); NaN is no class."""
+        logits = self.classify(x)
+        return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+
+    def slope(self, x: Tensor, y: Tensor) -> Slope:
+        """The gradient at ``x`` (m, ...) of the cross-entropy of the classes ``y`` (m,)."""
+        logits, gradients = [], []
+        for batch, label in zip(torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True):
+            point = self.ready.load(batch).requires_grad_()
+            said = self.ready.original(point)
+            logits.append(said.detach().float().cpu())
+            if said.requires_grad:
+                loss = F.cross_entropy(said.float(), label.to(said.device), reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, point, allow_unused=True)
+                if gradient is not None:
+                    gradients.append(gradient.cpu())
+        return Slope(torch.cat(logits), torch.cat(gradients) if len(gradients) == len(logits) else None)
+
+    @cached_property
+    def broken(self) -> Tensor:
+        """bool (n,): the clean logits are NaN or +inf; -inf is how classes are masked."""
+        return (self._clean.isnan() | self._clean.isposinf()).any(1)
+
+    @cached_property
+    def _clean(self) -> Tensor:
+        return self.classify(self.x)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(n, K) float32 clean logits on the CPU; ValueError if they are not finite or do not fit the labels."""
+        if broken := int(self.broken.sum()):
+            raise ValueError(f"the model's logits are NaN or infinite for {broken} of {self.n} images")
+        check_labels(self.y, self._clean.shape[1])
+        return self._clean
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """(n,) float64: the true logit minus the largest other one."""
+        return -margin(self.logits, self.y)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """bool (n,): classified correctly as they are."""
+        return self.logits.argmax(1) == self.y
+
+    @cached_property
+    def order(self) -> LabelOrder | None:
+        """Another order of the labels that explains the model's answers, if there is one."""
+        return label_order(self.logits.argmax(1).numpy(), self.y.numpy(), self.logits.shape[1])
+
+    @cached_property
+    def intended(self) -> Tensor:
+        """int64 (n,): the classes that the labels seem to mean."""
+        return self.y if self.order is None else torch.as_tensor(self.order.output)[self.y]
+
+    @cached_property
+    def some(self) -> int:
+        """How many of the points, from the first on, are used where gradients are taken."""
+        return self.n if self.thorough else min(self.n, GRADIENT_POINTS)
+
+    @cached_property
+    def clean_slope(self) -> Slope:
+        """At the first ``some`` points; once the labels are known to fit."""
+        check_labels(self.y, self.logits.shape[1])
+        return self.slope(self.x[: self.some], self.y[: self.some])

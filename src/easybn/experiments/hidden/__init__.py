@@ -1,1 +1,0 @@
-"""How far a perturbation moves the hidden states of trained models."""

@@ -1,0 +1,142 @@
+"""How far a perturbation moves the hidden states of a network, layer by layer (the paper's claim of section 4).
+
+"The network learns to neutralize adversarial perturbations and maps hidden states back to the data manifold": then
+the relative distance ||h(x') - h(x)|| / ||h(x)|| of perturbed and clean images would shrink with depth, and be smaller
+than in a network that was trained without. It is what is measured here; noise of the same size is the control.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..keyed_random import Noise
+from ..modes import evaluating
+from ..norm.branched import BranchedNorm
+from ..perturb.ball import Ball
+
+# The layers whose outputs are looked at: the blocks of a network, found by how it is built, or by name.
+
+_SEQUENCES = (nn.Sequential, nn.ModuleList)
+
+
+def default_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of ``model``, by module name: composite modules that stand in a sequence.
+
+    Of our ResNets, timm's and torchvision's these are the residual blocks, of vision transformers the transformer
+    blocks. A sequence's member that itself holds several such blocks is a stage or a whole network: its blocks are
+    taken instead of it. Where there are fewer than two blocks, as in a plain stack of layers, every innermost layer
+    with parameters is taken.
+    """
+    modules = dict(model.named_modules())
+    members = [name for name, module in modules.items() if name and _is_member(modules, name) and _is_composite(module)]
+    inner = {name: sum(other.startswith(f"{name}.") for other in members) for name in members}
+    candidates = [name for name in members if inner[name] <= 1]
+    blocks = [name for name in candidates if not any(name.startswith(f"{other}.") for other in candidates)]
+    if len(blocks) < 2:
+        blocks = [name for name, module in modules.items() if name and _is_leaf(module)]
+    return {name: modules[name] for name in blocks}
+
+
+def named_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of ``model`` of these names, such as ``network.stages.2``.
+
+    Raises:
+        ValueError: there is none of that name; the message has the nearest one.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    for name in names:
+        if name not in modules:
+            near = difflib.get_close_matches(name, modules, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            blocks = ", ".join(list(default_layers(model))[:8])
+            raise ValueError(f"the model has no layer {name!r}{hint}; its blocks are {blocks}")
+    return {name: modules[name] for name in names}
+
+
+def _is_member(modules: dict[str, nn.Module], name: str) -> bool:
+    return isinstance(modules[name.rpartition(".")[0]], _SEQUENCES)
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Made of layers with parameters, but neither a mere sequence of them nor one norm of several branches."""
+    if isinstance(module, (*_SEQUENCES, BranchedNorm)):
+        return False
+    return any(True for child in module.children() for _ in child.parameters())
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False)) and not _is_composite(module)
+
+
+IMAGE, LOGITS = "image", "logits"
+"""What the first and the last depth are called: the pixels in [0, 1], and the model's output."""
+
+
+@torch.no_grad()
+def relative_distances(
+    model: nn.Module, x: Tensor, perturbed: Mapping[str, Tensor], layers: Mapping[str, nn.Module]
+) -> dict[str, dict[str, Tensor]]:
+    """``||h(x') - h(x)|| / ||h(x)||`` for each image, layer and perturbation: Euclidean norms over all of a layer.
+
+    The model is in eval mode meanwhile, so that an image's hidden states depend on the others in the batch by rounding
+    alone.
+
+    Args:
+        model: from images in [0, 1] to logits; neither its modes nor its statistics change.
+        x: clean images, (N, ...).
+        perturbed: by name, each (N, ...).
+        layers: modules of ``model`` by name. One that is called several times counts with its last call, one that is
+            not called not at all, and one whose output is the model's own is left to "logits".
+
+    Returns:
+        {layer: {perturbation: (N,) float64}}: "image", then the layers in the order in which they are run, "logits".
+        Where a clean hidden state is all zero the distance is 0 if it stays so, else infinite.
+
+    Raises:
+        ValueError: a layer whose output is no tensor with a row an image.
+    """
+    batch = torch.cat([x, *perturbed.values()])
+    found: dict[str, dict[str, Tensor]] = {IMAGE: _distances(batch, list(perturbed), len(x))}
+    last: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Any:
+        def see(_: nn.Module, __: Any, output: Any) -> None:
+            state = output[0] if isinstance(output, (tuple, list)) and output else output
+            if not isinstance(state, Tensor) or state.dim() < 2 or len(state) != len(batch):
+                what = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+                raise ValueError(f"layer {name}: its output ({what}) has no row an image: name other layers")
+            # now: a later layer may change the tensor in place
+            found[name], last[name] = _distances(state, list(perturbed), len(x)), state
+
+        return see
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    try:
+        with evaluating(model):
+            logits = model(batch.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in [name for name, state in last.items() if state is logits]:
+        del found[name]
+    return {**found, LOGITS: _distances(logits, list(perturbed), len(x))}
+
+
+def same_size_noise(ball: Ball, x: Tensor, noise: Noise) -> Tensor:
+    """Images (N, ...) moved as far as a one-step perturbation moves them, in a random direction: the control.
+
+    In l-infinity every pixel goes eps up or down; in l2 the direction is uniform and its length eps. (A random point
+    *inside* the ball is nearer.)
+    """
+    direction = ball.steepest(noise.normal(*x.shape[1:]).to(x))
+    return ball.project(x + float(ball.eps) * direction, x)
+
+
+def _distances(states: Tensor, names: list[str], n: int) -> dict[str, Tensor]:
+    clean, *others = torch.split(states.flatten(1).double(), n)
+    size = clean.norm(dim=1)
+    moved = {name: (other - clean).norm(dim=1) for name, other in zip(names, others, strict=True)}
+    return {name: torch.where(far > 0, far / size, far).cpu() for name, far in moved.items()}

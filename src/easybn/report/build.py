@@ -1,0 +1,104 @@
+"""The page: sections, a contents list, one style sheet, one small script; nothing is fetched from anywhere."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from .. import __version__
+from ..escapes import escaped
+from ..tables.rows import Rows, read
+from .page import Material, Section
+from .sections import (
+    broken,
+    claims,
+    confidences,
+    diagnosis,
+    eps_curves,
+    gallery,
+    layers,
+    made,
+    stacked,
+    tables,
+    training_curves,
+)
+
+SECTIONS = (
+    claims.section,
+    tables.section,
+    eps_curves.section,
+    broken.section,
+    training_curves.section,
+    gallery.section,
+    layers.branches,
+    layers.hidden,
+    confidences.section,
+    stacked.section,
+    diagnosis.section,
+    made.section,
+)
+
+
+def report(folder: Path | str, title: str = "", across: Sequence[str] = ()) -> str:
+    """The HTML of all that lies in ``folder``; ``across``: see :class:`easybn.tables.rows.Rows`.
+
+    Raises:
+        FileNotFoundError, ValueError: no runs, or a damaged file; see :func:`easybn.tables.rows.read`.
+    """
+    return page(read(folder, across), title or Path(folder).resolve().name)
+
+
+def page(rows: Rows, title: str) -> str:
+    """The HTML of ``rows``."""
+    material = Material.of(rows)
+    sections: list[Section] = [make(material) for make in SECTIONS]
+    script = _file("sort.js")
+    return _environment().get_template("page.html.j2").render(
+        title=title,
+        version=__version__,
+        facts=_facts(material),
+        sections=sections,
+        colours=material.colours,
+        style=Markup(_file("style.css") + material.colours.css()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+
+
+def _facts(material: Material) -> list[str]:
+    runs = material.rows.runs
+    seeds = sorted({len(each.runs) for setting in material.settings for each in setting.recipes})
+    many = "" if not seeds else f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    data = sorted({run.data for run in runs})
+    recipes = {each.method for setting in material.settings for each in setting.recipes}
+    stacked = len(material.rows.stacked)
+    beside = [f"{stacked} stacked experiment{'s' * (stacked != 1)}"] if stacked else []
+    if not runs:
+        return beside
+    facts = [f"{len(runs)} run{'s' * (len(runs) != 1)}", f"{len(recipes)} recipe{'s' * (len(recipes) != 1)}"]
+    return [*facts, f"{many} seed{'s' * (many != '1')} each", *data, *beside]
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What a page shows: in names that others gave, characters that control are seen."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

@@ -1,0 +1,114 @@
+"""How long a training would take here: a few real steps of it, and one validation batch."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..data import Split
+from ..train.fit import fit
+from ..train.observers import Moment, Observer
+from ..train.fit import validate
+from .config import Experiment
+from .prepare import prepare
+
+WARM_UP = 2  # steps that allocate and compile
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was measured.
+
+    Args:
+        steps: of the whole training.
+        batch_size: images a step.
+        timed: steps that were timed, after those that warm up.
+        warm: steps before those.
+        first_seconds: the time of these, compilation included.
+        step_seconds: a step's mean.
+        validation_seconds: all validation of the training, from one timed batch of it.
+    """
+
+    steps: int
+    batch_size: int
+    timed: int
+    warm: int
+    first_seconds: float
+    step_seconds: float
+    validation_seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch_size / self.step_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training."""
+        return self.first_seconds + (self.steps - self.warm) * self.step_seconds + self.validation_seconds
+
+
+class Stopwatch(Observer):
+    """Times steps and ends the training once there are ``most`` of them, or ``seconds`` are over.
+
+    Args:
+        seconds: from the end of the warm-up; at least one step is timed all the same.
+        most: steps, those that warm up not counted.
+    """
+
+    def __init__(self, seconds: float, most: int):
+        self._seconds, self._most = seconds, most
+        self.marks: list[float] = []
+        self.moment: Moment | None = None
+
+    def start(self, moment: Moment) -> None:
+        self.moment = moment
+        self.marks.append(_now(moment))
+
+    def step(self, moment: Moment) -> None:
+        self.marks.append(_now(moment))
+        timed = len(self.marks) - 1 - WARM_UP
+        if timed >= 1 and (timed >= self._most or self.marks[-1] - self.marks[WARM_UP] > self._seconds):
+            moment.stop = True
+
+
+def estimate(
+    experiment: Experiment, device: torch.device | str | None = None, *, seconds: float = 10.0, most: int = 50
+) -> Estimate:
+    """Time the very training that ``experiment`` describes; nothing is written but the data set's cache.
+
+    Args:
+        seconds, most: time and steps to measure at most.
+
+    Raises:
+        ValueError: the experiment cannot be made.
+    """
+    asked = prepare(experiment)
+    watch = Stopwatch(seconds, most)
+    fitted = fit(asked.model, experiment.recipe, asked.train, experiment.training, observers=[watch], device=device)
+    moment, marks = watch.moment, watch.marks
+    assert moment is not None
+    # a training of very few steps is all warm-up
+    warm = min(WARM_UP, len(marks) - 2)
+    timed = len(marks) - 1 - warm
+    first, each = marks[warm] - marks[0], (marks[-1] - marks[warm]) / timed
+    validation = 0.0
+    if asked.val is not None:
+        size = 4 * moment.batch_size
+        part = asked.val.subset(torch.arange(min(size, len(asked.val))))
+        validation = _validation_seconds(fitted.branched, moment, part, size)
+        validation *= len(asked.val) / len(part) * experiment.training.epochs
+    return Estimate(moment.total_steps, moment.batch_size, timed, warm, first, each, validation)
+
+
+def _validation_seconds(model: nn.Module, moment: Moment, part: Split, size: int) -> float:
+    began = _now(moment)
+    validate(model, moment.recipe.branches, part, size)
+    return _now(moment) - began
+
+
+def _now(moment: Moment) -> float:
+    """The time at which the device is done with all that was asked."""
+    if next(moment.model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    return time.monotonic()

@@ -1,0 +1,222 @@
+"""How far perturbations move the hidden states of a trained model: rows in its folder, each measured once."""
+
+from dataclasses import dataclass
+from typing import Any
+from ..perturb.ball import L2, Ball, Linf
+from .target import Evaluated
+from ..metrics.branch_distance import branch_distances
+from ..models.weights import trained_on
+from ..sealed import write_rows
+from ..train.checkpoint import load
+from .target import branches
+from .run import Run
+import math
+from collections.abc import Callable, Iterator
+from statistics import NormalDist
+import torch
+from torch import Tensor, nn
+from ..metrics.hidden_states import relative_distances, same_size_noise
+from ..metrics.hidden_states import default_layers, named_layers
+from ..keyed_random import Noise
+from ..modes import evaluating
+from ..perturb.goal import easy, untargeted
+from ..perturb.pgd import PGD
+from ..rows import HIDDEN, read_rows
+from ..train.prepare import usable
+from .evaluate import test_points
+
+
+# What is asked about the hidden states of a model.
+
+PERTURBATIONS = ("easy", "untargeted", "noise")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is asked of a model.
+
+    Args:
+        perturbations: "easy" (toward the true class), "untargeted" (away from it), made for the model itself, and
+            "noise" of the same size, the control.
+        norm: "linf" or "l2".
+        eps: radii in [0, 1] pixel units.
+        steps: gradient steps, of length eps for one and 2.5 eps / steps for more.
+        images: test images, drawn by ``seed``; all of them if there are no more.
+        seed: of the draw, and of the noise.
+        layers: module names; by default the blocks, see :func:`easybn.metrics.hidden_states.default_layers`.
+        batch_size: images a pass; no result depends on it.
+    """
+
+    perturbations: tuple[str, ...] = PERTURBATIONS
+    norm: str = "linf"
+    eps: tuple[float, ...] = (1 / 255, 8 / 255)
+    steps: int = 1
+    images: int = 1000
+    seed: int = 0
+    layers: tuple[str, ...] | None = None
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        for name, low in (("images", 2), ("steps", 1), ("batch_size", 1)):  # two: one image has no interval
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if unknown := [each for each in self.perturbations if each not in PERTURBATIONS]:
+            raise ValueError(f"no perturbation {unknown[0]!r}, there are {', '.join(PERTURBATIONS)}")
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"no norm {self.norm!r}, there are linf and l2")
+        for eps in self.eps:
+            self.ball(eps)  # its own message
+
+    def ball(self, eps: float) -> Ball:
+        """Of the norm asked for."""
+        return Linf(eps) if self.norm == "linf" else L2(eps)
+
+    def requests(self, what: Evaluated) -> list[dict[str, Any]]:
+        """The keys by which the rows of each perturbation are known again."""
+        shared = {
+            "data": what.source.name,
+            "branch": what.branch,
+            "norm": self.norm,
+            "images": min(self.images, len(what.source.test)),
+            "seed": self.seed,
+            "layers": "blocks" if self.layers is None else list(self.layers),
+        }
+        every = [(each, eps) for eps in self.eps for each in self.perturbations]
+        return [
+            {**shared, "perturbation": each, "eps": float(eps), "steps": None if each == "noise" else self.steps}
+            for each, eps in every
+        ]
+
+
+# How far the branches of a run have moved apart, from its checkpoint: branches.jsonl.
+
+BRANCHES_FILE = "branches.jsonl"
+
+
+def write_branch_distances(run: Run) -> str:
+    """Write a row a norm layer, pair of branches and measure; what was there is replaced.
+
+    The keys: data, model, recipe, step (of the checkpoint), averaged (whether of the moving average of the weights),
+    and the fields of :class:`easybn.metrics.branch_distance.BranchDistance`.
+
+    Args:
+        run: finished.
+
+    Returns:
+        What was done, or why nothing was, in words.
+
+    Raises:
+        ValueError: a damaged checkpoint.
+        BusyError: another process is at work there.
+    """
+    if not (run.folder / "config.json").exists():
+        return f"{run.folder}: no run of a training, so that no branches can be compared"
+    if not (run.folder / "checkpoint.pt").exists():
+        return f"{run.folder}: no checkpoint.pt, and the deployed model has one branch: the branches are not compared"
+    if len(names := branches(run)) < 2:
+        return f"{run.folder}: trained with one branch, there are none to compare"
+    config, state = run.config, load(run.folder / "checkpoint.pt")
+    about = {
+        "data": trained.name if (trained := trained_on(run.folder)) else config["data"],
+        "model": config["model"],
+        "recipe": config["recipe"]["class"],
+        "step": state.step,
+        "averaged": state.average is not None,
+    }
+    rows = [{**about, **found._asdict()} for found in branch_distances(state.average or state.model)]
+    with run.locked():
+        write_rows(run.folder / BRANCHES_FILE, rows)
+    return f"{run.folder}: branches {', '.join(names)} compared in {run.folder / BRANCHES_FILE}"
+
+
+HIDDEN_FILE = "hidden.jsonl"
+Told = Callable[[int, int, str], None]
+
+
+def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, device: str | None = None) -> None:
+    """Measure what is ``wanted`` and not yet in the folder's hidden.jsonl.
+
+    A row a layer and perturbation: the request (data, branch, norm, images, seed, layers, perturbation, eps, steps);
+    layer, depth (0 for the image, then 1, 2, ...), depths (that of the logits); n, the images whose distance is finite
+    (see :func:`relative_distances`), and relative_distance, their mean ||h(x') - h(x)|| / ||h(x)||, with low and
+    high, the ends of its 95% interval (normal; of the images drawn, not of trainings). A layer with fewer than two of
+    them has no row.
+
+    Args:
+        what: a model in the folder of its results.
+        told: of images done, images in all, and the perturbation's name.
+        device: by default CUDA where there is one, else the CPU.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        BusyError: another process is at work there.
+        ValueError: no such layer or device.
+    """
+    device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    model = what.model.to(device)
+    layers = default_layers(model) if wanted.layers is None else named_layers(model, wanted.layers)
+    requests = wanted.requests(what)
+    what.check()
+    what.claim()
+    path = what.run.folder / HIDDEN_FILE
+    with what.run.locked():
+        known = read_rows(path, HIDDEN)
+        todo = [each for each in requests if not any(_is_of(row, each) for row in known)]
+        if todo:
+            found = _found(what, model, layers, wanted, todo, told)
+            write_rows(path, [*known, *found])
+
+
+def rows_of(what: Evaluated, wanted: Hidden) -> list[dict[str, Any]]:
+    """The rows that are ``wanted``, in order."""
+    rows = read_rows(what.run.folder / HIDDEN_FILE, HIDDEN)
+    return [row for each in wanted.requests(what) for row in rows if _is_of(row, each)]
+
+
+def _is_of(row: dict[str, Any], request: dict[str, Any]) -> bool:
+    return all(row.get(key) == value for key, value in request.items())
+
+
+def _found(
+    what: Evaluated,
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    wanted: Hidden,
+    todo: list[dict[str, Any]],
+    told: Told,
+) -> Iterator[dict[str, Any]]:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    ids = test_points(what.source, wanted.images, wanted.seed)
+    distances: dict[str, dict[int, list[Tensor]]] = {}
+    done = 0
+    for index in torch.split(ids, wanted.batch_size):
+        x, y = (part.to(device) for part in what.source.test.batch(index))
+        noise = Noise.of(wanted.seed, "hidden noise", index.to(device))
+        with evaluating(model):
+            moved = {str(i): _perturbed(model, x, y, noise, wanted, each) for i, each in enumerate(todo)}
+        for layer, found in relative_distances(model, x, moved, layers).items():
+            for i in range(len(todo)):
+                distances.setdefault(layer, {}).setdefault(i, []).append(found[str(i)])
+        done += len(index)
+        told(done, len(ids), f"{len(todo)} perturbations, {len(distances)} layers")
+    for i, request in enumerate(todo):
+        for depth, (layer, parts) in enumerate(distances.items()):
+            place = {"layer": layer, "depth": depth, "depths": len(distances) - 1}
+            every = torch.cat(parts[i])
+            if len(finite := every[every.isfinite()]) > 1:
+                yield {**request, **place, **_summary(finite)}
+
+
+def _perturbed(model: nn.Module, x: Tensor, y: Tensor, noise: Noise, wanted: Hidden, request: dict[str, Any]) -> Tensor:
+    ball = wanted.ball(request["eps"])
+    if request["perturbation"] == "noise":
+        return same_size_noise(ball, x, noise)
+    goal = easy(y) if request["perturbation"] == "easy" else untargeted(y)
+    return PGD(ball, steps=wanted.steps)(model, x, goal)
+
+
+def _summary(finite: Tensor) -> dict[str, Any]:
+    """n, relative_distance, low, high."""
+    mean = float(finite.mean())
+    half = NormalDist().inv_cdf(0.975) * float(finite.std()) / math.sqrt(len(finite))
+    return {"n": len(finite), "relative_distance": mean, "low": max(0.0, mean - half), "high": mean + half}

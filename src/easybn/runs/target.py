@@ -1,0 +1,236 @@
+"""What is evaluated: a model, test images labelled as its outputs are, and the folder that keeps the scores."""
+
+from torch import nn
+from .. import models
+from ..models import weights
+from ..norm.convert import convert, strip
+from ..train.checkpoint import load
+from .run import Run
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+import torch
+from torch import Tensor, nn
+from .. import data
+from ..attacks.prepare import prepared
+from ..data import DataError, Source
+from ..data.source import listed
+from ..evaluation.digests import data_digest, model_digest
+from ..keyed_random import permutation
+from ..reading import MOST_TEXT, read_bytes
+from .config import DATA_OPTIONS
+
+
+# One branch of a finished run as a plain model: of the checkpoint, which keeps them all.
+
+_MARK = ".norms."  # where a BranchedNorm keeps its branches
+
+
+def branches(run: Run) -> tuple[str, ...]:
+    """The branches that the run's checkpoint has, the deployed one first; of a run without branches ("main",).
+
+    Raises:
+        FileNotFoundError: the checkpoint was deleted.
+        ValueError: it is damaged.
+    """
+    path = run.folder / "checkpoint.pt"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there, and model.safetensors holds the deployed branch alone: train again for the others"
+        )
+    found = [key.partition(_MARK)[2].partition(".")[0] for key in load(path).model if _MARK in f".{key}"]
+    return tuple(dict.fromkeys(found)) or ("main",)
+
+
+def branch_model(run: Run, branch: str | None) -> nn.Module:
+    """The plain model of a branch, in eval mode, on the CPU.
+
+    Args:
+        run: finished.
+        branch: its name; None for the deployed one, which needs no checkpoint.
+
+    Raises:
+        FileNotFoundError: no weights.
+        ValueError: no branch of that name.
+    """
+    plain = models.load(run.folder)
+    if branch is None or branch == (names := branches(run))[0]:
+        return plain
+    if branch not in names:
+        raise ValueError(f"{run.folder} has no branch {branch!r}; it has {', '.join(names)}")
+    state = load(run.folder / "checkpoint.pt")
+    model = convert(models.build(**weights.described(run.folder)), names, run.config["norms"])
+    model.load_state_dict(state.average or state.model)
+    return strip(model, branch).eval()
+
+
+SAMPLED = 1000  # test images by which they are known again
+PROBE_IMAGES = 16  # on which it is found out how a model takes images
+PROBE = 256  # test images that are classified to see whether labels by position can be right
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model with its test images; both are read when they are first asked for.
+
+    Args:
+        run: the folder of the scores; of a finished run, or of a user's model.
+        load_model: gives the model.
+        load_data: gives the data set, its labels the numbers of the model's outputs where their names are known.
+        branch: its name; "main" for the deployed one.
+        claim: makes the folder the model's; called once the model and the data are known to be there.
+        named: whether the names of the model's outputs are known, so that the data set has them.
+    """
+
+    run: Run
+    load_model: Callable[[], nn.Module]
+    load_data: Callable[[], Source]
+    branch: str = "main"
+    claim: Callable[[], None] = lambda: None
+    named: Callable[[], bool] = lambda: True
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """In eval mode, on the CPU."""
+        return self.load_model().eval()
+
+    @cached_property
+    def source(self) -> Source:
+        """The data set whose test images are attacked."""
+        return self.load_data()
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know of the data and the labels; raises as :meth:`check`."""
+        return [*self.source.notes, *self._outputs()]
+
+    def digests(self) -> dict[str, str]:
+        """By which the model and the test images are known again: of up to 1,000 of them, and of all labels."""
+        images = self.source.test
+        index = torch.linspace(0, len(images) - 1, min(len(images), SAMPLED)).long()
+        x, _ = images.batch(index)
+        with prepared(self.model, probe=x[:PROBE_IMAGES], fold=False) as ready:
+            model = model_digest(ready, tuple(x.shape[1:]))
+        return {"weights or code": model, "test images": data_digest(x, images.labels)}
+
+    def check(self) -> None:
+        """Raise ValueError if the model's outputs and the classes of the data cannot belong together."""
+        _ = self.notes
+
+    def _outputs(self) -> list[str]:
+        """Compare the number of the model's outputs with the number of classes."""
+        classes = self.source.classes
+        outputs = self._logits(self.source.test.batch(torch.arange(1))[0])
+        if outputs is None or outputs == (count := len(classes)):
+            return []
+        if self.named():
+            raise ValueError(
+                f"the model has {outputs:,} outputs, and its classes by name are {count:,}: {listed(classes)}"
+            )
+        pair = f"the model has {outputs:,} outputs and {self.source.name} has {count:,} classes ({listed(classes)})"
+        advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+        if outputs < count:
+            raise ValueError(f"{pair}: leave out the images of other classes than the model's, or {advice}")
+        beyond = self._share_beyond(count)
+        if beyond > 0.5:
+            raise ValueError(
+                f"{pair}, and it takes {beyond:.0%} of the test images for outputs after the first {count:,}, so its "
+                f"outputs are not these classes in this order: {advice}"
+            )
+        return [
+            f"{pair}: the first {count:,} outputs are taken for these classes, in this order, and {beyond:.0%} of the "
+            f"test images are taken for none of them; if that is wrong, {advice}"
+        ]
+
+    def _logits(self, x: Tensor) -> int | None:
+        """How many there are; None of a model that returns something else, which evaluation tells."""
+        logits = self._classified(x)
+        return None if logits is None or logits.dim() != 2 else logits.shape[1]
+
+    def _share_beyond(self, count: int) -> float:
+        """Of some test images, the share whose largest logit is not among the first ``count``."""
+        index = permutation(len(self.source.test), 0, "outputs")[:PROBE].sort().values
+        logits = self._classified(self.source.test.batch(index)[0])
+        return 0.0 if logits is None else float((logits.argmax(1) >= count).float().mean())
+
+    def _classified(self, x: Tensor) -> Tensor | None:
+        parameter = next(self.model.parameters(), None)
+        try:
+            with torch.no_grad():
+                logits = self.model(x if parameter is None else x.to(parameter.device))
+        except Exception:  # of any kind: the evaluation itself reports what a user's model raises
+            return None
+        return logits if isinstance(logits, Tensor) else None
+
+    @classmethod
+    def of_run(cls, run: Run, branch: str | None = None) -> "Evaluated":
+        """A finished run, or one of its branches."""
+        return cls(run, lambda: branch_model(run, branch), lambda: data_of(run), branch or "main")
+
+
+def data_of(run: Run) -> Source:
+    """The data set of a finished run, its labels matched by name to the classes that the run was trained on.
+
+    Raises:
+        easybn.data.DataError: it is not there, or no longer fits.
+    """
+    config, about = run.config, weights.trained_on(run.folder)
+    options: dict[str, Any] = {name: config.get(name) for name in DATA_OPTIONS}  # older runs do not have them
+    source = data.load(config["data"], folder=config.get("data_folder"), **options)
+    if about is None:
+        return source
+    advice = "rename the class folders as they were when it was trained, or leave out the others"
+    source = source.matched(about.classes, f"the model of {run.folder}", advice)
+    if source.test.shape != about.shape:
+        there, here = (" x ".join(map(str, shape)) for shape in (about.shape, source.test.shape))
+        raise DataError(
+            f"{source.name}: its images are {here} (channels, height, width), and the model of {run.folder} was "
+            f"trained on {there}: has the data set changed?"
+        )
+    return source
+
+
+def read_classes(path: Path | str) -> tuple[str, ...]:
+    """The names of a model's outputs, in order: a file of one name a line.
+
+    Raises:
+        ValueError: there is no such file, it is not UTF-8, or a line is empty.
+    """
+    try:
+        lines = read_bytes(path, MOST_TEXT).decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"--classes {path}: cannot be read: {reason}") from None
+    names = [line.strip() for line in lines]
+    if "" in names:
+        raise ValueError(
+            f"--classes {path}: line {names.index('') + 1} is empty: name the class of each output, one a line"
+        )
+    return tuple(names)
+
+
+def sized_for(source: Source, about: weights.TrainedOn, model: str, resized: bool, of_folder: bool) -> Source:
+    """``source`` if its images are of the shape that a model was trained on, or else with a note.
+
+    Args:
+        resized: the size was asked for.
+        of_folder: the data set is an image folder, so that another size can be asked for.
+
+    Raises:
+        easybn.data.DataError: other channels; or another size that was not asked for but could be.
+    """
+    (channels, *size), (wanted, *trained) = source.test.shape, about.shape
+    if channels != wanted:
+        advice = f": --channels {wanted}" if of_folder and wanted in (1, 3) else ""
+        raise DataError(f"{source.name}: its images have {channels} channels, {model} takes {wanted}{advice}")
+    if size == trained:
+        return source
+    here, there = (" x ".join(map(str, each)) for each in (size, trained))
+    told = f"images of {here} pixels, and {model} was trained on {there}"
+    if of_folder and not resized and trained[0] == trained[1]:
+        raise DataError(
+            f"{source.name}: {told}: --resize {trained[0]} (or --resize {min(size)} to leave them as they are)"
+        )
+    return source.noted(told)

@@ -1,0 +1,265 @@
+"""A user's model, as the command line names it, and the folder of its results."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import data, models
+from ..data import Source
+from ..files import write_text
+from ..models import weights
+from ..models.registry import LIBRARIES, check_stored_options
+from ..models.registry import is_code, own_model
+from ..models.state_dicts import load_weights
+from ..models.weights import TrainedOn
+from ..reading import read_json
+from .target import Evaluated, read_classes, sized_for
+from .config import DATA_OPTIONS
+from .run import Run
+
+NAME = "evaluation.json"
+DIGESTS = "digests"
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A user's model, as the command line names it.
+
+    Args:
+        model: "module:function", "timm:NAME", "torchvision:NAME", a built-in name or a trained model of the package
+            (:func:`easybn.models.trained`); None if ``weights`` is a file of ours, which says it.
+        weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the weights that the model
+            comes with.
+        data: name or path of the data set; None for the one that ``weights`` says it was trained on, and for the
+            bundled sample where the model is the package's.
+        data_folder: where the data set lies.
+        resize, channels, test_fraction: of an image folder, see :func:`easybn.data.load`.
+        classes: a file with the class of each output, one name a line in the order of the outputs; None for those that
+            ``weights`` says it was trained on. Known, they are matched with the data's classes by name.
+        model_options: passed on to the model.
+        mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
+            statistics of the data set's training images.
+        weights_key: where in ``weights`` they are, such as "state_dict_ema"; by default found by their names.
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    data_folder: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    weights_key: str | None = None
+    resize: int | None = None
+    channels: int | None = None
+    test_fraction: float | None = None
+    classes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.weights is None:
+            raise ValueError("name a model: --model module:function or timm:NAME, or --weights FILE of easybn's own")
+        if self.weights_key is not None and (self.weights is None or self.model is None):
+            raise ValueError("--weights_key is for --weights FILE, and the model that they are of: --model")
+
+    @property
+    def name(self) -> str:
+        """For a folder."""
+        words = [*([self.model] if self.model else []), *([Path(self.weights).stem] if self.weights else [])]
+        words += [self.weights_key] if self.weights_key else []
+        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
+
+    @cached_property
+    def about(self) -> TrainedOn | None:
+        """What the weights say they were trained on."""
+        if self.weights is None:
+            return weights.trained_on(self.model) if self.model in models.trained() else None
+        if self.weights.endswith(".safetensors") or Path(self.weights).is_dir():
+            return weights.trained_on(self.weights)
+        return None
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...] | None:
+        """The class of each output; None if it is not known."""
+        if self.classes is not None:
+            return read_classes(self.classes)
+        return None if self.about is None else self.about.classes
+
+    def load_data(self) -> Source:
+        """The data set, matched by name with the model's outputs where their names are known.
+
+        Raises:
+            ValueError: it is not said which, or it does not fit the model.
+        """
+        name = self.data or ("sample" if self.model in models.trained() else None)
+        if name is None and self.about is not None:
+            name = self.about.name
+        if name is None:
+            raise ValueError("--data is missing: the name or path of the data set whose test images are attacked")
+        source = data.load(name, folder=self.data_folder, **{option: getattr(self, option) for option in DATA_OPTIONS})
+        who = self.model or str(self.weights)
+        if self.outputs is not None:
+            advice = "rename the class folders or leave out the others, or name the outputs by --classes FILE"
+            source = source.matched(self.outputs, who, advice)
+        if self.about is not None:
+            source = sized_for(source, self.about, who, self.resize is not None, name not in data.NAMES)
+        return source
+
+    def load_model(self) -> nn.Module:
+        """The model with its weights; ValueError if it cannot be made or they do not fit."""
+        if self.model is None:
+            return weights.load(str(self.weights))
+        if self.model in models.trained() and self.weights is None:
+            return weights.load(self.model)
+        named = ""
+        library, _, rest = self.model.partition(":")
+        if is_code(self.model):
+            model = own_model(self.model, self.model_options)
+        else:
+            source = self.load_data()
+            mean, std = self.mean or source.mean, self.std or source.std
+            if not (mean and std):
+                raise ValueError(f"{source.name} has no training images to normalise by: give --mean and --std")
+            classes, channels = len(source.classes), source.test.shape[0]
+            classes = self.model_options.get("num_classes", classes)
+            named = f"made for {classes:,} classes"
+            _check_pretrained(self.model, self.model_options, classes, source)
+            try:
+                options = {"num_classes": classes, **self.model_options}
+                model = models.build(self.model, in_channels=channels, mean=mean, std=std, **options)
+            except TypeError as error:
+                raise ValueError(f"the model does not take these model_options: {error}") from error
+            except ValueError as error:
+                if "num_classes" not in str(error):
+                    raise
+                advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+                raise ValueError(f"{self.model}: {error} ({source.name}'s classes): {advice}") from error
+        if self.weights is not None:
+            try:
+                load_weights(model, self.weights, self.weights_key)
+            except ValueError as error:
+                if not named or "of another shape" not in str(error) or self.outputs is not None:
+                    raise
+                advice = "if the model has other classes, name the class of each output by --classes FILE, one a line"
+                raise ValueError(f"{error} ({named}): {advice}") from error
+        elif rest and library in LIBRARIES and not {"pretrained", "weights"} & set(self.model_options):
+            raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
+        return model
+
+    def evaluated(self, folder: Path) -> Evaluated:
+        """With its results in ``folder``, which is new or has those of the same model.
+
+        Raises:
+            ValueError: the folder belongs to another model; from ``claim`` of what is returned also if it has the
+                same names and other weights, code or test images.
+        """
+        about = folder / NAME
+        wanted = json.loads(json.dumps(asdict(self)))
+        found = read_json(about) if about.exists() else wanted
+        # a field that the file does not have yet has its default in it
+        if differ := [
+            f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items() if found.get(key) != value
+        ]:
+            raise ValueError(f"{folder} holds the results of another model ({'; '.join(differ)}): give another --out")
+
+        said = found.get(DIGESTS)
+        known = said if isinstance(said, dict) else {}
+
+        def claim() -> None:
+            now = evaluated.digests()
+            # names stay while files change: rows of other weights or images must not be shown as of these
+            if changed := [name for name, digest in now.items() if known.get(name, digest) != digest]:
+                raise ValueError(
+                    f"{folder} holds the results of other {' and of other '.join(changed)} under the same name: give "
+                    "another --out"
+                )
+            write_text(about, json.dumps({**asdict(self), DIGESTS: now}, indent=2) + "\n")
+
+        evaluated = Evaluated(
+            Run(folder), self.load_model, self.load_data, claim=claim, named=lambda: self.outputs is not None
+        )
+        return evaluated
+
+    @classmethod
+    def of(cls, folder: Path, repeated: "OwnModel | None" = None) -> "OwnModel":
+        """The model whose results ``folder`` has, if it may be made.
+
+        A file runs no code: a function, and an option that could load, download or run something, are taken from
+        ``repeated`` alone, what the command line of this call says.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read, is another model than ``repeated``, or is to be repeated; the message says
+                how.
+        """
+        path = folder / NAME
+        try:
+            found = read_json(path)
+            found.pop(DIGESTS, None)
+            for name in ("mean", "std"):
+                found[name] = None if found[name] is None else tuple(map(float, found[name]))
+            model = cls(**found)
+            texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key, model.classes)
+            if not all(text is None or isinstance(text, str) for text in texts):
+                raise TypeError("a name or path that is no text")
+            model.model_options.items()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} does not describe a model ({error}): name it again with --model") from error
+        if repeated is None:
+            model._check_no_code(path)
+            return model
+        if repeated.model != model.model or json.loads(json.dumps(repeated.model_options)) != model.model_options:
+            raise ValueError(f"{path} is of another model: {_options(model)} there, {_options(repeated)} asked")
+        return model
+
+    def _check_no_code(self, path: Path) -> None:
+        if is_code(self.model):
+            raise ValueError(f"{path} names a model of yours ({self.model}): repeat it: {_options(self)}")
+        try:
+            options = {key: value for key, value in self.model_options.items() if key not in ("pretrained", "weights")}
+            check_stored_options(options, str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}: repeat it: {_options(self)}") from error
+
+
+def _options(model: OwnModel) -> str:
+    """Of the command line, as anyone could type them."""
+    words = ["--model", shlex.quote(model.model)] if model.model else []
+    words += ["--model_options", shlex.quote(json.dumps(model.model_options))] if model.model_options else []
+    return " ".join(words) or "none"
+
+
+def evaluated_in(folder: Path, branch: str | None = None, repeated: OwnModel | None = None) -> Evaluated:
+    """The run, a branch of it, or the user's model whose results ``folder`` has.
+
+    Args:
+        repeated: a model that the command line names again, see :meth:`OwnModel.of`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: see :meth:`OwnModel.of`.
+    """
+    if (folder / NAME).exists() and not (folder / "config.json").exists():
+        return OwnModel.of(folder, repeated).evaluated(folder)
+    if repeated is not None:
+        raise ValueError(f"--model is for a model of yours: leave it out, or name no runs ({folder} was trained here)")
+    return Evaluated.of_run(Run(folder), branch)
+
+
+def _check_pretrained(name: str, options: dict[str, Any], classes: int, source: Source) -> None:
+    """Raise ValueError where timm would put a new, random last layer on pretrained weights."""
+    library, _, rest = name.partition(":")
+    if library != "timm" or not options.get("pretrained"):
+        return
+    import timm
+
+    known = timm.get_pretrained_cfg(rest)
+    if known is not None and known.num_classes != classes:
+        raise ValueError(
+            f"{name} is pretrained for {known.num_classes:,} classes and {source.name} has {classes:,}: name the class "
+            "of each output by --classes FILE, one a line, to have them matched by name"
+        )

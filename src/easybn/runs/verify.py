@@ -1,0 +1,117 @@
+"""A store of verdicts with the model and the images that it is of, found again by their digests."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..attacks.prepare import Progress, prepared, silent
+from ..evaluation.digests import data_digest, model_digest
+from ..evaluation.record import CLEAN
+from ..evaluation.store import Store
+from ..evaluation.verify import Problem, verify
+from .target import branch_model, branches
+from .target import Evaluated
+from .user_model import NAME, OwnModel, evaluated_in
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was tested again.
+
+    Args:
+        images: adversarial images, and clean: points as they are.
+        kept: whether the evaluation keeps its images; without them its attacks' verdicts are not tested again.
+        problems: what does not hold.
+    """
+
+    images: int
+    clean: int
+    kept: bool
+    problems: list[Problem]
+
+    def __str__(self) -> str:
+        if self.problems:
+            many = "s" * (len(self.problems) != 1)
+            return f"{self.images:,} adversarial images tested again: {len(self.problems):,} problem{many}"
+        if not self.kept:
+            return (
+                "no images were kept (--keep_images), so that no adversarial image can be tested again; "
+                f"the record is complete and consistent, and the {self.clean:,} clean verdicts are the same again"
+            )
+        return f"{self.images:,} adversarial images and {self.clean:,} clean ones tested again: everything holds"
+
+
+def verify_store(
+    folder: Path,
+    own: OwnModel | None,
+    device: str | None,
+    batch_size: int,
+    progress: Progress = silent,
+    repeated: OwnModel | None = None,
+) -> Verified:
+    """Test every stored adversarial image again, and whether the record is complete and consistent.
+
+    Args:
+        folder: of the store.
+        own: the model and its data; None to take those of the folder in which the store is.
+        device: where to compute; the CPU by default.
+        batch_size: images a pass.
+        progress: told after every stage.
+        repeated: the model of the folder in which the store is, named again, see :meth:`.own_model.OwnModel.of`.
+
+    Raises:
+        FileNotFoundError: no store.
+        ValueError: its manifest is damaged; the model or the images are not those that were evaluated.
+    """
+    store = Store.existing(folder)
+    points = torch.tensor(store.manifest.points)
+    source = own.load_data() if own else _owner(folder, repeated).source
+    if int(points.max()) >= len(source.test) or int(points.min()) < 0:
+        raise ValueError(f"{source.name} has {len(source.test):,} test images, and the verdicts are of others")
+    # evaluate was given them ascending, whatever the order in which they were attacked
+    if data_digest(*source.test.batch(points.sort().values)) != store.manifest.data:
+        raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
+    x, y = source.test.batch(points)
+    for model in _candidates(folder, own, repeated):
+        with prepared(model.to(device or "cpu"), probe=x, fold=False) as ready:
+            if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
+                continue
+            problems = verify(
+                store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
+            )  # fmt: skip
+            # what is damaged is among the problems
+            found = list(Store(folder, store.manifest, lambda line: None).read())
+            count = sum(len(images[0]) for _, _, images in found if images is not None)
+            clean = sum(len(record) for file, record, _ in found if store.manifest.stages[file.stage] == CLEAN)
+            return Verified(count, clean, store.manifest.keep_images, problems)
+    raise ValueError(f"the model is not the one that was evaluated: none has the digest {store.manifest.model}")
+
+
+def belongs(folder: Path) -> bool:
+    """Whether the store is in the folder of the results of a user's model."""
+    home = folder.resolve().parent.parent
+    return (home / NAME).exists() and not (home / "config.json").exists()
+
+
+def _owner(folder: Path, repeated: OwnModel | None) -> Evaluated:
+    home = folder.resolve().parent.parent
+    if not (home / "config.json").exists() and not (home / NAME).exists():
+        raise ValueError(f"{folder} is in no run's folder: name its model and data (--model, --weights, --data)")
+    return evaluated_in(home, repeated=repeated)
+
+
+def _candidates(folder: Path, own: OwnModel | None, repeated: OwnModel | None) -> Iterator[nn.Module]:
+    """The model, and then the other branches of the run."""
+    if own:
+        yield own.load_model().eval()
+        return
+    owner = _owner(folder, repeated)
+    yield owner.model
+    if (owner.run.folder / "config.json").exists():
+        with suppress(FileNotFoundError):  # without a checkpoint there is the deployed branch alone
+            for name in branches(owner.run)[1:]:
+                yield branch_model(owner.run, name)

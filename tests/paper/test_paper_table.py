@@ -1,0 +1,213 @@
+"""``easybn table --paper``: runs beside the paper's rows, of hand-made scores, of stored verdicts and of results/."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from easybn.data import Source
+from easybn.evaluation import evaluate
+from easybn.evaluation.config import Choice
+from easybn.evaluation.store import Manifest, Store
+from easybn.evaluation.verdicts import unpacked
+from easybn.keyed_random import permutation
+from easybn.paper.columns import beside_the_paper, in_the_paper
+from easybn.paper.numbers import COLUMNS, ROWS
+from easybn.runs.evaluate import Attacks, measure
+from easybn.runs.run import Run
+from easybn.runs.target import Evaluated
+from easybn.tables.aggregate import stored
+
+from ..small import small_images, small_net
+from ..tables.test_table import clean, pgd
+
+ROOT = Path(__file__).parents[2]
+
+
+def autoattack(norm, eps, correct, n=200):
+    row = {"attack": "autoattack", "protocol": "standard", "norm": norm, "eps": eps, "correct": correct, "n": n}
+    return {**row, "broke": {}, "branch": "main", "notes": []}
+
+
+@pytest.fixture
+def made(tmp_path):
+    def make(*rows, recipe="EBN", data="fashion-mnist", model="resnet18", name="r"):
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        config = {"experiment": {"model": model, "data": data, "recipe": {"class": recipe}}}
+        (run.folder / "config.json").write_text(json.dumps(config))
+        run.add_scores(rows)
+        return run
+
+    return make
+
+
+def as_the_paper(row):
+    """Our scores, were they the paper's, but for AutoAttack, which cannot leave more than PGD."""
+    percent = dict(zip((each.name for each in COLUMNS), row.percent, strict=True))
+    rows = [clean(round(100 * percent["Basic"]), 10_000)]
+    for eps in (0.1, 0.5, 1.0):
+        correct = round(100 * percent[f"l2 {eps}"])
+        rows += [pgd(protocol, eps, correct, n=10_000) for protocol in ("robustness", "strong")]
+    return rows
+
+
+def test_each_number_is_where_it_belongs(made):
+    rows = [
+        clean(940), pgd("robustness", 0.1, 170), pgd("strong", 0.1, 168), pgd("robustness", 0.5, 160),
+        pgd("strong", 0.5, 30), autoattack("l2", 0.5, 20), autoattack("linf", 8 / 255, 3),
+    ]  # fmt: skip
+    found = beside_the_paper(made(*rows))
+    assert found.block.title == "r, resnet18 (EBN) beside the paper's RN-18 (EBN), table 1"
+    cells = {
+        name: [None if cell is None else str(cell).split()[0] for cell in row[:4]] for name, row in found.block.rows
+    }
+    assert cells == {
+        "Basic": ["94.28", "94.00", None, None],
+        "l2 0.1": ["86.39", "85.00", "84.00", "84.00"],
+        "l2 0.5": ["83.27", "80.00", "15.00", "10.00"],
+        "l2 1.0": ["80.31", None, None, "10.00"],  # what falls within 0.5 falls within 1.0
+        "AA linf 8/255": ["86.93", "1.50", None, "1.50"],
+        "AA l2 0.5": ["90.89", "10.00", "15.00", "10.00"],
+    }
+    told = "\n".join(found.flags)
+    assert "l2 0.5: ours: pgd (strong) l2 0.5 leaves 15.00, 65.00 points less" in told
+    assert "AA linf 8/255: the paper's 86.93 is 85.43 points above ours under its protocol" in told
+    assert "AA l2 0.5: the paper: autoattack (standard) l2 0.5 is 7.62 points above pgd (robustness) l2 0.5" in told
+    marks = [mark for _, row in found.block.rows for mark in row[4].split(", ") if mark]
+    assert marks == [str(number) for number in range(1, len(found.flags) + 1)]
+    assert all(flag.startswith(f"{mark}. ") for mark, flag in zip(marks, found.flags, strict=True))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.model == "resnet18"], ids=lambda row: f"{row.table} {row.row}"
+)
+def test_figures_like_the_papers_leave_only_its_own_contradiction(made, row):
+    recipe = {"ebn": "EBN", "advprop": "AdvProp"}[row.method]
+    found = beside_the_paper(made(*as_the_paper(row), recipe=recipe, data=row.data))
+    assert "other" not in found.block.title
+    (flag,) = found.flags
+    assert flag.startswith("1. AA l2 0.5: the paper: ")
+
+
+def test_another_network_and_other_images_are_said(made):
+    rows = [{**row, "data": "cifar10-jpeg"} for row in (clean(700), pgd("robustness", 0.5, 2))]
+    found = beside_the_paper(made(*rows, data="x/images.zip", model="resnet_small", recipe="AdvProp"))
+    unlike = "(other network: resnet_small, other images: cifar10-jpeg)"
+    assert found.block.title.endswith(f"RN-18 (AP), table 2 {unlike}")
+    assert f"the paper's 29.17 is 28.17 points above ours under its protocol {unlike}" in "\n".join(found.flags)
+    assert "RN-50 (AP)" in beside_the_paper(made(recipe="AdvProp", model="resnet50", name="deep")).block.title
+
+
+def test_only_the_papers_steps_and_the_deployed_branch_and_the_latest_count(made):
+    rows = [pgd("robustness", 0.5, 100, steps=20), {**pgd("robustness", 0.5, 90), "branch": "easy"}]
+    run = made(*rows, pgd("strong", 0.5, 60), pgd("strong", 0.5, 50))
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
+    assert line[1] is None
+    assert str(line[2]).startswith("25.00 ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"recipe": "Vanilla"}, "r: Vanilla on fashion-mnist"), ({"data": "mine"}, "r: EBN on mine")],
+)
+def test_what_the_paper_has_no_row_for(made, asked, told):
+    with pytest.raises(KeyError, match=told):
+        beside_the_paper(made(**asked))
+
+
+def test_stored_verdicts_count_together(made):
+    run, model, x = made(), small_net(), small_images(30)
+    y = model(x).argmax(1)
+    index = permutation(30, 0, "some").sort().values
+    left = []
+    for number, (name, points, how) in enumerate((
+        ("pgd-l2-0.5-a", 30, {"attacks": "pgd", "steps": 1, "step_size": 0.02}),
+        ("fab-t-l2-0.5-b", 20, {"attacks": ["fab-t"]}),
+        ("easy-fab-t-l2-0.5-c", 30, {"attacks": ["apgd-ce"]}),
+    )):  # fmt: skip
+        of = small_net(seed=1) if number == 2 else model
+        how = {"norm": "l2", "eps": 0.5, "ids": index[:points], **how}
+        found = evaluate(of, x[:points], y[:points], store=run.folder / "verdicts" / name, **how)
+        left.append(torch.cat((found.robust, torch.ones(30 - points, dtype=torch.bool))))
+    expected = int((left[0] & left[1]).sum())
+    assert expected < int(left[0].sum())
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
+    assert (line[3].correct, line[3].n) == (expected, 30)
+
+
+NAMES = ["random", "plus", "pgd", "fab-t", "apgd-ce", "main-x", "easy"]
+
+
+def verdicts_of(run, branch, model, x, **how):
+    """As ``easybn evaluate --branch`` stores them."""
+    labels = model(x).argmax(1)
+    images = (x * 255).round().byte()
+    source = Source.from_tensors(images, labels, images, labels, classes="abcd", name="fashion-mnist")
+    subject = Evaluated(run, lambda: model, lambda: source, branch)
+    wanted = {"attacks": ("apgd-ce",), "norm": "linf", "eps": (8 / 255,), "points": len(x), "diagnosed": False}
+    return measure(subject, Attacks(**(wanted | how)))
+
+
+def test_no_branch_counts_as_the_deployed_model_whatever_it_is_called(made):
+    run, x = made(), small_images(5)
+    found = verdicts_of(run, "main", small_net(), x)
+    for number, name in enumerate(NAMES, 1):
+        other = verdicts_of(run, name, small_net(seed=number), x)
+        assert Store.existing(other.store).manifest.branch == name
+    (row,) = stored(run.folder)
+    assert row["n"] == 5
+    assert unpacked(row["right"], 5).tolist() == found.evaluation.robust.tolist()
+    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "AA linf 8/255"]
+    assert (line[3].correct, line[3].n) == (int(found.evaluation.robust.sum()), 5)
+
+
+def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(made):
+    run, x, how = made(), small_images(4), {"eps": (0.001, 0.002)}
+    found = verdicts_of(run, "main", small_net(), x, **how)
+    verdicts_of(run, "pgd", small_net(seed=5), x, **how)
+    for path in run.folder.glob("verdicts/*/manifest.json"):
+        values = json.loads(path.read_text())
+        shutil.rmtree(path.parent / "attempts")
+        unsaid = ("branch", "checksum")  # neither was written then
+        path.write_text(json.dumps({name: value for name, value in values.items() if name not in unsaid}))
+    again = verdicts_of(run, "main", small_net(), x, **how)
+    assert again.store == found.store
+    assert Store.existing(again.store).manifest.branch is None
+    assert [row["eps"] for row in stored(run.folder)] == [0.001, 0.002]
+
+
+@pytest.mark.parametrize("attacks", [("apgd-ce",), ("square", "pgd"), ("standard",), ("plus",), ("fab-t", "square")])
+@pytest.mark.parametrize("branch", ["main", "easy", "random", "pgd", "square", "plus", "main-x"])
+def test_stores_from_before_branches_were_written_are_told_apart_by_their_whole_names(attacks, branch):
+    asked = Attacks(attacks=attacks, norm="l2", eps=(0.25, 0.5))
+    folder = asked.folder(Evaluated(Run(Path("r")), small_net, lambda: None, branch))
+    ran = [attack.name for attack in Choice(attacks, "l2").at(0.5)]
+    manifest = Manifest(model="m", data="d", points=(1,), norm="l2", eps=asked.eps, attacks=tuple(ran))
+    assert Store(folder, manifest).deployed == (branch == "main")
+    assert Store(folder, replace(manifest, branch=branch)).deployed == (branch == "main")
+
+
+def test_the_papers_own_contradictions():
+    block = in_the_paper()
+    assert len(block.rows) == len(ROWS) == 8
+    for (name, cells), row in zip(block.rows, ROWS, strict=True):
+        percent = dict(zip((each.name for each in COLUMNS), row.percent, strict=True))
+        assert name == f"table {row.table}, {row.row}"
+        assert (cells[0], cells[2]) == ("AA l2 0.5", "l2 0.5")
+        assert [str(cell).split()[0] for cell in (cells[1], cells[3])] == [
+            f"{percent[column]:.2f}" for column in ("AA l2 0.5", "l2 0.5")
+        ]
+        assert str(cells[4]).startswith(f"{percent['AA l2 0.5'] - percent['l2 0.5']:.2f} (")
+
+
+def test_the_docs_show_what_the_committed_rows_give():
+    text = (ROOT / "docs" / "robustness.md").read_text()
+    shown = beside_the_paper(Run(ROOT / "results" / "fashion-mnist-cpu" / "advprop")).markdown().strip()
+    assert shown in text
+    assert in_the_paper().markdown().strip() in text
+    assert len(re.findall(r"^\d\. ", shown, re.MULTILINE)) > 2

@@ -1,0 +1,205 @@
+"""The page as text: every section, rows as they are, markup shown as text, small enough for 30 runs."""
+
+import json
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from easybn.report.build import SECTIONS, report
+
+from .made_up import HOSTILE, run, study
+
+ROOT = Path(__file__).parents[2]
+IDS = ["claims", "tables", "eps", "broken", "training", "gallery", "branches", "hidden", "confidences", "stacked",
+       "diagnosis", "made"]  # fmt: skip
+MAKES = {
+    "tables": "easybn evaluate",
+    "eps": "easybn evaluate",
+    "broken": "easybn evaluate",
+    "training": "easybn train",
+    "gallery": "easybn summarise",
+    "branches": "easybn hidden",
+    "hidden": "easybn hidden",
+    "confidences": "easybn summarise",
+    "stacked": "easybn stacked",
+    "diagnosis": "easybn evaluate",
+}
+
+
+class Page(HTMLParser):
+    """The sections' texts, and every tag with its attributes."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, str] = {}
+        self.open: list[str] = []
+        self._section = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self._section = str(dict(attrs)["id"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "section":
+            self._section = ""
+
+    def handle_data(self, data):
+        if self._section and self.open[-1] not in ("script", "style"):
+            self.texts[self._section] = self.texts.get(self._section, "") + data
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    return report(study(tmp_path_factory.mktemp("study")), "made up")
+
+
+def test_every_section_is_there_and_in_the_contents(html):
+    page = Page(html)
+    assert not page.open  # every tag is closed, in order
+    assert list(page.texts) == IDS
+    assert len(SECTIONS) == len(IDS)
+    links = [about["href"] for tag, about in page.tags if tag == "a"]
+    assert links == [f"#{name}" for name in IDS]
+
+
+def test_nothing_comes_from_outside(html):
+    page = Page(html)
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"data:image/png;base64,[^\"]*", "", html))
+    for tag, about in page.tags:
+        assert tag not in ("iframe", "object", "embed", "base", "form")
+        assert not [name for name in about if name.startswith("on")]
+        for name in ("src", "href"):
+            assert (about.get(name) or "#").startswith(("data:", "#"))
+    (policy,) = [about["content"] for tag, about in page.tags if about.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+
+
+def test_every_picture_says_what_it_shows(html):
+    page = Page(html)
+    charts = [about for tag, about in page.tags if tag == "svg" and about.get("role") == "img"]
+    assert len(charts) > 30
+    assert all(about["aria-label"] for about in charts)
+    assert all(about["alt"] for tag, about in page.tags if tag == "img")
+    drawn = [about for tag, about in page.tags if tag == "svg" and about.get("role") != "img"]
+    assert all(about["aria-hidden"] == "true" for about in drawn)
+
+
+def test_figures_are_those_of_the_rows(html):
+    texts = Page(html).texts
+    assert "91.37 ±0.17" in texts["tables"]  # EBN: 91.30, 91.37, 91.44
+    assert "94.28" in texts["tables"]  # the paper's
+    assert "82.1% sure" not in texts["confidences"]
+    assert "27,600 right, 2,250 wrong" in texts["confidences"]  # 3 seeds of 9,200 and 750
+    assert "easybn train --config fashion-mnist-ebn --seed 2" in texts["made"]
+    assert "boot 99.9%" in texts["gallery"]
+    assert "bag 80.0%" in texts["gallery"]
+    assert "warning" in texts["diagnosis"]
+    assert "does not hold" in texts["claims"]
+
+
+def test_a_check_that_finds_the_same_in_many_runs_is_one_line(tmp_path):
+    same = {"name": "points", "severity": "note", "what": "the interval is wide", "why": "few points"}
+    for seed in range(4):
+        run(tmp_path / f"r-{seed}", "ebn", seed)
+        path = tmp_path / f"r-{seed}" / "evaluated.json"
+        path.write_text(json.dumps([{"findings": [same]}, {"findings": [same]}]))
+    text = Page(report(tmp_path, "x")).texts["diagnosis"]
+    assert "4 runs" in text
+    assert "All 4 findings" in text  # one a run, though two evaluations found it
+    assert text.count("the interval is wide") == 1 + 4
+    assert "r-0: the interval is wide" in text
+
+
+def test_the_collapse_of_the_easy_loss_is_said_in_words(html):
+    """0.4 / epoch^3 beside 0.5 / epoch: the curve's description, for those who do not see it."""
+    labels = [str(about["aria-label"]) for tag, about in Page(html).tags if tag == "svg" and about.get("aria-label")]
+    described = [words for words in labels if "EBN 8/255, train loss" in words]
+    assert any("easy: 0.4 at 1, 0.00185 at 6" in words for words in described)
+
+
+def test_one_colour_a_recipe(html):
+    """Wherever a label stands beside a swatch, the swatch has one class."""
+    found = re.findall(r'<svg class="swatch (r\d+)"[^>]*>.*?</svg>([^<]+)', html)
+    assert {label.strip() for _, label in found} >= {"Vanilla", "EBN 8/255", "AdvProp 8/255"}
+    classes = {}
+    for css_class, label in found:
+        assert classes.setdefault(label.strip(), css_class) == css_class
+
+
+def test_names_that_contain_markup_are_shown_as_text(tmp_path):
+    study(tmp_path, ("vanilla", "hostile"), 1)
+    run(tmp_path / "<script>alert(2)<", "ebn", 0, data=f"{HOSTILE}&amp;")
+    path = tmp_path / "vanilla-0" / "scores.jsonl"
+    path.write_text(path.read_text().replace('"notes": []', '"notes": ["<script>alert(3)</script>"]'))
+    html = report(tmp_path, HOSTILE)
+    page = Page(html)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert all(str(about["src"]).startswith("data:image/png;base64,") for tag, about in page.tags if tag == "img")
+    assert "<script>alert(1)</script>" in page.texts["tables"]  # the recipe's class
+    assert "<script>alert(2)<" in page.texts["made"]  # the run's name
+    assert "<script>alert(3)</script>" in page.texts["diagnosis"]
+    assert HOSTILE in html.replace("&lt;", "<").replace("&gt;", ">").replace("&#39;", "'")
+
+
+@pytest.mark.parametrize("section", MAKES)
+def test_a_section_without_rows_says_what_makes_them(tmp_path, section):
+    run(tmp_path / "r", "ebn", 0)
+    for name in ("metrics", "scores", "verdicts", "hidden", "branches"):
+        (tmp_path / "r" / f"{name}.jsonl").unlink()
+    for name in ("summary", "evaluated"):
+        (tmp_path / "r" / f"{name}.json").unlink()
+    text = Page(report(tmp_path)).texts[section]
+    assert MAKES[section] in text
+    assert len(text.strip().splitlines()) <= 3  # its title and a line
+
+
+def test_the_committed_rows(tmp_path):
+    texts = Page(report(ROOT / "results")).texts
+    assert "92.25 ±0.52" in texts["tables"]
+    assert "cifar10-jpeg, resnet_small" in texts["tables"]
+    assert "resnet18" in texts["training"]
+
+
+def test_losses_that_are_not_finite_are_left_out(tmp_path):
+    run(tmp_path / "r", "ebn", 0)
+    path = tmp_path / "r" / "metrics.jsonl"
+    path.write_text(
+        path.read_text().replace('"loss": 0.5,', '"loss": NaN,').replace('"loss": 0.25,', '"loss": Infinity,')
+    )
+    html = report(tmp_path)
+    charts = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.S))
+    assert not re.search(r"\b(nan|inf)\b", charts)
+
+
+def test_pictures_outside_the_folder_are_not_read(tmp_path):
+    study(tmp_path / "s", ("vanilla",), 1)
+    shutil.copy(tmp_path / "s" / "vanilla-0" / "gallery.png", tmp_path / "secret.png")
+    path = tmp_path / "s" / "stacked-fashion-mnist" / "rows.jsonl"
+    path.write_text(path.read_text().replace("pictures/easy.png", "../../secret.png"))
+    assert "of both classes, their copies" not in report(tmp_path / "s")
+
+
+def test_30_runs_make_at_most_5_megabytes(tmp_path):
+    """30 different recipes with galleries of noise: nothing is shared, and no PNG is small."""
+    for i in range(30):
+        run(tmp_path / f"run-{i}", ("ebn", "advprop", "both")[i % 3], 0, lr=0.1 + i / 1000, colour=True)
+    began = time.monotonic()
+    html = report(tmp_path)
+    print(f"30 runs: {len(html.encode()) / 1e6:.2f} MB in {time.monotonic() - began:.1f} s")
+    assert len(html.encode()) <= 5_000_000
+    assert "left out to keep the page small" in html

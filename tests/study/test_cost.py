@@ -1,0 +1,116 @@
+"""Costs against torch's counter on steps that are really computed, and against counting by hand."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from easybn import convert, data, models
+from easybn.evaluation.config import Choice
+from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, Vanilla
+from easybn.runs.config import Experiment
+from easybn.runs.evaluate import Attacks, Measurement
+from easybn.study.cost import KNOWN, Cost, Costs, Passes, evaluation_cost, shape_of, training_cost
+from easybn.study.plan import CLEAN, Planned, Wanted
+from easybn.train.schedule import Training
+
+SHAPE = KNOWN["sample"]
+ONES = SimpleNamespace(forward=1.0, look=lambda attack: 1.0)
+
+
+def flops(work) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def passes() -> Passes:
+    return Passes(Experiment(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [Vanilla(), AdvProp(), EBN(), EBNShared(), AdvPropEBN(), AdversarialTraining()],
+    ids=lambda recipe: type(recipe).__name__,
+)
+def test_a_step_costs_what_torch_counts_when_it_is_computed(recipe, passes):
+    model = models.build("resnet_tiny", 10, 1, [0.5], [0.5]).train()
+    if len(recipe.branches) > 1:
+        model = convert(model, recipe.branches)
+    x, y = torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
+
+    def step() -> None:
+        for term in recipe(model, x, y):
+            (term.weight * term.loss).backward()
+
+    step()
+    assert passes.step(Experiment(recipe=recipe)) == flops(step) / 2
+
+
+def test_a_pass_costs_what_torch_counts_and_an_attacks_look_a_pass_or_two(passes):
+    model = models.build("resnet_tiny", 10, 1, [0.5], [0.5]).eval()
+    with torch.no_grad():
+        forward = flops(lambda: model(torch.rand(1, 1, 28, 28)))
+    assert passes.forward == forward
+    suite = Choice(("apgd-ce", "apgd-t", "fab-t", "square"), "linf").at(8 / 255)
+    looks = {attack.name: passes.look(attack) / forward for attack in suite}
+    assert looks.pop("square") == 1
+    assert looks == pytest.approx(dict.fromkeys(looks, 2.0), abs=0.05)
+
+
+def test_what_winograds_algorithm_saves_on_a_cpu_is_counted():
+    image = (3, 64, 64)
+    counted = Passes(Experiment(model="resnet18"), replace(SHAPE, image=image)).forward
+    model = models.build("resnet18").to("meta").eval()
+    with torch.no_grad():
+        assert counted == flops(lambda: model(torch.rand(1, *image, device="meta")))
+
+
+def test_a_training_by_hand():
+    experiment = Experiment(recipe=EBN(), train_images=1000, training=Training(epochs=7, batch_size=128))
+    # 900 images make 7 whole batches; 100 are held out and go through both branches
+    assert training_cost(experiment, SHAPE, 8.0, 1.0) == 7 * (7 * 128 * 8 + 100 * 2)
+    tiny = replace(experiment, train_images=100, validation=0.0)
+    assert training_cost(tiny, SHAPE, 8.0, 1.0) == 7 * 100 * 8
+
+
+@pytest.mark.parametrize(
+    ("what", "looks"),
+    [
+        (Measurement(protocols=()), 1000),
+        (Measurement(points=50, steps=10, eps=(0.1, 0.5), protocols=("strong",)), 50 * (1 + 2 * 2 * 11)),
+        (Measurement(points=50, steps=10, eps=(0.1, 0.5)), 50 * (1 + 2 * 2 * 11 + 1 + 2 * 11)),
+        (Measurement(points=5000, steps=10, eps=(0.1,), protocols=("robustness",)), 1000 * (1 + 11)),
+        (Attacks(("square",), "linf", (0.1,), points=10), 10 * (1 + 5001)),
+        (Attacks(("fab-t",), "linf", (0.1, 0.2), points=10), 10 * (1 + 9 * 101)),  # one search for both radii
+        (Attacks(("apgd-ce",), "linf", (0.1, 0.2)), 1000 * (1 + 2 * 101)),
+    ],
+    ids=str,
+)
+def test_looks_by_hand(what, looks):
+    found = evaluation_cost(Wanted(what), SHAPE, ONES)
+    assert found == pytest.approx(looks, rel=0.02 if isinstance(what, Attacks) else 1e-12)
+
+
+def test_runs_that_differ_in_the_seed_are_counted_once(monkeypatch):
+    steps = []
+    monkeypatch.setattr(Passes, "step", lambda self, experiment: steps.append(experiment) or 8.0)
+    costs = Costs()
+    found = [costs(Planned(str(seed), Experiment(training=Training(epochs=2, seed=seed)))) for seed in range(3)]
+    assert len(steps) == 1
+    assert found[0] == found[1] == found[2]
+    assert found[0].evaluation == 1000 * Passes(Experiment(), SHAPE).forward
+    assert costs(Planned("x", Experiment(data="lost.zip"))) is None
+    assert Cost(1.0, 2.0) + Cost(3.0, 4.0) == Cost(4.0, 6.0)
+
+
+def test_shapes():
+    source = data.load("sample")
+    assert (source.train.shape, len(source.classes)) == (SHAPE.image, SHAPE.classes)
+    assert (len(source.train), len(source.test)) == (SHAPE.train, SHAPE.test)
+    assert shape_of(Experiment(data="lost.zip")) is None
+    assert {"sample", "fashion-mnist", "cifar10", "cifar100"} == set(KNOWN)
+    assert CLEAN.what.protocols == ()
