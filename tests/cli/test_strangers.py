@@ -29,7 +29,7 @@ from easybn.data.pictures import decode_picture
 from easybn.escapes import escaped, say
 from easybn.evaluation.store import Store
 from easybn.models import build, load
-from easybn.models.registry import check_stored_options, own_model
+from easybn.models.registry import check_stored_options, user_model
 from easybn.models.weights import save
 from easybn.terminal import Terminal
 
@@ -295,7 +295,7 @@ def test_a_users_module_finds_its_own_modules_and_no_others_in_the_working_folde
     for name in ("timm", "torch", "colorsys"):
         Path(f"{name}.py").write_text(EVIL)
     before = list(sys.path)
-    assert own_model("mine_here:make").out_features == 10
+    assert user_model("mine_here:make").out_features == 10
     assert sys.path == before
     assert not Path(MARK).exists()
 

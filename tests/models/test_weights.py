@@ -66,7 +66,7 @@ def test_tied_weights_are_saved(tmp_path):
 
 def test_nothing_is_downloaded_for_weights_that_are_in_the_file(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("easybn.models.build", lambda **options: asked.append(options) or nn.Linear(2, 2))
+    monkeypatch.setattr("easybn.models.weights.build", lambda **options: asked.append(options) or nn.Linear(2, 2))
     for option in ({"pretrained": True}, {"weights": "DEFAULT"}):
         save(nn.Linear(2, 2), tmp_path / "m.safetensors", {"name": "torchvision:resnet18", **option})
         load(tmp_path / "m.safetensors")

@@ -1,26 +1,25 @@
-"""A user's own model: ``module:function``, from the working folder or whatever is installed.
+"""Models by name: the built-in ResNets, any of timm's and torchvision's, and a user's function.
 
-Its code runs: only what the command line of this very call names comes here, never what a file names.
+A stored file may name all but the last, with options that only shape the network: what loads, downloads or runs
+something is taken from the command line of this very call (:func:`check_stored_options`, :func:`is_code`).
 """
 
 import difflib
-import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-# Models of timm and torchvision, by name, and which of their options a file may set.
+from ..user_code import call, load_object
+from .pixels import Normalise
+from .resnet import resnet18, resnet50, resnet_small, resnet_tiny
 
+BUILT_IN = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small, "resnet_tiny": resnet_tiny}
 LIBRARIES = ("timm", "torchvision")
 FROM_ELSEWHERE = ("pretrained", "weights", "checkpoint_path", "cache_dir")
-"""Options that say where the first weights come from; a file of trained weights has no need of them."""
+"""Options that say where the first weights come from; a file of trained weights does not need them."""
 
 SHAPE = {
     word
@@ -42,6 +41,44 @@ SHAPE = {
     for word in line.split()
 }
 """Options that shape a network and do nothing else: all that a file may set."""
+
+
+def build(
+    name: str,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A model from images in [0, 1], (N, in_channels, H, W), to logits (N, num_classes).
+
+    Args:
+        name: one of ``BUILT_IN``, ``timm:NAME`` or ``torchvision:NAME``.
+        num_classes, in_channels: numbers of outputs, and of the images' channels.
+        mean, std: of the training images in [0, 1], one number per channel, for the first layer; by default 0.5 and
+            0.25.
+        options: passed on to the model.
+
+    Raises:
+        ValueError: an unknown name, or numbers of classes or channels that are not whole and positive.
+    """
+    for option, number in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{option} must be a whole number from 1 on, got {number!r}")
+    library, _, rest = name.partition(":")
+    if library == "timm" and rest:
+        network = timm_model(rest, num_classes, in_channels, **options)
+    elif library == "torchvision" and rest:
+        network = torchvision_model(rest, num_classes, in_channels, **options)
+    elif name in BUILT_IN:
+        network = BUILT_IN[name](num_classes, in_channels, **options)
+    else:
+        near = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown model {name!r}{hint}; known: {', '.join(BUILT_IN)}, timm:NAME, torchvision:NAME")
+    first = Normalise(mean or [0.5] * in_channels, std or [0.25] * in_channels)
+    return nn.Sequential(OrderedDict(normalise=first, network=network))
 
 
 def timm_model(name: str, num_classes: int, in_channels: int, **options: Any) -> nn.Module:
@@ -102,77 +139,23 @@ def _unknown(library: str, name: str, known: list[str]) -> str:
 
 
 def is_code(name: str | None) -> bool:
-    """Whether a model's name is that of a function: ``module:function``."""
+    """Whether a model's name is that of a user's function: ``module:name`` or ``file.py:Name``."""
     library, _, rest = (name or "").partition(":")
     return bool(rest) and library not in LIBRARIES
 
 
-def own_model(where: str, options: dict[str, Any] | None = None) -> nn.Module:
-    """What ``function`` of ``module`` returns; a class serves as well.
+def user_model(name: str, options: dict[str, Any] | None = None) -> nn.Module:
+    """The model that a user's function returns; a class is called too. Its code runs: see :mod:`easybn.user_code`.
 
     Args:
-        where: "module:function"; the module is looked for in the working folder first, what it imports there last.
-        options: keyword arguments.
+        name: ``module:name`` or ``file.py:Name``.
+        options: keyword arguments of the function.
 
     Raises:
         ValueError: no such module or function, one that fails, or that returns no model.
     """
-    name, _, function = where.partition(":")
-    name = name.removesuffix(".py").removeprefix("./").replace("/", ".")
-    with _found_here(name):
-        module = _imported(name, where)
-        make = getattr(module, function, None)
-        if not callable(make):
-            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            known = f"; it has {', '.join(names[:8])}" if names else ""
-            raise ValueError(f"--model {where}: there is no function {function!r} in {name}{known}")
-        try:
-            model = make(**(options or {}))
-        except Exception as error:
-            raise ValueError(f"--model {where}: {function} failed: {type(error).__name__}: {error}") from error
+    model = call(load_object(name, "--model"), name, "--model", **(options or {}))
     if not isinstance(model, nn.Module):
-        raise ValueError(f"--model {where}: {function} returned a {type(model).__name__}, not a torch.nn.Module")
+        function = name.rpartition(":")[2]
+        raise ValueError(f"--model {name}: {function} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
-
-
-def _imported(name: str, where: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # whatever a user's file does when it is imported
-        raise ValueError(f"--model {where}: {name} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _found_here(name: str) -> Iterator[None]:
-    """The module ``name`` is found in the working folder first; what files of that folder import is found there last.
-
-    So a torch.py or timm.py in a folder of somebody else's does not take the place of the installed one, nor a wandb.py
-    that of a module that is not installed and that timm would use if it was.
-    """
-    first, last = _Here(lambda wanted: wanted == name.partition(".")[0]), _Here(lambda _: _importer_is_here())
-    sys.meta_path.insert(0, first)
-    sys.meta_path.append(last)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(first)
-        sys.meta_path.remove(last)
-
-
-class _Here:
-    """Finds modules in the working folder."""
-
-    def __init__(self, serves: Callable[[str], bool]):
-        self._serves = serves
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        found = path is None and self._serves(name)
-        return PathFinder.find_spec(name, [str(Path.cwd())]) if found else None
-
-
-def _importer_is_here() -> bool:
-    """Whether a file of the working folder is what imports."""
-    frame = sys._getframe(1)
-    while frame.f_back and (frame.f_code.co_filename == __file__ or frame.f_code.co_filename.startswith("<frozen")):
-        frame = frame.f_back
-    return Path(frame.f_code.co_filename).is_relative_to(Path.cwd())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..files import replacing
 from ..reading import check_regular
 from ..sealed import Damaged, read_sealed
-from .registry import check_stored_options
+from .registry import build, check_stored_options
 from .state_dicts import checksums, load_weights, read_safetensors
 
 _SAID = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; all else are options
@@ -196,8 +196,6 @@ def _description(file: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 def _build(file: Path, description: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
     """The model described; one far larger than the file's tensors is not built, so that a header cannot fill memory."""
-    from . import build
-
     size = sum(tensor.numel() for tensor in state.values())
     try:
         with suppress(NotImplementedError, RuntimeError):  # not every model can be built without memory

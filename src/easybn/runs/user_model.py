@@ -14,7 +14,7 @@ from ..data import Source
 from ..files import write_text
 from ..models import weights
 from ..models.registry import LIBRARIES, check_stored_options
-from ..models.registry import is_code, own_model
+from ..models.registry import is_code, user_model
 from ..models.state_dicts import load_weights
 from ..models.weights import TrainedOn
 from ..reading import read_json
@@ -118,7 +118,7 @@ class OwnModel:
         named = ""
         library, _, rest = self.model.partition(":")
         if is_code(self.model):
-            model = own_model(self.model, self.model_options)
+            model = user_model(self.model, self.model_options)
         else:
             source = self.load_data()
             mean, std = self.mean or source.mean, self.std or source.std
