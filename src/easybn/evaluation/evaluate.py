@@ -95,9 +95,9 @@ def evaluate(
             that tables never take one for the other.
         diagnosis: after attacks, look for what makes the figures misleading
             (``easybn.evaluation.diagnostics.diagnose``) and say it in ``findings`` and ``notes``. It takes about 9
-            forward passes a point, of 1,000 points at most, and 4 with the gradient of 256; under ``robustness`` in l2 also 3,700 and 3,600, and for a model with
-            branches 1,280 and 1,280 a branch: together less than AutoAttack takes for a few robust points. In a store
-            it is made once all chunks are done, and kept.
+            forward passes a point, of 1,000 points at most, and 4 with the gradient of 256; under ``robustness`` in
+            l2 also 3,700 and 3,600, and for a model with branches 1,280 and 1,280 a branch: together less than
+            AutoAttack takes for a few robust points. In a store it is made once all chunks are done, and kept.
         progress: called as ``progress(done, total, what)`` after every iteration; ``total`` belongs to ``what``.
 
     Raises:

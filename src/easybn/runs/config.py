@@ -2,28 +2,28 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-import torch
-from torch import Tensor
-from ..data import Source, Split
-from ..data.source import listed
-from ..files import write_text
-from ..reading import read_json as read_any_json
-from dataclasses import dataclass, field, fields, is_dataclass
-from fractions import Fraction
-from typing import Any
-from ..recipes.recipe import Recipe
-from ..recipes.vanilla import Vanilla
-from ..rows import TEXT, TEXTS, Field, check, needed, optional, read_json
-from ..train.schedule import Training
 import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from ..data import Source, Split
+from ..data.source import listed
+from ..files import write_text
+from ..reading import read_json as read_any_json
+from ..recipes.recipe import Recipe
+from ..recipes.vanilla import Vanilla
+from ..rows import TEXT, TEXTS, Field, check, needed, optional, read_json
+from ..train.schedule import Training
 
 # Training images chosen by number, in a file: such as the easy ones, to train without them.
 

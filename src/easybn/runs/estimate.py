@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from ..data import Split
-from ..train.fit import fit
+from ..train.fit import fit, validate
 from ..train.observers import Moment, Observer
-from ..train.fit import validate
 from .config import Experiment
 from .prepare import prepare
 

@@ -1,24 +1,18 @@
 """AutoAttack, or a list of attacks, on a model's test images: verdicts in its folder, and a row a radius."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
 import torch
 from rich.progress import Progress as Display
 from rich.progress import TaskID
+
 from .. import data
-from ..evaluation import evaluate
-from ..keyed_random import permutation
-from ..rows import Row
-from .target import Evaluated
-from ..evaluation.verdicts import packed, points_digest
-from .run import Run
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from ..attacks.prepare import Progress, silent
 from ..attacks.registry import PRESETS
 from ..evaluation import Evaluation, evaluate
@@ -26,7 +20,11 @@ from ..evaluation.config import Choice
 from ..evaluation.diagnostics import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.store import Store
-
+from ..evaluation.verdicts import packed, points_digest
+from ..keyed_random import permutation
+from ..rows import Row
+from .run import Run
+from .target import Evaluated
 
 # Measure a finished run on the test split, once: what its scores.jsonl holds is not measured again.
 

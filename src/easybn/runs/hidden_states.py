@@ -1,30 +1,29 @@
 """How far perturbations move the hidden states of a trained model: rows in its folder, each measured once."""
 
-from dataclasses import dataclass
-from typing import Any
-from ..perturb.ball import L2, Ball, Linf
-from .target import Evaluated
-from ..metrics.branch_distance import branch_distances
-from ..models.weights import trained_on
-from ..sealed import write_rows
-from ..train.checkpoint import load
-from .target import branches
-from .run import Run
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from ..metrics.hidden_states import relative_distances, same_size_noise
-from ..metrics.hidden_states import default_layers, named_layers
+
 from ..keyed_random import Noise
+from ..metrics.branch_distance import branch_distances
+from ..metrics.hidden_states import default_layers, named_layers, relative_distances, same_size_noise
+from ..models.weights import trained_on
 from ..modes import evaluating
+from ..perturb.ball import L2, Ball, Linf
 from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
 from ..rows import HIDDEN, read_rows
+from ..sealed import write_rows
+from ..train.checkpoint import load
 from ..train.prepare import usable
 from .evaluate import test_points
-
+from .run import Run
+from .target import Evaluated, branches
 
 # What is asked about the hidden states of a model.
 

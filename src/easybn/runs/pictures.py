@@ -1,25 +1,24 @@
 """Six test images of different classes, made easier and harder for a model, as one sheet of pictures."""
 
 import difflib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-import torch
-from torch import Tensor, nn
-from ..data.pictures import DEEP, FRAMES, TRANSPARENT, TURNED, decode_picture
-from ..perturb.goal import Goal
-from ..perturb.pgd import PGD
 import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor, nn
+
 from ..data import Source
+from ..data.pictures import DEEP, FRAMES, TRANSPARENT, TURNED, decode_picture
 from ..files import replacing
 from ..perturb.ball import Linf
-from ..perturb.goal import easy, untargeted
-
+from ..perturb.goal import Goal, easy, untargeted
+from ..perturb.pgd import PGD
 
 # One image perturbed for one model: what the model says before, after, and of what an 8-bit file keeps.
 

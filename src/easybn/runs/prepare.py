@@ -13,8 +13,7 @@ from ..models import weights
 from ..models.registry import FROM_ELSEWHERE, LIBRARIES, check_stored_options
 from ..modes import evaluating
 from ..norm.convert import convert
-from .config import DATA_OPTIONS, Experiment
-from .config import SampleIds, without
+from .config import DATA_OPTIONS, Experiment, SampleIds, without
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,10 @@ from ..rows import ENVIRONMENT, METRICS, SCORES, read_json, read_rows
 from ..sealed import Damaged, write_json, write_rows
 from ..train import checkpoint
 from ..train.fit import fit
-from ..train.observers import MetricsFile
-from ..train.observers import Observer
+from ..train.observers import MetricsFile, Observer
 from ..train.prepare import usable
-from .config import environment
-from .config import Experiment, describe, differences, read_description
 from .card import card
+from .config import Experiment, describe, differences, environment, read_description
 from .prepare import prepare
 
 

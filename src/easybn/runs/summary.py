@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from .. import models
 from ..data import Source
-from ..sealed import Damaged, read_sealed, write_json, write_rows
-from .target import data_of
 from ..evaluation.verdicts import packed, points_digest
+from ..sealed import Damaged, read_sealed, write_json, write_rows
 from ..tables.aggregate import stored
 from ..tables.rows import findings_in
-from .run import Run
 from .pictures import gallery
+from .run import Run
+from .target import data_of
 
 BINS = 20
 BATCH = 500

@@ -1,27 +1,26 @@
 """What is evaluated: a model, test images labelled as its outputs are, and the folder that keeps the scores."""
 
-from torch import nn
-from .. import models
-from ..models import weights
-from ..norm.convert import convert, strip
-from ..train.checkpoint import load
-from .run import Run
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
 import torch
 from torch import Tensor, nn
-from .. import data
+
+from .. import data, models
 from ..attacks.prepare import prepared
 from ..data import DataError, Source
 from ..data.source import listed
 from ..evaluation.digests import data_digest, model_digest
 from ..keyed_random import permutation
+from ..models import weights
+from ..norm.convert import convert, strip
 from ..reading import MOST_TEXT, read_bytes
+from ..train.checkpoint import load
 from .config import DATA_OPTIONS
-
+from .run import Run
 
 # One branch of a finished run as a plain model: of the checkpoint, which keeps them all.
 

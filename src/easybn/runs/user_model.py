@@ -13,14 +13,13 @@ from .. import data, models
 from ..data import Source
 from ..files import write_text
 from ..models import weights
-from ..models.registry import LIBRARIES, check_stored_options
-from ..models.registry import is_code, user_model
+from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
 from ..models.state_dicts import load_weights
 from ..models.weights import TrainedOn
 from ..reading import read_json
-from .target import Evaluated, read_classes, sized_for
 from .config import DATA_OPTIONS
 from .run import Run
+from .target import Evaluated, read_classes, sized_for
 
 NAME = "evaluation.json"
 DIGESTS = "digests"

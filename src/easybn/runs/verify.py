@@ -13,8 +13,7 @@ from ..evaluation.digests import data_digest, model_digest
 from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
 from ..evaluation.verify import Problem, verify
-from .target import branch_model, branches
-from .target import Evaluated
+from .target import Evaluated, branch_model, branches
 from .user_model import NAME, OwnModel, evaluated_in
 
 
