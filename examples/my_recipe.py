@@ -26,6 +26,8 @@ class EasyConsistency(Recipe):
     attack: PGD = PGD(Linf(4 / 255))
     weight: float = 0.5
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
+    label: ClassVar[str] = "Consistency"  # in tables and the report
+    colour: ClassVar[tuple[str, str] | None] = ("#5d5bb8", "#a9a7ff")  # there, on light and on dark pages
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         with perturbing(model, "easy"):

@@ -1,6 +1,7 @@
 """The examples, run as a user would run them (with less data)."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def test_my_recipe_runs_from_the_command_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "branch easy" in done.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["appearance"] == {"label": "Consistency", "colour": ["#5d5bb8", "#a9a7ff"], "order": 100}
     assert load(tmp_path / "run")(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 

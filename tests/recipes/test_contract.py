@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from easybn import BranchedNorm, Training, branch_parameters, fit
-from easybn.recipes import Context, Term
+from easybn.recipes import RECIPES as FOUND
+from easybn.recipes import Context, Recipe, Term
 
 from .conftest import batch, every_recipe, ready
 
@@ -50,6 +51,19 @@ def test_is_a_frozen_dataclass_with_documented_fields(recipe):
     for field in dataclasses.fields(recipe):
         assert field.name in type(recipe).__doc__
     assert recipe == type(recipe)()
+
+
+def test_tables_and_the_report_show_each_recipe_in_a_place_and_a_colour_of_its_own():
+    assert list(FOUND) == ["Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN",
+                           "AdversarialTraining"]  # fmt: skip
+    assert set(FOUND.values()) == set(every_recipe())
+    assert len({recipe.order for recipe in every_recipe()}) == len({recipe.colour for recipe in every_recipe()}) == 8
+    assert all(recipe.order < Recipe.order for recipe in every_recipe())
+
+
+def test_a_colour_that_no_page_can_be_drawn_in_is_refused():
+    with pytest.raises(ValueError, match=r"Mine\.colour must be two colours, for light and for dark pages"):
+        type("Mine", (Recipe,), {"colour": ("red", "#000000")})
 
 
 @RECIPES

@@ -141,6 +141,22 @@ def test_one_colour_a_recipe(html):
         assert classes.setdefault(label.strip(), css_class) == css_class
 
 
+def test_a_users_recipe_is_shown_as_its_class_said_when_it_was_trained(tmp_path):
+    study(tmp_path, ("vanilla", "ebn"), 1)
+    run(tmp_path / "own", "vanilla", 0)
+    path = tmp_path / "own" / "config.json"
+    config = json.loads(path.read_text())
+    config["experiment"]["recipe"]["class"] = "mine.Own"
+    config["appearance"] = {"label": "Consistency", "colour": ["#010203", "#fafbfc"], "order": 15}
+    path.write_text(json.dumps(config))
+    html = report(tmp_path)
+    rows = re.findall(r'<svg class="swatch (r\d+)"[^>]*>.*?</svg>([^<]+)', html)
+    assert list(dict.fromkeys(label.strip() for _, label in rows))[:3] == ["Vanilla", "Consistency", "EBN 8/255"]
+    css_class = next(name for name, label in rows if label.strip() == "Consistency")
+    assert f".{css_class}{{color:#010203}}" in html
+    assert f".{css_class}{{color:#fafbfc}}" in html
+
+
 def test_names_that_contain_markup_are_shown_as_text(tmp_path):
     study(tmp_path, ("vanilla", "hostile"), 1)
     run(tmp_path / "<script>alert(2)<", "ebn", 0, data=f"{HOSTILE}&amp;")

@@ -12,6 +12,7 @@ from easybn.tables.rows import read
 
 from ..report.made_up import N, clean_correct, run, study
 
+APPEARANCE = '{"experiment": {"data": "x", "model": "m", "recipe": {"class": "my.Own"}}, "appearance": %s}'
 HIDDEN = {"perturbation": "easy", "layer": "a", "depth": 1, "relative_distance": 0.1}
 
 
@@ -71,6 +72,9 @@ def test_only_the_deployed_branch(tmp_path):
         ("environment.json", '[{"packages": 3}]', "environment.json is damaged: packages must be an object"),
         ("config.json", '{"experiment": {"data": "x", "model": "m", "recipe": {"class": 3}}}', "recipe must be"),
         ("environment.json", "{}", "environment.json is damaged: it does not hold a list"),
+        ("config.json", APPEARANCE % '{"colour": ["red", "</style>"]}', "colour must be two colours such as #0069a8"),
+        ("config.json", APPEARANCE % '{"order": "x"}', "order must be a whole number"),
+        ("config.json", APPEARANCE % "3", "appearance must be an object"),
     ],
 )
 def test_damage_is_told_with_the_files_name(tmp_path, name, text, told):

@@ -104,7 +104,7 @@ class Parser(ArgumentParser):
         elif unknown := re.search(r"key \"recipe\": .*import path string: (\w+)", message):
             from .. import recipes
 
-            word, known = unknown[1], [name for name in recipes.__all__ if name[0].isupper()]
+            word, known = unknown[1], list(recipes.RECIPES)
         else:
             return ""
         near = difflib.get_close_matches(word, known, n=1)

@@ -29,6 +29,8 @@ class AdversarialTraining(Recipe):
     mode: Mode = "eval"
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main",)
+    order: ClassVar[int] = 70
+    colour: ClassVar[tuple[str, str] | None] = ("#1d2126", "#f0f2f4")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         with perturbing(model, mode=self.mode):

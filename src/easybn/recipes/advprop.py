@@ -40,6 +40,8 @@ class AdvProp(Recipe):
     adv_weight: float = 0.5
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "adv")
+    order: ClassVar[int] = 10
+    colour: ClassVar[tuple[str, str] | None] = ("#c65200", "#ff9a52")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         goal = untargeted(y) if self.target == "untargeted" else random_target(y, ctx.noise("target"))

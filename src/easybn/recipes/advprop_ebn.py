@@ -38,6 +38,8 @@ class AdvPropEBN(Recipe):
     easy_weight: float = 1 / 3
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "adv", "easy")
+    order: ClassVar[int] = 40
+    colour: ClassVar[tuple[str, str] | None] = ("#a8477f", "#e795c4")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         with perturbing(model, "adv", self.mode):

@@ -38,6 +38,8 @@ class EBN(Recipe):
     easy_weight: float = 0.5
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
+    order: ClassVar[int] = 20
+    colour: ClassVar[tuple[str, str] | None] = ("#0069a8", "#62b6f7")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         with perturbing(model, self.through, self.mode):

@@ -37,6 +37,8 @@ class EBNShared(Recipe):
     easy_weight: float = 0.5
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
+    order: ClassVar[int] = 30
+    colour: ClassVar[tuple[str, str] | None] = ("#00805c", "#3fcf9f")
 
     def __post_init__(self) -> None:
         super().__post_init__()

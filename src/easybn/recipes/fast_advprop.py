@@ -49,6 +49,8 @@ class FastAdvProp(Recipe):
     adv_weight: float = 0.5
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "adv")
+    order: ClassVar[int] = 50
+    colour: ClassVar[tuple[str, str] | None] = ("#8f6a00", "#e3b63c")
 
     def __post_init__(self) -> None:
         super().__post_init__()

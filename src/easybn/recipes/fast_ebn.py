@@ -44,6 +44,8 @@ class FastEBN(Recipe):
     easy_weight: float = 1.0
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main", "easy")
+    order: ClassVar[int] = 60
+    colour: ClassVar[tuple[str, str] | None] = ("#1e8fc4", "#a6dcfa")
 
     def __post_init__(self) -> None:
         super().__post_init__()

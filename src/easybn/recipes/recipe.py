@@ -1,11 +1,12 @@
 """What a recipe is: a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from ..norm.convert import branch_parameters
 from ..norm.fold import folding
 from ..norm.route import route
 from ..perturb.pgd import finite_or_zero
+
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 Mode = Literal["eval", "train"]
 """The mode of the model while a perturbation is made; in train mode the running statistics stay as they are."""
@@ -74,6 +77,15 @@ class Context:
         return None if self.ids is None else Noise.of(self.seed, purpose, self.ids, self.step)
 
 
+def is_colour_pair(value: Any) -> bool:
+    """Whether ``value`` is two colours written as ``#rrggbb``, for light and for dark pages."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(colour, str) and _COLOUR.fullmatch(colour) for colour in value)
+    )
+
+
 class Recipe(ABC):
     """A training method as a generator of losses.
 
@@ -82,9 +94,34 @@ class Recipe(ABC):
     at a time, and takes the optimiser's step when the generator has ended. After a yield the recipe may
     read ``x.grad``. Terms are yielded inside ``route``, where an activation checkpoint computes its
     forward pass again.
+
+    How tables and the report show a recipe are class fields too: ``label`` (by default the class's name),
+    ``colour`` (on light and on dark pages; by default one that is free) and ``order`` (smaller comes first;
+    the package's own are below 100).
     """
 
     branches: ClassVar[tuple[str, ...]] = ("main",)
+    label: ClassVar[str] = ""
+    colour: ClassVar[tuple[str, str] | None] = None
+    order: ClassVar[int] = 100
+
+    def __init_subclass__(cls) -> None:
+        """ValueError unless ``colour`` is one that a page can be drawn in."""
+        super().__init_subclass__()
+        if cls.colour is not None and not is_colour_pair(cls.colour):
+            raise ValueError(
+                f"{cls.__name__}.colour must be two colours, for light and for dark pages, such as "
+                f'("#0069a8", "#62b6f7"), got {cls.colour!r}'
+            )
+
+    @classmethod
+    def appearance(cls) -> dict[str, Any]:
+        """How tables and the report show this recipe, as a run's config.json keeps it: label, colour and order."""
+        return {
+            "label": cls.label or cls.__name__,
+            "colour": None if cls.colour is None else list(cls.colour),
+            "order": cls.order,
+        }
 
     def __post_init__(self) -> None:
         """ValueError for a weight that is no number, or a label smoothing outside [0, 1)."""

@@ -23,6 +23,8 @@ class Vanilla(Recipe):
     weight: float = 1.0
     label_smoothing: float = 0.0
     branches: ClassVar[tuple[str, ...]] = ("main",)
+    order: ClassVar[int] = 0
+    colour: ClassVar[tuple[str, str] | None] = ("#66707c", "#a9b4c0")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]:
         yield Term.cross_entropy("main", model(x.clone()), y, self.weight, self.label_smoothing)

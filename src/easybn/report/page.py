@@ -7,27 +7,18 @@ from typing import Any
 from markupsafe import Markup
 
 from ..paper.claims import Judged, judge
-from ..tables.aggregate import ORDER, RecipeRuns, Setting, settings
+from ..recipes import RECIPES
+from ..tables.aggregate import RecipeRuns, Setting, settings
 from ..tables.rows import Rows, RunRows
 from ..tables.table import Table
 
 # One colour a recipe on the whole page, a dash for each of its variants; told apart by the colour-blind too.
 #
-# The hues are those of Okabe and Ito (2008), darkened on white and lightened on black until text of them can be read.
+# A recipe's colour is a field of its class. The hues there and here are those of Okabe and Ito (2008), darkened on
+# white and lightened on black until text of them can be read.
 
-PAPER_COLOURS = {  # recipe: (on white, on black)
-    "Vanilla": ("#66707c", "#a9b4c0"),
-    "AdvProp": ("#c65200", "#ff9a52"),
-    "EBN": ("#0069a8", "#62b6f7"),
-    "EBNShared": ("#00805c", "#3fcf9f"),
-    "AdvPropEBN": ("#a8477f", "#e795c4"),
-    "FastAdvProp": ("#8f6a00", "#e3b63c"),
-    "FastEBN": ("#1e8fc4", "#a6dcfa"),
-    "AdversarialTraining": ("#1d2126", "#f0f2f4"),
-}
 OTHERS = (("#5d5bb8", "#a9a7ff"), ("#7d5a3c", "#d3ab86"), ("#3d7d1f", "#9ad876"), ("#9c2f3d", "#ff9099"))
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
-assert tuple(PAPER_COLOURS) == ORDER
 
 
 @dataclass(frozen=True)
@@ -43,8 +34,10 @@ class Colours:
         """For all recipes of the page."""
         every = [recipe for setting in settings for recipe in setting.recipes]
         methods = list(dict.fromkeys(recipe.method for recipe in every))
-        new = [method for method in methods if method not in PAPER_COLOURS]
-        pairs = PAPER_COLOURS | {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(new)}
+        known = {name: recipe.colour for name, recipe in RECIPES.items() if recipe.colour is not None}
+        pairs = known | {recipe.method: recipe.colour for recipe in every if recipe.colour is not None}
+        without = [method for method in methods if method not in pairs]
+        pairs |= {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(without)}
         numbers = {method: f"r{i}" for i, method in enumerate(pairs)}
         dashes: dict[str, str] = {}
         for method in methods:

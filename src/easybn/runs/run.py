@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from ..files import explained, guarding, sweep, write_text
 from ..models import weights
 from ..reading import read_text
+from ..recipes import RECIPES
 from ..rows import ENVIRONMENT, METRICS, SCORES, read_json, read_rows
 from ..sealed import Damaged, write_json, write_rows
 from ..train import checkpoint
@@ -109,6 +110,8 @@ class Run:
                 "digest": experiment.digest,
                 "experiment": describe(experiment),
             }
+            if type(experiment.recipe) not in RECIPES.values():  # reports do not import a user's file
+                config["appearance"] = experiment.recipe.appearance()
             config |= {"data": about} if about else {}
             write_json(self.folder / "config.json", config)
 

@@ -58,7 +58,9 @@ def plain_label(run: RunRows) -> str:
     """The class, the radii of its perturbations where it has any, and the file of images it was trained without."""
     found = "+".join(_radii(run.experiment["recipe"]))
     without = run.experiment.get("leave_out")
-    return f"{run.method} {found}".strip() + (f", without {PurePath(str(without)).stem}" if without else "")
+    return f"{run.appearance['label']} {found}".strip() + (
+        f", without {PurePath(str(without)).stem}" if without else ""
+    )
 
 
 def radii(recipe: Mapping[str, Any]) -> tuple[float, ...]:
@@ -101,7 +103,6 @@ def _spoken(value: Any) -> str:
 
 # Which runs are the same recipe at several seeds, and which recipes may be compared.
 
-ORDER = ("Vanilla", "AdvProp", "EBN", "EBNShared", "AdvPropEBN", "FastAdvProp", "FastEBN", "AdversarialTraining")
 _OF_SETTING = ("model", "model_options", "validation", "train_images", "training.epochs", "training.batch_size")
 ACROSS = {name.rpartition(".")[2]: name for name in _OF_SETTING[2:]}
 """What may differ between recipes that are compared, if it is asked for: at equal cost, say, the epochs do."""
@@ -118,6 +119,8 @@ class RecipeRuns:
         lr: the learning rate it was trained with.
         left_out: the digest of the training images it was trained without, if any.
         runs: by seed, ascending.
+        order: its place in tables, smaller first.
+        colour: of it on light and on dark pages, if it has one.
     """
 
     label: str
@@ -126,6 +129,8 @@ class RecipeRuns:
     lr: float | None
     left_out: str | None
     runs: Mapping[int, RunRows]
+    order: int = 100
+    colour: tuple[str, str] | None = None
 
     def scores(self, column: Column) -> dict[int, Row]:
         """The latest score of each seed that has one."""
@@ -209,6 +214,8 @@ def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Sett
             _lr(run),
             run.experiment.get("left_out"),
             dict(sorted(seeds.items())),
+            run.appearance["order"],
+            run.appearance["colour"],
         )
         for label, run, seeds in zip(labels(firsts, across), firsts, by_recipe.values(), strict=True)
     ]
@@ -216,8 +223,7 @@ def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Sett
 
 
 def _place(recipe: RecipeRuns) -> tuple[int, str, tuple[float, ...], str]:
-    known = ORDER.index(recipe.method) if recipe.method in ORDER else len(ORDER)
-    return known, recipe.method, recipe.radii, recipe.label
+    return recipe.order, recipe.method, recipe.radii, recipe.label
 
 
 def _lr(run: RunRows) -> float | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..recipes import RECIPES
+from ..recipes.recipe import Recipe, is_colour_pair
 from ..rows import (  # fmt: skip
     BRANCHES,
     ENVIRONMENT,
@@ -12,10 +14,15 @@ from ..rows import (  # fmt: skip
     FINDINGS,
     HIDDEN,
     METRICS,
+    NAMED,
     SCORES,
     SUMMARY,
+    TEXT,
     VERDICTS,
+    Field,
     Row,
+    check,
+    optional,
     read_json,
     read_rows,
 )
@@ -44,6 +51,7 @@ class RunRows:
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
         verdicts: verdicts.jsonl, see :mod:`.point_verdicts`.
         summary: summary.json, see :mod:`easybn.runs.summary`.
+        stored_appearance: of a recipe of the user's, as :meth:`easybn.recipes.Recipe.appearance` said in training.
     """
 
     name: str
@@ -57,6 +65,16 @@ class RunRows:
     branches: Sequence[Row] = ()
     verdicts: Sequence[Row] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    stored_appearance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def appearance(self) -> dict[str, Any]:
+        """The recipe's label, colour and order: of the package's recipes today's, of others what was stored."""
+        if known := RECIPES.get(str(self.experiment["recipe"]["class"])):
+            found: Mapping[str, Any] = known.appearance()
+        else:
+            found = {"label": self.method, "colour": None, "order": Recipe.order, **self.stored_appearance}
+        return {**found, "colour": tuple(found["colour"]) if found["colour"] else None}
 
     @property
     def seed(self) -> int:
@@ -146,8 +164,22 @@ def _run(folder: Path, name: str) -> RunRows:
         scores=[row for row in scores if row.get("branch", "main") == "main"],
         findings=findings_in(folder, scores) or summary.get("findings", []),
         summary=summary,
+        stored_appearance=_appearance(folder / RUN),
         **lines,
     )
+
+
+_APPEARANCE = {
+    "label": TEXT,
+    "colour": optional(Field("two colours such as #0069a8", is_colour_pair)),
+    "order": Field("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+}
+
+
+def _appearance(config: Path) -> Row:
+    stored = read_json(config, {}, {"appearance": NAMED}).get("appearance", {})
+    check(stored, _APPEARANCE, str(config))
+    return {name: stored[name] for name in _APPEARANCE if name in stored}
 
 
 def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:
