@@ -1,14 +1,23 @@
-"""How far two choices among the same samples agree, and how far chance alone would make them."""
+"""Intervals and tests: accuracies, means over seeds, paired comparisons, agreement of two sets.
+
+The distributions are those of scipy.special, imported when first needed: scipy.stats has the same ones, and takes six
+times as long to import.
+"""
 
 import math
 from collections.abc import Sequence
 from functools import cache
-from statistics import NormalDist, mean, stdev
-from typing import NamedTuple
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-# The 95% interval of an accuracy measured on n points.
+SIGNIFICANT = 0.001
+"""Bound of p in the diagnosis: it makes a dozen comparisons, and a false alarm costs trust."""
+
+
+# An accuracy measured on n points.
 
 
 class Interval(NamedTuple):
@@ -23,6 +32,7 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
+@cache
 def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
     """The score interval of a proportion (Wilson, JASA 1927).
 
@@ -40,39 +50,38 @@ def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interva
         raise ValueError(f"correct must be in 0 .. n and n at least 1, got {correct} of {n}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    p = correct / n
+    from scipy.special import ndtri
+
+    z, p = float(ndtri((1 + confidence) / 2)), correct / n
     shrink = 1 / (1 + z * z / n)
     centre = (p + z * z / (2 * n)) * shrink
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) * shrink
     # the ends at 0% and 100% are exact on paper and not in floating point
-    low = 0.0 if correct == 0 else max(0.0, centre - half)
-    high = 1.0 if correct == n else min(1.0, centre + half)
-    return Interval(low, high)
+    return Interval(0.0 if correct == 0 else centre - half, 1.0 if correct == n else centre + half)
 
 
-# Mean over seeds with its 95% interval, and the paired test of a difference (Student, 1908).
+# Values of several seeds: their mean with its interval, and the paired test (Student, 1908).
 
 
-class OverSeeds(NamedTuple):
-    """A mean and half the width of its interval, which is None for a single seed."""
+class Aggregate(NamedTuple):
+    """A mean over seeds and half the width of its interval, which is None for a single seed."""
 
     mean: float
     half_width: float | None
     seeds: int
 
 
-def over_seeds(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> OverSeeds:
-    """The mean of ``values``, one a seed, and the interval for the mean of all seeds: t s / sqrt(n).
+def aggregate(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> Aggregate:
+    """The mean of ``values``, one per seed, and the interval for the mean over all possible seeds: t s / sqrt(n).
 
-    It speaks of the training's randomness, not of the test images drawn, and takes the values as normal: near 0 and
-    1 it may reach beyond what an accuracy can be.
+    It covers the randomness of training, not the draw of the test images, and assumes normal values: near 0 and 1 it
+    may reach beyond what an accuracy can be.
 
     Args:
         values: at least one.
         confidence: in (0, 1).
-        resolution: values are whole multiples of it, such as 1 / n for an accuracy on n points. s is taken to be at
-            least what rounding alone makes of it, resolution / sqrt(12): a few seeds with the same count do not mean
+        resolution: values are whole multiples of it, such as 1 / n for an accuracy on n points. s is at least the
+            standard deviation of rounding to it, resolution / sqrt(12): a few seeds with the same count do not mean
             that there is no spread.
 
     Raises:
@@ -82,18 +91,15 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95, resolution: fl
         raise ValueError(f"at least one value and a confidence in (0, 1), got {len(values)} and {confidence}")
     n = len(values)
     half = None if n == 1 else t_quantile(n - 1, confidence) * _spread(values, resolution) / math.sqrt(n)
-    return OverSeeds(mean(values), half, n)
+    return Aggregate(mean(values), half, n)
 
 
 @cache
 def t_quantile(freedom: int, confidence: float) -> float:
-    """t with P(\\|T\\| <= t) = confidence, for T of Student's distribution with ``freedom`` degrees, a whole number."""
-    low, high = 0.0, 1.0
-    while within(high, freedom) < confidence:
-        high *= 2
-    while (middle := (low + high) / 2) not in (low, high):
-        low, high = (middle, high) if within(middle, freedom) < confidence else (low, middle)
-    return high
+    """t with P(\\|T\\| <= t) = confidence, for T of Student's distribution with ``freedom`` degrees."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 class PairedT(NamedTuple):
@@ -106,50 +112,38 @@ class PairedT(NamedTuple):
 
 
 def paired_t(differences: Sequence[float], resolution: float = 0.0) -> PairedT:
-    """The paired t test of ``differences``, one a seed, against a mean of zero (Student, 1908).
+    """The paired t test of ``differences``, one per seed, against a mean of zero.
 
-    One difference says nothing of how far others would lie from it: half width and p are None. So do several that
-    are all the same, unless their ``resolution`` is given.
+    Half width and p are None for a single difference, and for several equal ones without a ``resolution``: they show
+    no spread to compare the mean with.
 
     Args:
         differences: at least one.
-        resolution: of the two values that each is the difference of, see :func:`over_seeds`.
+        resolution: of the two values that are subtracted, see :func:`aggregate`.
 
     Raises:
         ValueError: no differences.
     """
-    found = over_seeds(differences, resolution=math.sqrt(2) * resolution)
-    if found.seeds == 1 or not (spread := _spread(differences, math.sqrt(2) * resolution)):
-        return PairedT(found.mean, None, None, found.seeds)
-    t = abs(found.mean) * math.sqrt(found.seeds) / spread
-    return PairedT(found.mean, found.half_width, max(0.0, 1 - within(t, found.seeds - 1)), found.seeds)
+    total = aggregate(differences, resolution=math.sqrt(2) * resolution)
+    if total.seeds == 1 or not (spread := _spread(differences, math.sqrt(2) * resolution)):
+        return PairedT(total.mean, None, None, total.seeds)
+    from scipy.special import stdtr
+
+    t = abs(total.mean) * math.sqrt(total.seeds) / spread
+    return PairedT(total.mean, total.half_width, float(2 * stdtr(total.seeds - 1, -t)), total.seeds)
 
 
 def _spread(values: Sequence[float], resolution: float) -> float:
-    """Standard deviation; of values that differ by rounding errors alone none but that of their resolution."""
+    """Standard deviation, at least that of rounding to ``resolution``; 0 for values that differ by float error only."""
     spread = stdev(values) if len(values) > 1 else 0.0
     return max(spread if spread > 1e-12 * max(map(abs, values)) else 0.0, resolution / math.sqrt(12))
 
 
-def within(t: float, freedom: int) -> float:
-    """P(\\|T\\| <= t) by the finite sums of Abramowitz & Stegun, 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    term, total = (math.cos(angle), 0.0) if freedom % 2 else (1.0, 0.0)
-    for k in range(1 + freedom % 2, freedom, 2):
-        total += term
-        term *= k / (k + 1) * math.cos(angle) ** 2
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if freedom % 2 else total
-
-
-# Two classifiers on the same points: the exact test of McNemar (Psychometrika, 1947).
-
-SIGNIFICANT = 0.001
-"""Bound of p in the diagnosis: it makes a dozen comparisons, and a false alarm costs trust."""
+# Tests on the same points, and several tests at once.
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """Two-sided p that points which only one of two classifiers gets right fall so unevenly by chance.
+    """The exact two-sided p of McNemar's test (Psychometrika, 1947) for two classifiers on the same points.
 
     Args:
         first_only: number of points that only the first gets right; second_only: that only the second does.
@@ -159,29 +153,26 @@ def mcnemar(first_only: int, second_only: int) -> float:
     """
     if min(first_only, second_only) < 0:
         raise ValueError(f"counts must not be negative, got {first_only} and {second_only}")
-    n = first_only + second_only
-    tail = ways = 1
-    for k in range(min(first_only, second_only)):
-        ways = ways * (n - k) // (k + 1)  # binomial coefficients, each from the last: quick, and still exact
-        tail += ways
-    return min(1.0, 2 * tail / 2**n)
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(first_only, second_only), first_only + second_only, 0.5)))
 
 
-# Several tests at once (Holm, 1979): the chance of a single false alarm among all of them stays below the level.
+def holm(p: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which hypotheses are rejected so that the chance of any false alarm stays below ``level`` (Holm, 1979).
 
-
-def rejected(p: Sequence[float], level: float = 0.05) -> list[bool]:
-    """Which hypotheses are rejected: the smallest p is held against level / m, the next against level / (m - 1), ...
-
-    From the first that does not pass on, none does.
+    The smallest p is compared with level / m, the next with level / (m - 1), and so on up to the first that fails.
     """
     order = sorted(range(len(p)), key=lambda i: p[i])
-    out = [False] * len(p)
+    rejected = [False] * len(p)
     for rank, i in enumerate(order):
         if p[i] > level / (len(p) - rank):
             break
-        out[i] = True
-    return out
+        rejected[i] = True
+    return rejected
+
+
+# How far two sets of samples agree, and how far chance alone would make them agree.
 
 
 class Overlap(NamedTuple):
@@ -226,8 +217,8 @@ class Overlap(NamedTuple):
         return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else None
 
 
-def overlap(a: Tensor, b: Tensor) -> Overlap:
-    """Of two masks (N,) bool over the same samples, N at least 1.
+def overlap(a: "Tensor", b: "Tensor") -> Overlap:
+    """The overlap of two masks (N,) bool over the same samples, N at least 1.
 
     Raises:
         ValueError: masks of different lengths, or empty ones.

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from easybn.paper.tables import paper_table
-from easybn.stats import mcnemar, rejected, t_quantile
+from easybn.stats import holm, mcnemar, t_quantile
 from easybn.tables.aggregate import settings
 from easybn.tables.columns import CLEAN, STRONG
 from easybn.tables.comparison import compare, differences_table, pairs, signed
@@ -126,10 +126,10 @@ def test_noise_between_seeds_takes_the_bold_away(tmp_path):
 def test_differences_over_seeds_and_over_points(setting):
     vanilla, advprop, ebn, _ = setting.recipes
     found = compare(ebn, advprop, CLEAN)  # -1.20, -1.18 and -1.16 points
-    assert found.over_seeds.mean == pytest.approx(-0.0118)
-    assert found.over_seeds.half_width == pytest.approx(0.0002 * HALF)
-    assert found.over_points == (0, 120 + 118 + 116, mcnemar(0, 354), 3)
-    assert compare(ebn, advprop, STRONG[0]).over_points is None
+    assert found.seed_test.mean == pytest.approx(-0.0118)
+    assert found.seed_test.half_width == pytest.approx(0.0002 * HALF)
+    assert found.point_test == (0, 120 + 118 + 116, mcnemar(0, 354), 3)
+    assert compare(ebn, advprop, STRONG[0]).point_test is None
     assert compare(ebn, advprop, STRONG[2]).nothing_left
     assert not compare(ebn, vanilla, STRONG[1]).nothing_left
 
@@ -139,7 +139,7 @@ def test_other_numbers_of_points_are_not_compared(tmp_path):
     path = tmp_path / "ebn-1" / "scores.jsonl"
     path.write_text(path.read_text().replace('"n": 10000', '"n": 9999'))
     (setting,) = settings(read(tmp_path).runs)
-    assert compare(setting.recipes[1], setting.recipes[0], CLEAN).over_seeds.seeds == 2
+    assert compare(setting.recipes[1], setting.recipes[0], CLEAN).seed_test.seeds == 2
 
 
 def test_ebn_meets_advprop_of_its_own_radius_and_rate(tmp_path):
@@ -207,12 +207,12 @@ def test_the_tests_as_a_table(setting):
     ],
 )
 def test_holm_by_hand(p, found):
-    assert rejected(p) == found
+    assert holm(p) == found
 
 
 def test_holm_never_rejects_more_than_single_tests_nor_fewer_than_bonferroni():
     p = [0.012, 0.5, 0.02, 0.001]
-    found = rejected(p)
+    found = holm(p)
     assert all(not yes or value <= 0.05 for value, yes in zip(p, found, strict=True))
     assert all(yes for value, yes in zip(p, found, strict=True) if value <= 0.05 / 4)
 

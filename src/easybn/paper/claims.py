@@ -115,11 +115,11 @@ def of_recipes(
                 continue
             for column in columns:
                 found = compare(ours, theirs, column)
-                if found.over_seeds is None:
+                if found.seed_test is None:
                     continue
-                verdict, why = judged(found.over_seeds, NEGLIGIBLE, found.nothing_left)
+                verdict, why = judged(found.seed_test, NEGLIGIBLE, found.nothing_left)
                 what = f"{setting.title}: {ours.label} \N{MINUS SIGN} {theirs.label}, {column.name}"
-                out.append(Evidence(what, "points", found.over_seeds, verdict, why, found.over_points, ours.label))
+                out.append(Evidence(what, "points", found.seed_test, verdict, why, found.point_test, ours.label))
     return out
 
 

@@ -23,7 +23,7 @@ from ..runs.config import DATA_OPTIONS, Experiment, differences, environment
 from ..runs.prepare import load_data
 from ..runs.run import Run, train
 from ..sealed import write_json, write_rows
-from ..stats import over_seeds
+from ..stats import aggregate
 from ..tables.table import Cell, Fitted, Line, Table
 from ..train.fit import fit
 from ..train.observers import ProgressBar
@@ -296,7 +296,7 @@ def _table(rows: Sequence[dict[str, Any]], half: str) -> ClaimTable:
 
 
 def _cell(rows: Sequence[dict[str, Any]]) -> str:
-    found = over_seeds([100 * row["accuracy"] for row in rows])
+    found = aggregate([100 * row["accuracy"] for row in rows])
     return f"{found.mean:.1f}" + ("" if found.half_width is None else f" ±{found.half_width:.1f}")
 
 

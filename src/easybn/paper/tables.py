@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..perturb.eps import format_eps
-from ..stats import accuracy_interval, over_seeds, rejected, t_quantile
+from ..stats import accuracy_interval, aggregate, holm, t_quantile
 from ..tables.aggregate import RecipeRuns, Setting
 from ..tables.columns import CLEAN, OURS
 from ..tables.comparison import compare
@@ -45,9 +45,9 @@ def best_of(recipes: Sequence[RecipeRuns], column: Column) -> str:
         return ""
     top = max(means, key=lambda label: means[label])
     first = next(each for each in recipes if each.label == top)
-    tests = [compare(first, each, column).over_seeds for each in recipes if each.label in means and each is not first]
+    tests = [compare(first, each, column).seed_test for each in recipes if each.label in means and each is not first]
     known = [test.p for test in tests if test is not None and test.p is not None and test.mean > 0]
-    return top if len(known) == len(tests) and all(rejected(known, LEVEL)) else ""
+    return top if len(known) == len(tests) and all(holm(known, LEVEL)) else ""
 
 
 def paper_row_of(setting: Setting, recipe: RecipeRuns) -> PaperRow | None:
@@ -229,10 +229,10 @@ def caption(rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
     n = rows[0]["n"]
-    easy = over_seeds([row["easy"] for row in rows])
+    easy = aggregate([row["easy"] for row in rows])
     if not n:
         return ["0", "0", "", ""]
-    shares = [over_seeds([100 * row[name] / n for row in rows]) for name in ("easy", "copies_easy")]
+    shares = [aggregate([100 * row[name] / n for row in rows]) for name in ("easy", "copies_easy")]
     cells = [
         f"{found.mean:.1f}" + ("" if found.half_width is None else f" ±{found.half_width:.1f}") for found in shares
     ]
@@ -240,7 +240,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _percent(rows: Sequence[dict[str, Any]], key: str, form: str = ".1f") -> str:
-    found = over_seeds([100 * row[key] for row in rows])
+    found = aggregate([100 * row[key] for row in rows])
     return f"{found.mean:{form}}" + ("" if found.half_width is None else f" ±{found.half_width:.1f}")
 
 

@@ -22,7 +22,7 @@ from ..paper.numbers import Column
 from ..perturb.eps import format_eps
 from ..rows import Row
 from ..sealed import Damaged
-from ..stats import OverSeeds, over_seeds
+from ..stats import Aggregate, aggregate
 from .columns import is_of
 from .rows import RunRows
 
@@ -137,12 +137,12 @@ class RecipeRuns:
         of = {seed: [row for row in run.scores if is_of(row, column)] for seed, run in self.runs.items()}
         return {seed: rows[-1] for seed, rows in of.items() if rows}
 
-    def accuracy(self, column: Column) -> OverSeeds | None:
+    def accuracy(self, column: Column) -> Aggregate | None:
         """In [0, 1]; None if nothing was measured."""
         rows = list(self.scores(column).values())
         if not rows:
             return None
-        return over_seeds([row["correct"] / row["n"] for row in rows], resolution=1 / max(row["n"] for row in rows))
+        return aggregate([row["correct"] / row["n"] for row in rows], resolution=1 / max(row["n"] for row in rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,16 +33,16 @@ class Comparison:
     Args:
         first, second: labels.
         column: what was measured.
-        over_seeds: of the paired differences of accuracy, in [-1, 1]; None if no seed has both on as many points.
-        over_points: None unless both runs of a seed keep verdicts of the same points.
+        seed_test: of the paired differences of accuracy, in [-1, 1]; None if no seed has both on as many points.
+        point_test: None unless both runs of a seed keep verdicts of the same points.
         nothing_left: no point is left in either, at any seed (or all are, in both).
     """
 
     first: str
     second: str
     column: Column
-    over_seeds: PairedT | None
-    over_points: McNemar | None
+    seed_test: PairedT | None
+    point_test: McNemar | None
     nothing_left: bool = False
 
 
@@ -120,7 +120,7 @@ def differences_table(setting: Setting) -> Table:
     for first, second in pairs(setting):
         for column in OURS:
             found = compare(first, second, column)
-            if found.over_seeds is not None:
+            if found.seed_test is not None:
                 lines.append(
                     Line(f"{found.first} \N{MINUS SIGN} {found.second}", _tested(found), colour_of=found.first)
                 )
@@ -136,7 +136,7 @@ def differences_table(setting: Setting) -> Table:
 
 def difference_text(found: Comparison) -> str:
     """``-0.31 ±0.22``, in points of a percent."""
-    test = found.over_seeds
+    test = found.seed_test
     if test is None:
         return ""
     half = "" if test.half_width is None else f" ±{100 * test.half_width:.2f}"
@@ -155,7 +155,7 @@ def p_text(p: float | None) -> str:
 
 
 def _tested(found: Comparison) -> list[Cell]:
-    test, points = found.over_seeds, found.over_points
+    test, points = found.seed_test, found.point_test
     assert test is not None
     mean = 100 * test.mean
     half = None if test.half_width is None else 100 * test.half_width

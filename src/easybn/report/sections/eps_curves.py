@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...perturb.eps import format_eps
-from ...stats import accuracy_interval, over_seeds
+from ...stats import accuracy_interval, aggregate
 from ...tables.aggregate import RecipeRuns, Setting
 from ...tables.columns import CLEAN
 from ..charts import Chart, Point, Series
@@ -55,7 +55,7 @@ def curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
 
 
 def _point(eps: float, rows: Sequence[dict[str, Any]]) -> Point:
-    found = over_seeds([row["correct"] / row["n"] for row in rows], resolution=1 / rows[0]["n"])
+    found = aggregate([row["correct"] / row["n"] for row in rows], resolution=1 / rows[0]["n"])
     if found.half_width is None:
         return Point(eps, found.mean, *accuracy_interval(rows[0]["correct"], rows[0]["n"]))
     return Point(eps, found.mean, max(0.0, found.mean - found.half_width), min(1.0, found.mean + found.half_width))

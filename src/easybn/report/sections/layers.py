@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...paper.claims import called, kind_of
 from ...rows import Row
-from ...stats import over_seeds
+from ...stats import aggregate
 from ..charts import Chart, Point, Series
 from ..page import Block, Figure, Key, Material, Section, legend
 from .training_curves import DASHES
@@ -86,7 +86,7 @@ def _by_depth(runs: Sequence[Sequence[Row]], value: str) -> list[Point]:
     points = []
     for depth in depths:
         rows = [row for run in runs for row in run if float(row["depth"]) == depth]
-        found = over_seeds([float(row[value]) for row in rows])
+        found = aggregate([float(row[value]) for row in rows])
         if found.half_width is not None and len(runs) > 1:
             points.append(Point(depth, found.mean, found.mean - found.half_width, found.mean + found.half_width))
         else:

@@ -7,7 +7,7 @@ from ...paper.stacked import COLUMNS, caption, tables
 from ...paper.stacked_images import Condition
 from ...reading import read_bytes
 from ...rows import Row
-from ...stats import over_seeds
+from ...stats import aggregate
 from ...tables.rows import StackedRows
 from ...tables.table import Cell, Line, Table
 from ..charts import Bar, bars_chart
@@ -60,7 +60,7 @@ def _groups(rows: Sequence[Row], how: str) -> list[tuple[str, list[Bar]]]:
         for half in ("copy", "original"):
             values = [row["accuracy"] for row in ours if (row["half"], row["how"]) == (half, how)]
             if values:
-                found = over_seeds(values)
+                found = aggregate(values)
                 wide = found.half_width
                 ends = (None, None) if wide is None else (max(0.0, found.mean - wide), min(1.0, found.mean + wide))
                 bars.append(Bar(f"{half} randomised", found.mean, f"half-{half}", *ends))

@@ -1,0 +1,173 @@
+"""Intervals and tests against printed tables, closed forms, counts by hand and scipy.stats."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from easybn.stats import Overlap, accuracy_interval, aggregate, mcnemar, overlap, paired_t, t_quantile
+
+MASKS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "printed"),
+    [  # printed tables of Student's distribution
+        (1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.95, 3.182), (4, 0.95, 2.776), (5, 0.95, 2.571), (9, 0.95, 2.262),
+        (10, 0.95, 2.228), (29, 0.95, 2.045), (30, 0.95, 2.042), (120, 0.95, 1.980), (2, 0.99, 9.925),
+        (10, 0.99, 3.169), (5, 0.5, 0.727),
+    ],
+)  # fmt: skip
+def test_printed_tables(freedom, confidence, printed):
+    assert t_quantile(freedom, confidence) == pytest.approx(printed, abs=6e-4)
+
+
+@pytest.mark.parametrize("confidence", [0.1, 0.5, 0.95, 0.999])
+def test_closed_forms_of_one_and_two_degrees(confidence):
+    assert t_quantile(1, confidence) == pytest.approx(math.tan(math.pi / 2 * confidence))
+    assert t_quantile(2, confidence) == pytest.approx(confidence * math.sqrt(2 / (1 - confidence**2)))
+
+
+def test_mean_and_interval():
+    found = aggregate([0.5, 0.7])
+    assert found.mean == pytest.approx(0.6)
+    assert found.half_width == pytest.approx(0.1 * math.tan(math.pi / 2 * 0.95))  # s / sqrt(2) is half the distance
+    assert aggregate([0.25] * 4) == (0.25, 0.0, 4)
+    assert aggregate([0.3]) == (0.3, None, 1)
+    for values, confidence in (([], 0.95), ([1.0, 2.0], 1.0), ([1.0], 0.0)):
+        with pytest.raises(ValueError, match="at least one value"):
+            aggregate(values, confidence)
+
+
+def test_paired_t_by_hand():
+    found = paired_t([0.01, 0.02, 0.03])  # mean 0.02, s 0.01: t = 2 sqrt(3), of 2 degrees
+    t = 2 * math.sqrt(3)
+    assert found.mean == pytest.approx(0.02)
+    assert found.half_width == pytest.approx(0.01 / math.sqrt(3) * t_quantile(2, 0.95))
+    assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    assert paired_t([-0.01, -0.02, -0.03]) == pytest.approx((-0.02, found.half_width, found.p, 3))
+
+
+def test_an_interval_excludes_zero_just_where_p_is_below_5_percent():
+    edge = t_quantile(3, 0.95)  # with s = 1 and n = 4, half a width is edge / 2
+    values = [-1.0, -1.0, 1.0, 1.0]
+    shift = edge / 2 * math.sqrt(4 / 3)
+    for factor, significant in ((0.999, False), (1.001, True)):
+        found = paired_t([value + factor * shift for value in values])
+        assert (found.p < 0.05) is significant
+        assert (found.mean > found.half_width) is significant
+
+
+def test_one_seed_or_no_spread_tell_nothing():
+    assert paired_t([0.3]) == (0.3, None, None, 1)
+    assert paired_t([0.3], resolution=0.005) == (0.3, None, None, 1)
+    assert paired_t([0.27 - 0.03, 0.25 - 0.01, 0.24])[1:] == (None, None, 3)  # equal but for rounding
+
+
+def test_the_spread_is_at_least_that_of_rounding():
+    found = aggregate([0.25, 0.25, 0.25], resolution=1 / 200)
+    assert found.half_width == pytest.approx(t_quantile(2, 0.95) / 200 / math.sqrt(12) / math.sqrt(3))
+    found = paired_t([-0.24] * 3, resolution=1 / 200)  # of two counts: the variances add
+    assert found.half_width == pytest.approx(t_quantile(2, 0.95) / 200 / math.sqrt(6) / math.sqrt(3))
+    assert found.p < 0.001
+    wide = [0.1, 0.2, 0.3]
+    assert aggregate(wide, resolution=1 / 200) == aggregate(wide)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_an_accuracy_is_wilsons(counts):
+    expected = scipy_stats.binomtest(*counts).proportion_ci(method="wilson")
+    assert tuple(accuracy_interval(*counts)) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_mcnemar_is_scipys_binomial_test(first_only, second_only):
+    n = first_only + second_only
+    expected = scipy_stats.binomtest(first_only, n).pvalue if n else 1.0
+    assert mcnemar(first_only, second_only) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@given(st.lists(st.integers(-10_000, 10_000).map(lambda count: count / 10_000), min_size=2, max_size=9))
+def test_paired_t_is_scipys(differences):
+    found = paired_t(differences)
+    if found.p is not None:
+        expected = scipy_stats.ttest_1samp(differences, 0.0)
+        low, high = expected.confidence_interval(0.95)
+        assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+        assert found.half_width == pytest.approx((high - low) / 2, rel=1e-6)
+
+
+@given(MASKS)
+def test_as_counted_by_hand(pairs):
+    found = overlap(*(torch.tensor(list(mask)) for mask in zip(*pairs, strict=True)))
+    a = {i for i, (in_a, _) in enumerate(pairs) if in_a}
+    b = {i for i, (_, in_b) in enumerate(pairs) if in_b}
+    n = len(pairs)
+    assert found.jaccard == (len(a & b) / len(a | b) if a | b else None)
+    by_chance = sum(
+        (sum(x == value for x, _ in pairs) / n) * (sum(y == value for _, y in pairs) / n) for value in (True, False)
+    )
+    if found.kappa is None:
+        assert abs(by_chance - 1) < 1e-12
+    else:
+        agreed = sum(x == y for x, y in pairs) / n
+        assert found.kappa == pytest.approx((agreed - by_chance) / (1 - by_chance))
+
+
+def test_independent_sets_have_no_kappa_and_the_jaccard_of_chance():
+    found = Overlap(n=100, a=50, b=20, both=10)
+    assert found.kappa == pytest.approx(0)
+    assert found.jaccard == found.jaccard_by_chance == pytest.approx(10 / 60)
+
+
+def test_cohens_own_example():
+    """Of Cohen's table of 1960 for two categories: 20 and 15 agreed, 5 and 10 not, kappa 0.4."""
+    assert Overlap(n=50, a=25, b=30, both=20).kappa == pytest.approx(0.4)
+
+
+def test_masks_of_other_samples_are_refused():
+    with pytest.raises(ValueError, match=r"\(3,\) and \(4,\)"):
+        overlap(torch.ones(3, dtype=torch.bool), torch.ones(4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "points"), [(5000, 10_000, 1.0), (100, 10_000, 0.2), (500, 1000, 3.1), (5000, 5000, 0.0)]
+)
+def test_half_width_in_points(correct, n, points):
+    assert round(100 * accuracy_interval(correct, n).half_width, 1) == points
+
+
+def test_ends_solve_the_score_equation():
+    # Wilson: the p for which the observed share is exactly z standard errors away
+    interval = accuracy_interval(7, 30)
+    for p in interval:
+        assert abs(7 / 30 - p) / math.sqrt(p * (1 - p) / 30) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_never_leaves_the_unit_interval_and_never_is_a_point():
+    for n in (1, 5, 1000):
+        assert accuracy_interval(0, n).low == 0.0 < accuracy_interval(0, n).high < 1
+        assert accuracy_interval(n, n).high == 1.0 > accuracy_interval(n, n).low > 0
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_coverage_by_enumeration(confidence):
+    n = 100
+    intervals = [accuracy_interval(k, n, confidence) for k in range(n + 1)]
+    coverages = []
+    for p in [i / 200 for i in range(20, 181)]:
+        covered = sum(
+            math.comb(n, k) * p**k * (1 - p) ** (n - k) for k, (low, high) in enumerate(intervals) if low <= p <= high
+        )
+        coverages.append(covered)
+        assert covered == pytest.approx(confidence, abs=0.06)
+    assert sum(coverages) / len(coverages) == pytest.approx(confidence, abs=0.005)
+
+
+@pytest.mark.parametrize(("correct", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 0, 0.95), (1, 2, 1.0)])
+def test_refuses_nonsense(correct, n, confidence):
+    with pytest.raises(ValueError, match="must be"):
+        accuracy_interval(correct, n, confidence)
