@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from easybn import evaluating, frozen_stats
-from easybn.modes import frozen_parameters
+from easybn.modes import frozen_parameters, full_float32, repeatable_convolutions
 
 
 def small() -> nn.Module:
@@ -80,3 +80,38 @@ def test_frozen_parameters_are_found_as_they_were_also_after_an_exception():
     assert [p.requires_grad for p in model.parameters()] == before
     assert x.grad.abs().sum() > 0
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("newer", [False, True], ids=["torch's older settings", "its newer ones"])
+def test_full_float32_puts_the_callers_precision_back(newer):
+    """Also the settings that torch's older interface cannot express, and refuses to read."""
+    backends = torch.backends
+    if newer and not hasattr(backends.cudnn, "conv"):
+        pytest.skip("no newer settings in this version: TF32 of CUDA as a switch alone")
+
+    def read():
+        if newer:
+            return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+        return backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before, precise = read(), ("ieee", "ieee") if newer else (False, "highest")
+    try:
+        if newer:
+            backends.cudnn.conv.fp32_precision = backends.cuda.matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("medium")
+        found = read()
+        with full_float32():
+            assert read() == precise
+        assert read() == found
+    finally:
+        if newer:
+            backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision = before
+        else:
+            torch.set_float32_matmul_precision(before[1])
+
+
+def test_repeatable_convolutions_are_those_of_the_block():
+    with repeatable_convolutions():
+        assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.deterministic

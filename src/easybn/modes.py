@@ -1,6 +1,6 @@
-"""Modes of a model, as context managers that restore exactly what they found, also after an exception.
+"""Modes of a model and of a GPU, as context managers that restore exactly what they found, also after an exception.
 
-They set each module's flag directly and remember each one, rather than calling ``train()`` and
+Those of a model set each module's flag directly and remember each one, rather than calling ``train()`` and
 ``eval()``: a module that a user froze in eval mode is found frozen again afterwards.
 """
 
@@ -66,6 +66,48 @@ def frozen_parameters(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in found:
             parameter.requires_grad = True
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Products and convolutions of float32 keep its 24 bits on every device inside the block.
+
+    On a GPU torch's convolutions use TF32 by default, of 11 bits: a logit then differs by 1e-3 from batch to batch, and
+    neither a verdict nor the comparison of two models means what it says.
+    """
+    backends: Any = torch.backends
+    try:
+        before = backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # the caller has used torch's newer settings, which the older ones cannot express
+        parts = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+        found = [part.fp32_precision for part in parts]
+        for part in parts:
+            part.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for part, precision in zip(parts, found, strict=True):
+                part.fp32_precision = precision
+    else:
+        backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            backends.cudnn.allow_tf32, precision = before
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """A GPU's convolutions give the same bits each time inside the block: their gradients by algorithms that do."""
+    backends: Any = torch.backends
+    before = backends.cudnn.deterministic
+    backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        backends.cudnn.deterministic = before
 
 
 # A model's state, kept while strange models are tried: some change themselves when they are called.

@@ -4,14 +4,14 @@ Attacks take their steps from a fast copy, if there are images to check it on; v
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..modes import evaluating
+from ..modes import evaluating, full_float32
 from ..norm.branched import BranchedNorm
 from .calling import Calling, likely_type, tried
 from .surrogate import Options, fast_copy, kept_graphs
@@ -88,7 +88,7 @@ def prepared(
 ) -> Iterator[Prepared]:
     """``model`` in eval mode, its parameters without gradient, inside the block; exactly as it was after it.
 
-    Works under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
+    Float32 is float32 there, not TF32. Works under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
 
     Args:
         model: images (N, ...) in [0, 1] to logits (N, K).
@@ -114,7 +114,10 @@ def prepared(
     try:
         for parameter in learning:
             parameter.requires_grad_(False)
-        with evaluating(model), torch.inference_mode(False), torch.enable_grad(), kept_graphs(compile):
+        with ExitStack() as stack:
+            for block in (evaluating(model), full_float32(), torch.inference_mode(False), torch.enable_grad()):
+                stack.enter_context(block)
+            stack.enter_context(kept_graphs(compile))
             if probe is None:
                 device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
                 yield Prepared(model, Calling(device, likely_type(model)), notes)

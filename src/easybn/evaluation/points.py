@@ -112,7 +112,7 @@ class Points:
         if stage == CLEAN:
             return self._clean(points, rows, progress)
         if not len(points):
-            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0])
+            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0].cpu())
         attack = self.plan.attack(stage)
 
         def tick(done: int, total: int, left: int) -> None:
@@ -136,7 +136,7 @@ class Points:
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
         record = Record.of(CLEAN, points, fell=wrong, distance=distance, margin=by, forwards=1)
-        return Done(record.sorted(), points[:0], self.x[:0])
+        return Done(record.sorted(), points[:0], self.x[:0].cpu())
 
     def classify(self, points: NDArray[np.int64]) -> None:
         """Have the clean logits of ``points`` (ids) computed together, whichever of them are attacked.

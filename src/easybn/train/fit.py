@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..attacks.calling import ModelFailed, sentence
 from ..data.source import Split
 from ..interrupt import Interrupted, deferred_signals
-from ..modes import evaluating
+from ..modes import evaluating, repeatable_convolutions
 from ..norm.route import route
 from ..perturb.goal import values_known
 from ..recipes.recipe import Context, Recipe
@@ -199,6 +199,7 @@ def fit(
 
     with ExitStack() as stack:
         requests = stack.enter_context(deferred_signals()) if path is not None else None
+        stack.enter_context(repeatable_convolutions())
         for observer in observers:
             observer.start(moment)
             stack.callback(observer.end, moment)
