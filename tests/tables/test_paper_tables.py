@@ -8,12 +8,12 @@ import math
 import pytest
 from rich.console import Console
 
+from easybn.paper.numbers import OURS, STRONG
 from easybn.paper.tables import paper_table
 from easybn.stats import holm, mcnemar, t_quantile
 from easybn.tables.aggregate import settings
-from easybn.tables.columns import CLEAN, STRONG
 from easybn.tables.comparison import compare, differences_table, pairs, signed
-from easybn.tables.rows import read
+from easybn.tables.rows import CLEAN, read
 from easybn.tables.table import Cell, Line, Table, as_csv, fitting, latex, markdown, terminal, tex
 
 from ..report.made_up import run, study
@@ -178,7 +178,7 @@ def test_a_recipe_without_some_images_meets_itself_and_those_without_the_same(tm
 
 
 def test_the_tests_as_a_table(setting):
-    table = differences_table(setting)
+    table = differences_table(setting, OURS)
     (line,) = [
         line
         for line in table.lines
@@ -270,7 +270,7 @@ def test_the_terminal_shows_brackets_as_they_are():
 
 @pytest.mark.parametrize("width", [60, 80, 120, 300])
 def test_the_terminal_cuts_no_figure(setting, width):
-    for table in (paper_table(setting), differences_table(setting)):
+    for table in (paper_table(setting), differences_table(setting, OURS)):
         text = terminal(table, Console(width=width))
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
@@ -280,7 +280,7 @@ def test_the_terminal_cuts_no_figure(setting, width):
     parts = fitting(paper_table(setting), width)
     assert [i for part in parts for i in part if i >= 0] == list(range(len(paper_table(setting).columns)))
     assert (len(parts) == 1) is (width == 300)
-    told = [list(part)[:2] for part in fitting(differences_table(setting), width)]
+    told = [list(part)[:2] for part in fitting(differences_table(setting, OURS), width)]
     assert told == [[-1, 0]] * len(told)  # which recipes and which column, in every part
 
 

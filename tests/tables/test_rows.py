@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from easybn.evaluation.verdicts import packed, points_digest, unpacked
+from easybn.paper.numbers import STRONG
 from easybn.tables.aggregate import point_verdicts, stored
-from easybn.tables.columns import CLEAN, STRONG
-from easybn.tables.rows import read
+from easybn.tables.rows import CLEAN, read
 
 from ..report.made_up import N, clean_correct, run, study
 

@@ -61,17 +61,19 @@ def add_across(parser: Parser) -> None:
 
 def print_tables(folder: str, how: str, across: Sequence[str] = ()) -> None:
     """The paper's tables from the runs in ``folder``, and the paired tests."""
+    from ..paper.numbers import OURS
     from ..paper.tables import paper_table
     from ..tables.aggregate import settings
-    from ..tables.columns import CLEAN
     from ..tables.comparison import differences_table
-    from ..tables.rows import read
+    from ..tables.rows import CLEAN, read
 
     rows = read(folder, across)
     found = [each for each in settings(rows.runs, rows.across) if any(recipe.scores(CLEAN) for recipe in each.recipes)]
     if not found:
         raise ValueError(f"nothing is measured in {folder}: easybn evaluate")
-    printed([table for each in found for table in (paper_table(each), differences_table(each)) if table.lines], how)
+    printed(
+        [table for each in found for table in (paper_table(each), differences_table(each, OURS)) if table.lines], how
+    )
 
 
 def printed(tables: "Sequence[Table]", how: str) -> None:

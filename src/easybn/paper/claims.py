@@ -9,10 +9,9 @@ from ..perturb.eps import format_eps
 from ..rows import Row
 from ..stats import PairedT, paired_t
 from ..tables.aggregate import RecipeRuns, Setting, settings
-from ..tables.columns import AUTO_ATTACK, CLEAN, LIBRARY, STRONG
 from ..tables.comparison import McNemar, compare, pairs
-from ..tables.rows import Rows, StackedRows
-from .numbers import Column
+from ..tables.rows import CLEAN, Column, Rows, StackedRows
+from .numbers import AUTO_ATTACK, LIBRARY, STRONG
 from .stacked_images import Condition
 
 # When a claim holds: by the 95% interval of a paired difference, never by the mean alone.

@@ -7,8 +7,9 @@ from typing import Any
 from ..evaluation.result import ROUNDING, Score, called, chance, contradictions, worst_case
 from ..evaluation.store import Store
 from ..runs.run import Run
+from ..tables.rows import Column
 from ..tables.scores import Block, Cell, title
-from .numbers import COLUMNS, ROWS, TEST_IMAGES, Column, PaperRow, nearest_row
+from .numbers import COLUMNS, ROWS, TEST_IMAGES, PaperRow, nearest_row
 
 # The paper's columns beside ours: its number, ours under its protocol, ours under the strong one, and the worst.
 

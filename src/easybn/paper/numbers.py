@@ -1,31 +1,16 @@
 """The robust accuracies that the Easy Batch Normalization paper reports: its tables 1 and 2, row by row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..evaluation.result import Score
+from ..tables.rows import CLEAN, Column
 
 TEST_IMAGES = 10_000
 """Test images of either data set; the paper attacks all of them, as far as it says."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a column of the tables measures.
-
-    Args:
-        name: as in the tables, in plain letters.
-        attack, protocol, norm, eps: as in a :class:`~easybn.evaluation.result.Score`; of clean accuracy "clean".
-    """
-
-    name: str
-    attack: str
-    protocol: str | None = None
-    norm: str | None = None
-    eps: float | None = None
-
-
 COLUMNS = (
-    Column("Basic", "clean"),
+    CLEAN,
     Column("l2 0.1", "pgd", "robustness", "l2", 0.1),
     Column("l2 0.5", "pgd", "robustness", "l2", 0.5),
     Column("l2 1.0", "pgd", "robustness", "l2", 1.0),
@@ -33,6 +18,12 @@ COLUMNS = (
     Column("AA l2 0.5", "autoattack", "standard", "l2", 0.5),
 )
 """Section 4, Settings: 100-step l2 PGD of the ``robustness`` library, and AutoAttack's standard version."""
+
+LIBRARY = tuple(each for each in COLUMNS if each.attack == "pgd")
+STRONG = tuple(replace(each, name=f"{each.name} strong", protocol="strong") for each in LIBRARY)
+AUTO_ATTACK = tuple(each for each in COLUMNS if each.attack == "autoattack")
+OURS = (CLEAN, *LIBRARY, *STRONG, *AUTO_ATTACK)
+"""The columns of our tables: the paper's, and beside its PGD the same under the strong protocol."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 from ..perturb.eps import format_eps
 from ..stats import accuracy_interval, aggregate, holm, t_quantile
 from ..tables.aggregate import RecipeRuns, Setting
-from ..tables.columns import CLEAN, OURS
 from ..tables.comparison import compare
+from ..tables.rows import CLEAN, Column
 from ..tables.scores import Block
 from ..tables.table import Cell, Line, Table
 from .columns import METHODS, TWINS
-from .numbers import COLUMNS, Column, PaperRow, nearest_row
+from .numbers import COLUMNS, OURS, PaperRow, nearest_row
 
 # Tables 1 and 2 of the paper from our runs: means over seeds with intervals, tests, and the paper's rows beside.
 

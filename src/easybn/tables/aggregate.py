@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 
 from ..attacks.registry import PRESETS
 from ..evaluation.verdicts import packed, points_digest, unpacked
-from ..paper.numbers import Column
 from ..perturb.eps import format_eps
 from ..rows import Row
 from ..sealed import Damaged
 from ..stats import Aggregate, aggregate
-from .columns import is_of
-from .rows import RunRows
+from .rows import Column, RunRows
 
 # Short names for recipes: the class, the radius of its perturbations, and what tells it from its neighbours.
 
@@ -134,7 +132,7 @@ class RecipeRuns:
 
     def scores(self, column: Column) -> dict[int, Row]:
         """The latest score of each seed that has one."""
-        of = {seed: [row for row in run.scores if is_of(row, column)] for seed, run in self.runs.items()}
+        of = {seed: [row for row in run.scores if column.shows(row)] for seed, run in self.runs.items()}
         return {seed: rows[-1] for seed, rows in of.items() if rows}
 
     def accuracy(self, column: Column) -> Aggregate | None:
@@ -248,7 +246,7 @@ def point_verdicts(run: RunRows, column: Column) -> PointVerdicts | None:
         ValueError: a row whose packed points are damaged.
     """
     rows = [*run.verdicts, *(row for row in run.scores if "right" in row), *_stored(run.folder, _state(run.folder))]
-    of = [row for row in rows if is_of(row, column)]
+    of = [row for row in rows if column.shows(row)]
     if not of:
         return None
     try:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
 
-from ..paper.numbers import Column
 from ..stats import PairedT, mcnemar, paired_t
 from .aggregate import RecipeRuns, Setting, point_verdicts
-from .columns import OURS
+from .rows import Column
 from .table import Cell, Line, Table
 
 # Two recipes in one column: the paired difference over seeds, and the points on which their models differ.
@@ -114,11 +113,11 @@ def _over_points(first: RecipeRuns, second: RecipeRuns, column: Column, seeds: S
     return McNemar(only[0], only[1], mcnemar(only[0], only[1]), paired) if paired else None
 
 
-def differences_table(setting: Setting) -> Table:
-    """The paired differences of :func:`~.comparison.pairs` in every column, over seeds and over points."""
+def differences_table(setting: Setting, columns: Sequence[Column]) -> Table:
+    """The paired differences of :func:`pairs` in each of ``columns``, over seeds and over points."""
     lines = []
     for first, second in pairs(setting):
-        for column in OURS:
+        for column in columns:
             found = compare(first, second, column)
             if found.seed_test is not None:
                 lines.append(
@@ -129,9 +128,9 @@ def differences_table(setting: Setting) -> Table:
         "of the paired t test; nothing where there is one seed. Points: how many only the one and only the other model "
         "gets right, over all seeds, and the p of McNemar's exact test: it speaks of these models, not of other seeds."
     )
-    columns = ["column", "seeds", "difference", "p (t)", "only first", "only second", "p (McNemar)"]
+    headings = ["column", "seeds", "difference", "p (t)", "only first", "only second", "p (McNemar)"]
     title = f"{setting.title}: paired tests"
-    return Table(title, "First \N{MINUS SIGN} second", columns, lines, caption, numeric=[False, *[True] * 6])
+    return Table(title, "First \N{MINUS SIGN} second", headings, lines, caption, numeric=[False, *[True] * 6])
 
 
 def difference_text(found: Comparison) -> str:

@@ -35,6 +35,35 @@ RUN, STACKED = "config.json", "stacked.json"
 LINES = {"metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS}
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of scores.
+
+    Args:
+        name: its heading, in plain letters.
+        attack, protocol, norm, eps: as in a :class:`~easybn.evaluation.result.Score`; of clean accuracy "clean".
+    """
+
+    name: str
+    attack: str
+    protocol: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+
+    def shows(self, row: Row) -> bool:
+        """Whether a score or verdict row belongs in this column."""
+        if row.get("attack") != self.attack:
+            return False
+        if self.norm is None or self.eps is None:
+            return True
+        same = (row.get("protocol"), row.get("norm")) == (self.protocol, self.norm)
+        return same and abs(float(row.get("eps") or 0.0) - self.eps) < 1e-9
+
+
+CLEAN = Column("Basic", "clean")
+"""Clean accuracy, under the heading that the paper gives it."""
+
+
 @dataclass(frozen=True, eq=False)
 class RunRows:
     """The rows of one run; every list but that of the scores may be empty for want of a file.

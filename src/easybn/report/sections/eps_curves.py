@@ -6,7 +6,7 @@ from typing import Any
 from ...perturb.eps import format_eps
 from ...stats import accuracy_interval, aggregate
 from ...tables.aggregate import RecipeRuns, Setting
-from ...tables.columns import CLEAN
+from ...tables.rows import CLEAN
 from ..charts import Chart, Point, Series
 from ..page import Block, Figure, Material, Section, legend
 

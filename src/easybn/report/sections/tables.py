@@ -1,8 +1,9 @@
 """The paper's tables 1 and 2 from our runs, and the tests behind them."""
 
+from ...paper.numbers import OURS
 from ...paper.tables import paper_table
-from ...tables.columns import CLEAN
 from ...tables.comparison import differences_table
+from ...tables.rows import CLEAN
 from ..page import Block, Material, Section
 
 
@@ -11,7 +12,7 @@ def section(material: Material) -> Section:
     for setting in material.settings:
         if not any(each.scores(CLEAN) for each in setting.recipes):
             continue
-        table, tests = paper_table(setting), differences_table(setting)
+        table, tests = paper_table(setting), differences_table(setting, OURS)
         blocks.append(Block("table", table.title, table.caption, table=table))
         if tests.lines:
             blocks.append(Block("table", caption=tests.caption, table=tests, folded="Paired tests between recipes"))
