@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from easybn.cli.main import main
+from easybn.json_files import read_rows
 from easybn.paper import tables as census_table
 from easybn.paper.stacked import caption, tables
 from easybn.paper.tables import paper_table
-from easybn.rows import read_rows
 from easybn.runs.config import SampleIds
 from easybn.runs.run import Run
 from easybn.tables.aggregate import settings

@@ -1,11 +1,16 @@
-"""Files and folders that survive a kill: made beside their place, flushed to the disk, renamed into it.
+"""Files: written so that they survive a kill, and read with care where others made them.
 
-While a file is made it is called ``.NAME.<32 hexadecimal digits>.easybn-part`` and its process holds a lock on it. What
-a killed process leaves under such a name is removed by the next one that writes ``NAME``, or starts work in that folder
-(:func:`sweep`); a part whose lock is held, and everything under any other name, is left alone.
+A file or folder is made beside its place, flushed to the disk, and renamed into it. Meanwhile it is called
+``.NAME.<32 hexadecimal digits>.easybn-part`` and its process holds a lock on it. What a killed process leaves under
+such a name is removed by the next one that writes ``NAME``, or starts work in that folder (:func:`sweep`); a part whose
+lock is held, and everything under any other name, is left alone.
+
+What is read is a regular file of a size that fits its purpose: a pipe or a device in its place would be waited for
+without end, and a sparse file of a terabyte would fill the memory.
 """
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -21,6 +26,9 @@ try:
     import fcntl
 except ImportError:  # no POSIX: parts are not locked, and what a kill leaves stays
     fcntl = None  # type: ignore[assignment]
+
+MOST_IMAGE = 2**28  # bytes of one picture: far above any sensible one
+MOST_TEXT = 2**26  # bytes of JSON, YAML or rows: a thousand times what any of ours has
 
 _PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.easybn-part", re.DOTALL)
 _WHAT_TO_DO = {
@@ -190,6 +198,51 @@ def explained(path: Path) -> Iterator[None]:
         raise OSError(error.errno, what, str(path)) from error
 
 
+def check_regular(path: Path | str, most: int | None = None) -> None:
+    """Raise unless ``path`` is a regular file (or a link to one) of at most ``most`` bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: a folder, pipe, socket or device, or a file that is too large.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is {_kind(status.st_mode)}, no file")
+    if most is not None and status.st_size > most:
+        raise ValueError(f"{path} has {status.st_size:,} bytes, more than the {most:,} that are read of such a file")
+
+
+def open_regular(path: Path | str, most: int | None = None) -> io.BufferedReader:
+    """A regular file, opened to be read, see :func:`check_regular`.
+
+    What is opened is what was checked: a file that is exchanged for a pipe in between is not waited for.
+    """
+    check_regular(path, most)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file: io.BufferedReader = io.BufferedReader(io.FileIO(handle, "rb"))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise ValueError(f"{path} is no file")
+    return file
+
+
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+    """The content of a regular file, see :func:`check_regular`."""
+    with open_regular(path, most) as file:
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return content
+
+
+def read_text(path: Path | str, most: int = MOST_TEXT) -> str:
+    """The UTF-8 text of a regular file; ValueError, with the file's name, if it is none."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def sync(file: IO[bytes]) -> None:
     """Have what was written to ``file`` on the disk."""
     file.flush()
@@ -268,3 +321,13 @@ def _remove_dead(part: Path) -> None:
             shutil.rmtree(part) if folder else part.unlink()
     finally:
         os.close(handle)
+
+
+def _kind(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    ):  # fmt: skip
+        if test(mode):
+            return name
+    return "something else"

@@ -1,46 +1,22 @@
-"""JSON files that a folder of results holds, each value checked when it is read.
+"""What the files of a run, an evaluation and a study have to hold: a :class:`.Field` for each key that is relied on.
 
-A row is an object on a line of its own (JSON lines). Tables, reports and studies compute with rows that anybody may
-have edited, cut or made by another program: what they rely on is checked here, once, and the message names file and
-line.
+Keys that are not named here may hold anything; a key that is ``needed`` has to be in every row.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from .reading import MOST_TEXT, read_bytes
-from .sealed import KEY, Damaged, parsed, read_sealed, unseal
-
-Row = dict[str, Any]
-Cut = Literal["error", "legacy", "left out"]
-
-
-@dataclass(frozen=True)
-class Field:
-    """What the value of a key has to be.
-
-    Args:
-        what: the condition in words, for the message.
-        holds: whether a value meets it.
-        needed: every row has the key.
-    """
-
-    what: str
-    holds: Callable[[Any], bool]
-    needed: bool = False
+from .json_files import Field
 
 
 def is_count(value: Any, low: int = 0) -> bool:
-    """Whether ``value`` is a whole number from ``low`` on; True and False are none."""
+    """Whether ``value`` is a whole number from ``low`` on; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number; True and False are none."""
+    """Whether ``value`` is a finite number; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -56,12 +32,12 @@ def _are_measures(value: Any) -> bool:
 
 
 def optional(field: Field) -> Field:
-    """The same, or null."""
+    """The same field, or null."""
     return Field(f"{field.what} or null", lambda value: value is None or field.holds(value), field.needed)
 
 
 def needed(field: Field) -> Field:
-    """The same, in every row."""
+    """The same field, in every row."""
     return Field(field.what, field.holds, needed=True)
 
 
@@ -117,22 +93,22 @@ SUMMARY: Mapping[str, Field] = {
     "confidence": Field("counts of right and wrong images", _is_confidence),
     "gallery": Field("a gallery", _is_gallery),
 }
-"""Of summary.json, what only a model can tell of a run."""
+"""Of summary.json: what only the model can tell about a run."""
 
 ENVIRONMENT: Mapping[str, Field] = {
     "packages": NAMED, "command": Field("a list", lambda value: isinstance(value, list)), "commit": optional(TEXT),
     "processor": optional(TEXT), "cuda": optional(TEXT), "cpus": optional(COUNT), "time": TEXT,
 }  # fmt: skip
-"""Of environment.json, an object per start of a run."""
+"""Of environment.json: one object per start of a run."""
 
 EVALUATED: Mapping[str, Field] = {"digest": TEXT, "seconds": NUMBER, "findings": needed(FINDINGS)}
-"""Of evaluated.json, an object per evaluation that a study has done."""
+"""Of evaluated.json: one object per evaluation that a study has done."""
 
 METRICS: Mapping[str, Field] = {
     "epoch": needed(POSITIVE), "step": COUNT, "lr": NUMBER, "train": MEASURES, "val": MEASURES,
     "images_per_second": NUMBER, "seconds": NUMBER,
 }  # fmt: skip
-"""Of metrics.jsonl, a row per epoch."""
+"""Of metrics.jsonl: one row per epoch."""
 
 SCORES: Mapping[str, Field] = {
     "attack": needed(TEXT), "n": needed(POSITIVE), "correct": needed(COUNT), "accuracy": NUMBER, "data": TEXT,
@@ -141,26 +117,26 @@ SCORES: Mapping[str, Field] = {
     "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
     "right": TEXT, "points": TEXT, "findings": FINDINGS,
 }  # fmt: skip
-"""Of scores.jsonl, a row per attack and radius (:class:`easybn.evaluation.Score`); findings are of the rows that were
-measured together, and stand in the first of them."""
+"""Of scores.jsonl: one row per attack and radius (:class:`easybn.evaluation.Score`); the first row of those that were
+measured together has the findings about all of them."""
 
 HIDDEN: Mapping[str, Field] = {
     "perturbation": needed(TEXT), "layer": needed(TEXT), "depth": needed(COUNT), "relative_distance": needed(NUMBER),
     "eps": optional(NUMBER), "n": POSITIVE, "low": NUMBER, "high": NUMBER, "branch": TEXT,
 }  # fmt: skip
-"""Of hidden.jsonl, a row per layer and perturbation."""
+"""Of hidden.jsonl: one row per layer and perturbation."""
 
 BRANCHES: Mapping[str, Field] = {
     "layer": needed(TEXT), "depth": needed(COUNT), "branch_a": needed(TEXT), "branch_b": needed(TEXT),
     "measure": needed(TEXT), "value": needed(NUMBER),
 }  # fmt: skip
-"""Of branches.jsonl, a row per layer and pair of branches."""
+"""Of branches.jsonl: one row per layer and pair of branches."""
 
 VERDICTS: Mapping[str, Field] = {
     "attack": needed(TEXT), "n": needed(POSITIVE), "points": needed(TEXT), "right": needed(TEXT),
     "eps": optional(RADIUS), "norm": optional(TEXT), "protocol": optional(TEXT),
 }  # fmt: skip
-"""Of verdicts.jsonl, a row per attack and radius, with a bit per point."""
+"""Of verdicts.jsonl: one row per attack and radius, with one bit per point."""
 
 STACKED: Mapping[str, Field] = {
     "data": needed(TEXT), "classes": needed(TEXTS), "seed": needed(COUNT), "copy": needed(TEXT),
@@ -168,75 +144,3 @@ STACKED: Mapping[str, Field] = {
     "how": optional(needed(TEXT)), "n": needed(POSITIVE), "accuracy": needed(NUMBER),
 }  # fmt: skip
 """Of rows.jsonl of ``easybn stacked``."""
-
-
-def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut = "error") -> list[Row]:
-    """The rows of a file of JSON lines, without their checksums; none if there is no file.
-
-    Args:
-        fields: what is checked of each row; other keys may hold anything.
-        cut: what a last line that is cut off is. Earlier versions appended rows, so that a kill could do that:
-            "legacy" leaves it out where no row has a checksum, "left out" always.
-
-    Raises:
-        ValueError: a line that is cut off, is no object, has another checksum, lacks a needed key or holds a value of
-            the wrong kind; the message names file and line.
-    """
-    try:
-        *lines, last = read_bytes(path, MOST_TEXT).split(b"\n")
-    except FileNotFoundError:
-        return []
-    sealed = any(f'"{KEY}"'.encode() in line for line in lines)
-    if last and (cut == "error" or (cut == "legacy" and sealed)):
-        raise Damaged(f"{path}, line {len(lines) + 1} is damaged: it is cut off; restore the file, or delete that line")
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
-
-
-def read_json(path: Path, otherwise: Any, fields: Mapping[str, Field] | None = None) -> Any:
-    """What a JSON file holds, an object or a list of them, without their checksums; ``otherwise`` if there is none.
-
-    Args:
-        fields: what is checked of the object, or of each.
-
-    Raises:
-        ValueError: it is damaged, or holds another type than ``otherwise`` is of; the message names the file.
-    """
-    if not path.exists():
-        return otherwise
-    found = read_sealed(path)
-    if not isinstance(found, type(otherwise)):
-        kind = "a list" if isinstance(otherwise, list) else "an object"
-        raise ValueError(f"{path} is damaged: it does not hold {kind}")
-    for each in found if isinstance(found, list) else [found]:
-        check(each, fields or {}, str(path))
-    return found
-
-
-def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
-    """ValueError, naming ``where`` and the key, unless ``row`` has what ``fields`` say."""
-    for name, field in fields.items():
-        if name not in row:
-            if field.needed:
-                raise ValueError(f"{where} is damaged: no {name}")
-        elif not field.holds(row[name]):
-            raise ValueError(f"{where} is damaged: {name} must be {field.what}, got {_short(row[name])}")
-
-
-def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
-    try:
-        row = parsed(line, where)
-        if not isinstance(row, dict):
-            raise Damaged(f"{where} is damaged: no row")
-        row = unseal(row, where)
-    except Damaged as error:
-        raise Damaged(f"{error}; restore the file, or delete that line") from error
-    check(row, fields, where)
-    if "correct" in fields and row["correct"] > row["n"]:
-        raise ValueError(f"{where} is damaged: {row['correct']} correct of {row['n']}")
-    return row
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."

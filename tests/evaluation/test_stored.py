@@ -15,7 +15,7 @@ from easybn.evaluation.resumable import Budget
 from easybn.evaluation.store import Store, stage_file
 from easybn.evaluation.store import worker as task
 from easybn.files import Removed
-from easybn.sealed import Damaged
+from easybn.json_files import Damaged
 
 from ..small import small_images, small_net
 from .fake_job import same

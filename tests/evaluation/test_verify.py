@@ -13,7 +13,7 @@ from torch import Tensor
 from easybn.evaluation.record import CLEAN, Record, Stage
 from easybn.evaluation.store import Found, Manifest, Store, Task, work
 from easybn.evaluation.verify import Problem, verify
-from easybn.sealed import Damaged, write_json
+from easybn.json_files import Damaged, write_json
 
 POINTS = (5, 2, 9, 4)
 X = torch.tensor([[0.5, 0.2], [0.4, 0.0], [0.9, 0.1], [0.2, 0.6]])  # class 0 where the first is larger

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from easybn import data
+from easybn.json_files import Damaged, write_json
 from easybn.models import BUILT_IN, build, load, save, trained
 from easybn.models.weights import TrainedOn, check, trained_on
-from easybn.sealed import Damaged, write_json
 
 
 def disturbed(model: nn.Module) -> nn.Module:

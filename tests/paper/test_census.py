@@ -8,13 +8,13 @@ import torch
 from rich.progress import Progress
 
 from easybn import data
+from easybn.json_files import read_rows
 from easybn.metrics.answers import Answers, answers
 from easybn.paper import census as census_module
 from easybn.paper.census import Census, CensusAnswers, EasyCensus, census, subset_path
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN
-from easybn.rows import read_rows
 from easybn.runs.config import Experiment, SampleIds
 from easybn.runs.prepare import prepare
 from easybn.train.fit import fit

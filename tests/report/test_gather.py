@@ -13,13 +13,13 @@ from safetensors import safe_open
 from easybn import data, models
 from easybn.evaluation import evaluate
 from easybn.evaluation.verdicts import packed, unpacked
+from easybn.json_files import write_json
 from easybn.models.weights import save, trained_on
 from easybn.report.build import report
 from easybn.runs import summary as module
 from easybn.runs.pictures import chosen
 from easybn.runs.run import Run
 from easybn.runs.summary import bins, gather
-from easybn.sealed import write_json
 from easybn.tables.aggregate import point_verdicts
 from easybn.tables.rows import Column, read
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from easybn.json_files import read_rows
 from easybn.metrics.branch_distance import branch_distances
 from easybn.metrics.hidden_states import default_layers, relative_distances
 from easybn.paper.tables import tables
 from easybn.perturb.ball import Linf
 from easybn.perturb.goal import untargeted
 from easybn.perturb.pgd import PGD
-from easybn.rows import read_rows
 from easybn.runs import hidden_states as hidden_module
 from easybn.runs.evaluate import test_points as points_of
 from easybn.runs.hidden_states import Hidden, measure, rows_of, write_branch_distances

@@ -13,10 +13,10 @@ from filelock import FileLock
 
 from easybn import data, models
 from easybn.files import Removed
+from easybn.json_files import Damaged, write_json
 from easybn.recipes import EBN, Vanilla
 from easybn.runs import run as run_module
 from easybn.runs.run import BusyError, Run, train
-from easybn.sealed import Damaged, write_json
 from easybn.train.fit import fit
 from easybn.train.observers import Observer
 from easybn.train.schedule import Training

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from easybn.sealed import Damaged
+from easybn.json_files import Damaged
 from easybn.train.checkpoint import State, forget, load, resume, save
 
 

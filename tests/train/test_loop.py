@@ -13,12 +13,12 @@ import easybn.train.fit as loop
 from easybn.data.augment import crop_flip
 from easybn.data.source import Split
 from easybn.interrupt import Interrupted
+from easybn.json_files import read_rows
 from easybn.keyed_random import Noise, permutation
 from easybn.norm.convert import convert, strip
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN, AdvProp, EBNShared, Recipe, Term, Vanilla
-from easybn.rows import read_rows
 from easybn.train.checkpoint import load
 from easybn.train.fit import Diverged, fit
 from easybn.train.observers import MetricsFile, Observer

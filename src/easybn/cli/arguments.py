@@ -12,8 +12,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
 from ..escapes import escaped
+from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
-from ..reading import MOST_TEXT, check_regular
 from .user_code import resolved, unimported, with_own_recipe
 from .yaml_files import parse_yaml
 

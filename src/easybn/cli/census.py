@@ -44,9 +44,9 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
+    from ..json_files import read_rows
     from ..paper.census import Census, census, subset_path
     from ..paper.tables import block
-    from ..rows import read_rows
     from ..train.observers import training_progress
 
     wanted = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps))

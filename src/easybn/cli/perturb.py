@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ..reading import MOST_IMAGE, read_bytes
+from ..files import MOST_IMAGE, read_bytes
 from ..tables.table import Cell, Line, Table
 from ..tables.table import show as shown
 from ..terminal import Terminal

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ..reading import MOST_TEXT, read_text
+from ..files import MOST_TEXT, read_text
 
 DEEPEST = 50  # levels of lists and mappings
 MOST_NODES = 100_000  # values, those that aliases repeat counted again

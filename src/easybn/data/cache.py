@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..files import discard, new_folder, sync
+from ..json_files import Damaged, read_json, with_checksum, write_json
 from ..progress import Progress, showing
-from ..sealed import Damaged, read_sealed, seal, write_json
 from .errors import DataError
 from .places import cache_folder
 from .source import Source, Split
@@ -170,7 +170,7 @@ def _open(folder: Path, origin: str) -> Source | None:
     if not folder.is_dir():
         return None
     try:
-        about: dict[str, Any] = read_sealed(folder / "source.json")
+        about: dict[str, Any] = read_json(folder / "source.json")
         if about["origin"] != origin:
             raise ValueError("another origin")
         _check(folder, about["checksums"])
@@ -191,7 +191,7 @@ def _check(folder: Path, checksums: dict[str, int]) -> None:
     seen = {name: [each.st_ino, each.st_size, each.st_mtime_ns] for name, each in status.items()}
     if large:
         with suppress(OSError, ValueError, KeyError, TypeError):  # never yet
-            known = read_sealed(folder / _CHECKED)
+            known = read_json(folder / _CHECKED)
             if known["files"] == seen and 0 <= time.time() - known["time"] < _WEEK:
                 return
     for name in _ARRAYS:
@@ -246,7 +246,7 @@ def _write(folder: Path, origin: str, data: Undecoded, show: Progress) -> None:
                 about["mean"], about["std"] = from_histogram(count) if len(split.labels) else ((), ())
         about["notes"] = data.notes()
         with (part / "source.json").open("wb") as file:
-            file.write(json.dumps(seal(about), indent=1).encode())
+            file.write(json.dumps(with_checksum(about), indent=1).encode())
             sync(file)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files import check_regular, open_regular
 from ..progress import Progress, showing
-from ..reading import check_regular, open_regular
 from .byte_pickle import load_byte_pickle
 from .cache import Part, Undecoded, cached, origin_of
 from .errors import DataError

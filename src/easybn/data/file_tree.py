@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-from ..reading import check_regular, open_regular, read_bytes
+from ..files import check_regular, open_regular, read_bytes
 from .errors import DataError
 
 LARGEST = 2**28  # bytes of one file, before and after decompression: far above any sensible image

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..reading import open_regular
+from ..files import open_regular
 from .errors import DataError
 
 _UNSIGNED_BYTE = 8

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..attacks.prepare import Progress
 from ..files import check_guards
+from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
-from ..sealed import Damaged, read_sealed, write_json
 from .config import Choice
 from .diagnostics import CHECKS, Finding
 from .digests import data_digest, model_digest
@@ -58,7 +58,7 @@ class Budget:
         """
         note, began = _note(store), time.monotonic()
         if note.exists():
-            pilot = float(read_sealed(note)["pilot_seconds"])
+            pilot = float(read_json(note)["pilot_seconds"])
             began -= pilot
         else:
             work(1, None)
@@ -68,7 +68,7 @@ class Budget:
 
     def note(self, store: Store, whole: Collection[int]) -> None:
         """Keep which chunks are done, so that one that is lost is missed (:func:`expected_chunks`)."""
-        write_json(_note(store), {**read_sealed(_note(store)), "chunks": sorted(whole)}, indent=None)
+        write_json(_note(store), {**read_json(_note(store)), "chunks": sorted(whole)}, indent=None)
 
     def chunks(self, pilot: float, most: int) -> int:
         """How many of ``most`` chunks, the pilot included, given the pilot's seconds."""
@@ -80,7 +80,7 @@ def expected_chunks(store: Store) -> list[int]:
     """The chunks that should be whole: all; under a budget those that were done when it was last spent."""
     if not _note(store).exists():
         return list(range(store.manifest.chunks))
-    chunks = read_sealed(_note(store)).get("chunks", [0])  # the pilot is always done
+    chunks = read_json(_note(store)).get("chunks", [0])  # the pilot is always done
     if not isinstance(chunks, list) or not all(type(c) is int and 0 <= c < store.manifest.chunks for c in chunks):
         raise Damaged(f"{_note(store)} is damaged: these are no chunks of the evaluation")
     return chunks
@@ -287,7 +287,7 @@ def _run(points: Points, task: Task, progress: Progress) -> Found:
 def read_findings(store: Store, points: int) -> list[Finding] | None:
     """The diagnosis that the store keeps; None if it is of other points or checks, damaged, or not there."""
     try:
-        kept = read_sealed(store.folder / FINDINGS)
+        kept = read_json(store.folder / FINDINGS)
         if (kept["points"], kept["checks"]) != (points, list(CHECKS)):
             return None
         return [Finding(**each) for each in kept["findings"]]

@@ -23,7 +23,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..sealed import Damaged, digest, parsed, seal, unseal
+from ..json_files import Damaged, digest, parse_json, with_checksum, without_checksum
 
 WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that data parallel, torch.compile and the like put in, at any depth (``features.module.0``)."""
@@ -161,7 +161,9 @@ def read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any], 
         Damaged: it is not what was written.
     """
     with safetensors.safe_open(path, framework="pt") as content:
-        about = unseal(parsed((content.metadata() or {}).get("easybn", "{}").encode(), str(path)), str(path))
+        about = without_checksum(
+            parse_json((content.metadata() or {}).get("easybn", "{}").encode(), str(path)), str(path)
+        )
         state = {name: content.get_tensor(name) for name in (content.keys() if tensors else ())}
     if tensors and "tensors" in about and about["tensors"] != state_digest(state):
         raise Damaged(f"{path} is damaged: the checksum of its weights is another one")
@@ -174,7 +176,7 @@ def checksums(state: Mapping[str, Tensor], about: Mapping[str, Any] | None = Non
     Args:
         about: what it says, as JSON can hold it.
     """
-    return {"easybn": json.dumps(seal({**(about or {}), "tensors": state_digest(state)}))}
+    return {"easybn": json.dumps(with_checksum({**(about or {}), "tensors": state_digest(state)}))}
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

@@ -14,9 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..files import replacing
-from ..reading import check_regular
-from ..sealed import Damaged, read_sealed
+from ..files import check_regular, replacing
+from ..json_files import Damaged, read_json
 from .registry import build, check_stored_options
 from .state_dicts import checksums, load_weights, read_safetensors
 
@@ -156,7 +155,7 @@ def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
         ) from error
     beside = file.parent / "config.json"
     if "run" in about and file.name == "model.safetensors" and beside.exists():
-        here, config = read_sealed(beside).get("digest"), about["run"]["config"]
+        here, config = read_json(beside).get("digest"), about["run"]["config"]
         if here not in (None, config):
             raise Damaged(f"{file} is of another run than {beside.name} beside it ({config}, not {here})")
     return about, state

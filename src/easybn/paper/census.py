@@ -13,18 +13,16 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ..data import Source, Split
-from ..files import replacing
+from ..files import check_regular, replacing
+from ..json_files import read_json, read_rows, write_json, write_rows
 from ..keyed_random import permutation
 from ..metrics.answers import Answers, answers
 from ..models.state_dicts import checksums, read_safetensors
 from ..perturb.ball import Linf
 from ..perturb.pgd import PGD
-from ..reading import check_regular
-from ..rows import read_json, read_rows
 from ..runs.config import Experiment, SampleIds, describe, differences, environment
 from ..runs.prepare import load_data, prepare
 from ..runs.run import Run
-from ..sealed import write_json, write_rows
 from ..stats import overlap
 from ..train import checkpoint
 from ..train.fit import fit

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
+from ..json_files import Row
 from ..perturb.eps import format_eps
-from ..rows import Row
 from ..stats import PairedT, paired_t
 from ..tables.aggregate import RecipeRuns, Setting, settings
 from ..tables.comparison import McNemar, compare, pairs

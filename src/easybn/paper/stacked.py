@@ -14,15 +14,15 @@ from torch import nn
 from .. import data, models
 from ..data.source import listed
 from ..data.split import channel_statistics
+from ..json_files import read_json, read_rows, write_json, write_rows
 from ..keyed_random import Noise, torch_generators
 from ..models import weights
 from ..modes import evaluating
 from ..recipes.vanilla import Vanilla
-from ..rows import STACKED, read_json, read_rows
+from ..rows import STACKED
 from ..runs.config import DATA_OPTIONS, Experiment, differences, environment
 from ..runs.prepare import load_data
 from ..runs.run import Run, train
-from ..sealed import write_json, write_rows
 from ..stats import aggregate
 from ..tables.table import Cell, Fitted, Line, Table
 from ..train.fit import fit

@@ -19,10 +19,11 @@ from torch import Tensor
 from ..data import Source, Split
 from ..data.source import listed
 from ..files import write_text
-from ..reading import read_json as read_any_json
+from ..json_files import Field, check, read_json
+from ..json_files import read_any_json as read_any_json
 from ..recipes.recipe import Recipe
 from ..recipes.vanilla import Vanilla
-from ..rows import TEXT, TEXTS, Field, check, needed, optional, read_json
+from ..rows import TEXT, TEXTS, needed, optional
 from ..train.schedule import Training
 
 # Training images chosen by number, in a file: such as the easy ones, to train without them.

@@ -21,8 +21,8 @@ from ..evaluation.diagnostics import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.store import Store
 from ..evaluation.verdicts import packed, points_digest
+from ..json_files import Row
 from ..keyed_random import permutation
-from ..rows import Row
 from .run import Run
 from .target import Evaluated
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..json_files import read_rows, write_rows
 from ..keyed_random import Noise
 from ..metrics.branch_distance import branch_distances
 from ..metrics.hidden_states import default_layers, named_layers, relative_distances, same_size_noise
@@ -17,8 +18,7 @@ from ..modes import evaluating
 from ..perturb.ball import L2, Ball, Linf
 from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
-from ..rows import HIDDEN, read_rows
-from ..sealed import write_rows
+from ..rows import HIDDEN
 from ..train.checkpoint import load
 from ..train.prepare import usable
 from .evaluate import test_points

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ..files import explained, guarding, sweep, write_text
+from ..files import explained, guarding, read_text, sweep, write_text
+from ..json_files import Damaged, read_json, read_rows, write_json, write_rows
 from ..models import weights
-from ..reading import read_text
 from ..recipes import RECIPES
-from ..rows import ENVIRONMENT, METRICS, SCORES, read_json, read_rows
-from ..sealed import Damaged, write_json, write_rows
+from ..rows import ENVIRONMENT, METRICS, SCORES
 from ..train import checkpoint
 from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer

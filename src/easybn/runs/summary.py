@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import models
 from ..data import Source
 from ..evaluation.verdicts import packed, points_digest
-from ..sealed import Damaged, read_sealed, write_json, write_rows
+from ..json_files import Damaged, read_json, write_json, write_rows
 from ..tables.aggregate import stored
 from ..tables.rows import findings_in
 from .pictures import gallery
@@ -91,7 +91,7 @@ def _made_of(run: Run) -> str | None:
     """What the files here were made of; None if one is missing or cannot be read."""
     files = [run.folder / name for name in (SUMMARY, VERDICTS, "gallery.png")]
     try:
-        return read_sealed(files[0]).get("made_of") if all(file.exists() for file in files) else None
+        return read_json(files[0]).get("made_of") if all(file.exists() for file in files) else None
     except Damaged:  # it is made anew
         return None
 

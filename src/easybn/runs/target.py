@@ -14,10 +14,10 @@ from ..attacks.prepare import prepared
 from ..data import DataError, Source
 from ..data.source import listed
 from ..evaluation.digests import data_digest, model_digest
+from ..files import MOST_TEXT, read_bytes
 from ..keyed_random import permutation
 from ..models import weights
 from ..norm.convert import convert, strip
-from ..reading import MOST_TEXT, read_bytes
 from ..train.checkpoint import load
 from .config import DATA_OPTIONS
 from .run import Run

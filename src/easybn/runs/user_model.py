@@ -12,11 +12,11 @@ from torch import nn
 from .. import data, models
 from ..data import Source
 from ..files import write_text
+from ..json_files import read_any_json
 from ..models import weights
 from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
 from ..models.state_dicts import load_weights
 from ..models.weights import TrainedOn
-from ..reading import read_json
 from .config import DATA_OPTIONS
 from .run import Run
 from .target import Evaluated, read_classes, sized_for
@@ -158,7 +158,7 @@ class OwnModel:
         """
         about = folder / NAME
         wanted = json.loads(json.dumps(asdict(self)))
-        found = read_json(about) if about.exists() else wanted
+        found = read_any_json(about) if about.exists() else wanted
         # a field that the file does not have yet has its default in it
         if differ := [
             f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items() if found.get(key) != value
@@ -197,7 +197,7 @@ class OwnModel:
         """
         path = folder / NAME
         try:
-            found = read_json(path)
+            found = read_any_json(path)
             found.pop(DIGESTS, None)
             for name in ("mean", "std"):
                 found[name] = None if found[name] is None else tuple(map(float, found[name]))

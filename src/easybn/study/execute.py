@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from ..escapes import say
-from ..files import explained
+from ..files import check_regular, explained
 from ..interrupt import Interrupted, deferred_signals
 from ..progress import AttackBars
-from ..reading import check_regular
 from ..runs.evaluate import Attacks, measure, score
 from ..runs.run import BusyError, Run, train
 from ..runs.target import Evaluated

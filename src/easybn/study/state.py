@@ -9,10 +9,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..files import Removed, guarding, sweep
+from ..json_files import Damaged, read_json, read_rows, write_json
 from ..rows import EVALUATED as _READ
-from ..rows import SCORES, needed, read_json, read_rows
+from ..rows import SCORES, needed
 from ..runs.run import Run, alone
-from ..sealed import Damaged, write_json
 from .plan import Planned, Wanted
 
 # What a study keeps in a run's folder beside the run's own files: what was measured, how it failed, who is at work.

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from ..attacks.registry import PRESETS
 from ..evaluation.verdicts import packed, points_digest, unpacked
+from ..json_files import Damaged, Row
 from ..perturb.eps import format_eps
-from ..rows import Row
-from ..sealed import Damaged
 from ..stats import Aggregate, aggregate
 from .rows import Column, RunRows
 

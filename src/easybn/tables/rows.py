@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..json_files import Field, Row, check, read_json, read_rows
 from ..recipes import RECIPES
 from ..recipes.recipe import Recipe, is_colour_pair
-from ..rows import (  # fmt: skip
+from ..rows import (
     BRANCHES,
     ENVIRONMENT,
     EVALUATED,
@@ -19,12 +20,7 @@ from ..rows import (  # fmt: skip
     SUMMARY,
     TEXT,
     VERDICTS,
-    Field,
-    Row,
-    check,
     optional,
-    read_json,
-    read_rows,
 )
 from ..rows import STACKED as STACKED_FIELDS
 from ..runs.config import read_description

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..copying import copied
-from ..files import explained, replacing
-from ..reading import open_regular
-from ..sealed import Damaged
+from ..files import explained, open_regular, replacing
+from ..json_files import Damaged
 from .observers import Moment
 
 # The exponential moving average of a model's weights and statistics.

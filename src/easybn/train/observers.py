@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 from torch import nn
 
+from ..json_files import Damaged, read_rows, write_rows
 from ..recipes.recipe import Recipe
-from ..rows import METRICS, needed, read_rows
-from ..sealed import Damaged, write_rows
+from ..rows import METRICS, needed
 from ..terminal import Terminal
 from .schedule import Training
 from .step import Tally

@@ -6,11 +6,11 @@ import torch
 
 from easybn import data, models
 from easybn.data import Source
+from easybn.json_files import read_rows
 from easybn.paper import stacked as second_net
 from easybn.paper import stacked_images as copies
 from easybn.paper.stacked import fresh, stacked
 from easybn.paper.stacked_images import Settings
-from easybn.rows import read_rows
 from easybn.runs.run import BusyError, Run
 from easybn.train.observers import training_progress
 

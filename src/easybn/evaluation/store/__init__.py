@@ -9,7 +9,7 @@
 A file that is damaged is put aside as ``*.corrupt``, and the stage computed again.
 """
 
-from ...sealed import Damaged
+from ...json_files import Damaged
 from .manifest import Manifest
 from .store import Store
 from .worker import Found, RunStage, Task, work

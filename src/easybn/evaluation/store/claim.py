@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from ...files import Removed, check_guards, explained
-from ...reading import read_json
+from ...json_files import read_any_json
 
 # Which process it is, so that another one can tell whether it is gone.
 
@@ -147,7 +147,7 @@ class Claims:
     def holder(self, chunk: int) -> str:
         """The process that has a chunk, in words; empty if none has."""
         try:
-            content = read_json(self.folder / f"{chunk:05d}.json")
+            content = read_any_json(self.folder / f"{chunk:05d}.json")
             return f"process {int(content['pid'])} on {str(content['host']).partition(' ')[0]}"
         except (OSError, ValueError, TypeError, KeyError):
             return ""
@@ -173,7 +173,7 @@ class Claims:
     def _stale(self, path: Path) -> bool:
         try:
             age = time.time() - path.stat().st_mtime
-            content = read_json(path)
+            content = read_any_json(path)
             gone = Process(content["host"], content["pid"], content["started"]).gone
         except FileNotFoundError:
             return False
@@ -193,7 +193,7 @@ class Claims:
 
 def _token(path: Path) -> str | None:
     try:
-        token: str = read_json(path)["token"]
+        token: str = read_any_json(path)["token"]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
     return token

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import new_folder
-from ...sealed import Damaged, read_sealed, write_json
+from ...json_files import Damaged, read_json, write_json
 from ..record import CLEAN, Stage
 
 SCHEMA = 1
@@ -169,7 +169,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        return Manifest.from_json(json.dumps(read_sealed(path)))
+        return Manifest.from_json(json.dumps(read_json(path)))
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} is no folder of verdicts: it has no {NAME}") from None
     except Damaged as error:

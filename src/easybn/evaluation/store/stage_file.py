@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...files import explained, replacing
-from ...reading import read_bytes
-from ...sealed import Damaged, digest, seal, unseal
+from ...files import explained, read_bytes, replacing
+from ...json_files import Damaged, digest, with_checksum, without_checksum
 from ..record import DTYPES, Record
 
 # The state of a stage that is under way, as bytes: what a process that takes over goes on from.
@@ -72,7 +71,7 @@ def to_parquet(record: Record, name: dict[str, Any], seconds: float = 0.0) -> by
     import pyarrow.parquet as pq
 
     said = {"name": name, "record": _checksum(record, name), "seconds": seconds}
-    header = json.dumps(seal(said)).encode()
+    header = json.dumps(with_checksum(said)).encode()
     table = pa.table({column: pa.array(values) for column, values in _arrow(record).items()}, metadata={_KEY: header})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -131,7 +130,7 @@ def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     header = json.loads(metadata[_KEY])
     if "record" not in header:  # of an earlier version, whose checksum was of the record alone
         return {**header, "record": header["checksum"]}
-    return unseal(header, "its header")
+    return without_checksum(header, "its header")
 
 
 def _arrow(record: Record) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...attacks.registry import PRESETS
 from ...files import guarding, sweep
-from ...sealed import Damaged
+from ...json_files import Damaged
 from ..record import CLEAN, Record, Stage
 from ..verdicts import Verdicts, derive, to_attack
 from .manifest import NAME, Manifest, place, read

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...attacks.prepare import Progress, silent
-from ...sealed import Damaged
+from ...json_files import Damaged
 from ..record import Record, Stage
 from ..verdicts import to_attack
 from .claim import Claim, Claims, Lost

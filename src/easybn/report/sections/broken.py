@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from ...json_files import Row
 from ...perturb.eps import format_eps
-from ...rows import Row
 from ...tables.aggregate import RecipeRuns, Setting
 from ...tables.rows import RunRows
 from ...tables.table import Cell, Line, Table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...reading import read_bytes
+from ...files import read_bytes
 from ...tables.rows import RunRows
 from ..page import Block, Material, Section, first_run
 

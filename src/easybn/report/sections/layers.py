@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ...json_files import Row
 from ...paper.claims import called, kind_of
-from ...rows import Row
 from ...stats import aggregate
 from ..charts import Chart, Point, Series
 from ..page import Block, Figure, Key, Material, Section, legend

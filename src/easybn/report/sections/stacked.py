@@ -3,10 +3,10 @@
 import base64
 from collections.abc import Sequence
 
+from ...files import read_bytes
+from ...json_files import Row
 from ...paper.stacked import COLUMNS, caption, tables
 from ...paper.stacked_images import Condition
-from ...reading import read_bytes
-from ...rows import Row
 from ...stats import aggregate
 from ...tables.rows import StackedRows
 from ...tables.table import Cell, Line, Table

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ...rows import Row
+from ...json_files import Row
 from ...tables.aggregate import RecipeRuns, Setting
 from ..charts import Chart, Point, Series, finite
 from ..page import Block, Figure, Material, Section

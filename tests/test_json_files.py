@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from easybn.rows import read_rows
-from easybn.sealed import Damaged, read_sealed, seal, unseal, write_json, write_rows
+from easybn.json_files import Damaged, read_json, read_rows, with_checksum, without_checksum, write_json, write_rows
 
 ROWS = [
     {"attack": "clean", "n": 1000, "correct": 871, "accuracy": 0.871, "eps": None, "notes": ['a "word"', "\u00fc"]},
@@ -26,15 +25,15 @@ def test_round_trip(tmp_path):
     assert read_rows(tmp_path / "a.jsonl") == []
     for value in (ROWS[0], ROWS):
         write_json(tmp_path / "a.json", value)
-        assert same(read_sealed(tmp_path / "a.json"), value)
-    assert same(unseal(seal(seal(ROWS[0])), "x"), ROWS[0])
-    assert unseal(seal({"a": (1, 2), "b": float("nan")}), "x")["a"] == (1, 2)
+        assert same(read_json(tmp_path / "a.json"), value)
+    assert same(without_checksum(with_checksum(with_checksum(ROWS[0])), "x"), ROWS[0])
+    assert without_checksum(with_checksum({"a": (1, 2), "b": float("nan")}), "x")["a"] == (1, 2)
 
 
 @pytest.mark.parametrize(("kind", "step"), [("rows", 5), ("json", 3), ("list", 11)])
 def test_every_flipped_bit_is_named_or_changes_nothing(kind, step, tmp_path):
     path = tmp_path / "file"
-    read = read_rows if kind == "rows" else read_sealed
+    read = read_rows if kind == "rows" else read_json
     value = ROWS[0] if kind == "json" else ROWS
     write_rows(path, value) if kind == "rows" else write_json(path, value)
     whole, seen = path.read_bytes(), 0
@@ -56,7 +55,7 @@ def test_every_flipped_bit_is_named_or_changes_nothing(kind, step, tmp_path):
 def test_every_cut_is_named_or_leaves_whole_rows(tmp_path):
     path = tmp_path / "file"
     write_rows(path, ROWS)
-    whole, first = path.read_bytes(), len(json.dumps(seal(ROWS[0]))) + 1
+    whole, first = path.read_bytes(), len(json.dumps(with_checksum(ROWS[0]))) + 1
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         if length in (0, first):
@@ -73,22 +72,22 @@ def test_every_cut_is_named_or_leaves_whole_rows(tmp_path):
     for length in range(len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(Damaged, match="file is damaged"):
-            read_sealed(path)
+            read_json(path)
 
 
 def test_another_layout_and_files_without_checksums_are_read(tmp_path):
     path = tmp_path / "file"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     assert same(read_rows(path), ROWS)
-    path.write_text(json.dumps({**seal(ROWS[1])}, sort_keys=True, indent=3))
-    assert read_sealed(path) == ROWS[1]
-    path.write_text(json.dumps({**seal(ROWS[1]), "n": 9}))
+    path.write_text(json.dumps({**with_checksum(ROWS[1])}, sort_keys=True, indent=3))
+    assert read_json(path) == ROWS[1]
+    path.write_text(json.dumps({**with_checksum(ROWS[1]), "n": 9}))
     with pytest.raises(Damaged, match="its checksum is another one"):
-        read_sealed(path)
+        read_json(path)
     for text in ("1", "null", '"x"', "[1]", "[" * 100_000):
         path.write_text(text)
         with pytest.raises(Damaged, match="is damaged"):
-            read_sealed(path)
+            read_json(path)
         path.write_text(text + "\n")
         with pytest.raises(Damaged, match="line 1 is damaged"):
             read_rows(path)
