@@ -1,22 +1,10 @@
 """Stage ``speed`` of bench/gpu, in small on the CPU: the same code, and rows that fit together."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from .stages import ROOT, run
+
 pytestmark = pytest.mark.slow
-
-
-def run(stage, out):
-    command = [sys.executable, ROOT / "bench" / "gpu" / "run", stage, "--small", "--device", "cpu", "--out", out]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in (out / f"{stage}.jsonl").read_text().splitlines()], done.stdout
 
 
 def test_every_item_has_a_value_and_ratios_are_of_the_steps_timed(tmp_path):
