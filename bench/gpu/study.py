@@ -56,10 +56,10 @@ def main(out: Path, seconds: float, small: bool, device: str) -> None:
             rows.write(item="seconds an epoch", value=None, unit="s", note="not measured: see above", **known)
             return
         slowest = max(each)
-        # what is left for training; the three begin at once, and the last to end says how long it takes
+        # the three begin at once, and the slowest says how long it takes; timed one step at a time, it is rather less
         left = clock.left() - (0 if small else EVALUATION + START + PACKING)
         most = 1 if small else min(EPOCHS, *(committed_epochs(RESULTS, data) or [EPOCHS]))
-        epochs = max(1, min(most, int(left / (1.1 * slowest))))
+        epochs = max(1, min(most, int(left / slowest)))
         told = {"epochs": epochs, "most": most, **known}
         rows.write(item=f"{data}, seed {seed}: an epoch, three side by side", value=slowest, unit="s", **told)
         write_study(planned, data, seed, epochs, small)
@@ -127,8 +127,8 @@ def _epoch_seconds(study: Path, data: str, seed: int, small: bool, device: str) 
 
 def estimate(study: str, name: str, device: str, seconds: str, most: str) -> float:
     """Seconds an epoch of one run of a study's file, from some steps of its very training."""
-    from easybn.commands import study_file
-    from easybn.experiments.estimate import estimate as timed
+    from easybn.cli import study_file
+    from easybn.runs.estimate import estimate as timed
 
     (planned,) = [run for run in study_file.read(Path(study)).runs if run.name == name]
     found = timed(planned.experiment, device, seconds=float(seconds), most=int(most))
@@ -160,7 +160,7 @@ def _environment(small: bool) -> dict[str, str]:
 
 def write_rows(run: Path, rows: Rows, known: dict[str, Any]) -> bool:
     """Write what was measured of a run; False, and why, if that is nothing."""
-    from easybn.experiments.run import Run
+    from easybn.runs.run import Run
 
     made = Run(run)
     if not made.finished or not made.scores:

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from easybn.experiments.claims.claims import judge
-from easybn.experiments.over_seeds.rows import read
+from easybn.paper.claims import judge
+from easybn.tables.rows import read
 
-from ..experiments.report.made_up import run
+from ..report.made_up import run
 from .stages import ROOT
 
 RECIPES = ("vanilla", "advprop", "ebn")

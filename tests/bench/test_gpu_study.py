@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from easybn.experiments.run import Run
+from easybn.runs.run import Run
 
 from .stages import ROOT, run
 
@@ -72,7 +72,7 @@ def test_the_next_is_the_first_of_which_a_run_is_missing(tmp_path):
 def test_the_studies_are_ones_that_easybn_reads(tmp_path):
     from gpu.study import DATA, EVALUATE, write_study
 
-    from easybn.commands import study_file
+    from easybn.cli import study_file
 
     for data, path in DATA.items():
         write_study(tmp_path / "study.yaml", data, 2, 31, small=False)
