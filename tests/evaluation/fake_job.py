@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from easybn.evaluation.record import CLEAN, Record
-from easybn.evaluation.store import Found, Manifest, Store, Task, work
+from easybn.evaluation.store import Manifest, StageResult, Store, Task, work
 
 ITERATIONS, TARGETS = 4, 3
 POINTS = tuple(range(100, 0, -4))  # not ascending, not from 0
@@ -44,7 +44,7 @@ class Fake:
     talk: bool = False
     hold: bool = False
 
-    def __call__(self, task: Task) -> Found:
+    def __call__(self, task: Task) -> StageResult:
         state = task.resume()
         if state is None:
             state = {"i": 0, "sum": torch.zeros(len(task.points), dtype=torch.float64)}
@@ -69,11 +69,11 @@ class Fake:
                 file.write(line)
 
 
-def found(task: Task, total: np.ndarray) -> Found:
+def found(task: Task, total: np.ndarray) -> StageResult:
     attack, eps = task.stage
     if task.stage == CLEAN:
         fell = np.array([number(int(point), "clean") < 0.1 for point in task.points])
-        return Found(Record.of(CLEAN, task.points, fell=fell, distance=np.where(fell, 0, np.inf), margin=total))
+        return StageResult(Record.of(CLEAN, task.points, fell=fell, distance=np.where(fell, 0, np.inf), margin=total))
     point = np.repeat(task.points, TARGETS)
     target = np.tile(np.arange(1, TARGETS + 1), len(task.points))
     if attack == "fab-t":
@@ -91,7 +91,7 @@ def found(task: Task, total: np.ndarray) -> Found:
     ).where(order)  # fmt: skip
     nearest = distance.reshape(-1, TARGETS).min(1)
     kept = np.isfinite(nearest)
-    return Found(record, (task.points[kept], np.tile(nearest[kept, None], 4).astype(np.float32)))
+    return StageResult(record, (task.points[kept], np.tile(nearest[kept, None], 4).astype(np.float32)))
 
 
 def same(a: Record, b: Record) -> bool:

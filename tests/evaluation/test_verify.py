@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from easybn.evaluation.record import CLEAN, Record, Stage
-from easybn.evaluation.store import Found, Manifest, Store, Task, work
+from easybn.evaluation.store import Manifest, StageResult, Store, Task, work
 from easybn.evaluation.verify import Problem, verify
 from easybn.json_files import Damaged, write_json
 
@@ -28,17 +28,17 @@ def logits(images: Tensor) -> Tensor:
     return images
 
 
-def attack(task: Task) -> Found:
+def attack(task: Task) -> StageResult:
     x = X[task.rows]
     gap = (x[:, 0] - x[:, 1]).double().numpy()
     if task.stage == CLEAN:
         wrong = gap < 0
-        return Found(Record.of(CLEAN, task.points, fell=wrong, distance=np.where(wrong, 0, np.inf)))
+        return StageResult(Record.of(CLEAN, task.points, fell=wrong, distance=np.where(wrong, 0, np.inf)))
     change = torch.tensor([-0.501, 0.501]) * torch.from_numpy(gap)[:, None].float()
     image = (x + change).numpy()
     distance = np.linalg.norm(image.astype(float) - x.double().numpy(), axis=1)
     record = Record.of(task.stage, task.points, fell=distance <= 0.25, distance=distance)
-    return Found(record, (task.points, image))
+    return StageResult(record, (task.points, image))
 
 
 @pytest.fixture
@@ -165,9 +165,9 @@ def test_rows_that_do_not_fit_the_manifest_are_a_problem(store):
 def test_no_image_at_all_is_not_everything_holds(tmp_path):
     store = Store.open(tmp_path, LEVEL)
 
-    def in_vain(task: Task) -> Found:
+    def in_vain(task: Task) -> StageResult:
         none = task.points[:0], np.empty((0, 2), np.float32)
-        return Found(Record.of(task.stage, task.points, fell=False, distance=np.inf), none)
+        return StageResult(Record.of(task.stage, task.points, fell=False, distance=np.inf), none)
 
     work(store, in_vain)
     assert any("no adversarial image is there, so that none was tested" in each for each in told(store))
@@ -199,8 +199,8 @@ def test_under_a_budget_the_chunks_that_were_done_are_expected(tmp_path):
     assert any("is missing" in each for each in told(store))
 
 
-def fell(task: Task, **changes) -> Found:
-    return Found(Record.of(task.stage, **({"point": task.points, "fell": False, "distance": np.inf} | changes)))
+def fell(task: Task, **changes) -> StageResult:
+    return StageResult(Record.of(task.stage, **({"point": task.points, "fell": False, "distance": np.inf} | changes)))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,12 @@ def fell(task: Task, **changes) -> Found:
         (lambda t: fell(t, fell=True), "fell at no distance"),
         (lambda t: fell(t, distance=-1.0), "have not fallen"),
         (lambda t: fell(t, finished=False), "given up that have not fallen"),
-        (lambda t: Found(fell(t).record.where([0, 1]), (t.points, X[:2].numpy())), "for which none was found"),
-        (lambda t: Found(fell(t).record, (t.points[[0, 0]], X[:2].numpy())), "2 images for 1 points"),
-        (lambda t: Found(Record.of(Stage("x", 0.1), t.points, fell=False, distance=np.inf)), "rows of another stage"),
+        (lambda t: StageResult(fell(t).record.where([0, 1]), (t.points, X[:2].numpy())), "for which none was found"),
+        (lambda t: StageResult(fell(t).record, (t.points[[0, 0]], X[:2].numpy())), "2 images for 1 points"),
+        (
+            lambda t: StageResult(Record.of(Stage("x", 0.1), t.points, fell=False, distance=np.inf)),
+            "rows of another stage",
+        ),
     ],
 )
 def test_a_stage_that_did_not_do_its_task_is_not_stored(found, message, tmp_path):
@@ -228,11 +231,11 @@ def test_images_must_be_there_and_float32(tmp_path):
     store = Store.open(tmp_path, LEVEL)
 
     def without(task):
-        return Found(attack(task).record)
+        return StageResult(attack(task).record)
 
     def doubles(task):
         ids, images = attack(task).images or (task.points[:0], np.empty((0, 2)))
-        return Found(attack(task).record, (ids, images.astype(np.float64)))
+        return StageResult(attack(task).record, (ids, images.astype(np.float64)))
 
     with pytest.raises(ValueError, match="no image of 2 points for which one was found"):
         work(store, without)

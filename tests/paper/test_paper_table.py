@@ -13,14 +13,14 @@ from easybn.data import Source
 from easybn.evaluation import evaluate
 from easybn.evaluation.config import Choice
 from easybn.evaluation.store import Manifest, Store
-from easybn.evaluation.verdicts import unpacked
+from easybn.evaluation.verdicts import unpack_bits
 from easybn.keyed_random import permutation
 from easybn.paper.columns import beside_the_paper, in_the_paper
 from easybn.paper.numbers import COLUMNS, ROWS
 from easybn.runs.evaluate import Attacks, measure
 from easybn.runs.run import Run
 from easybn.runs.target import Evaluated
-from easybn.tables.aggregate import stored
+from easybn.runs.verdicts import store_verdicts
 
 from ..small import small_images, small_net
 from ..tables.test_table import clean, pgd
@@ -159,9 +159,9 @@ def test_no_branch_counts_as_the_deployed_model_whatever_it_is_called(made):
     for number, name in enumerate(NAMES, 1):
         other = verdicts_of(run, name, small_net(seed=number), x)
         assert Store.existing(other.store).manifest.branch == name
-    (row,) = stored(run.folder)
+    (row,) = store_verdicts(run.folder)
     assert row["n"] == 5
-    assert unpacked(row["right"], 5).tolist() == found.evaluation.robust.tolist()
+    assert unpack_bits(row["right"], 5).tolist() == found.evaluation.robust.tolist()
     (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "AA linf 8/255"]
     assert (line[3].correct, line[3].n) == (int(found.evaluation.robust.sum()), 5)
 
@@ -178,7 +178,7 @@ def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(ma
     again = verdicts_of(run, "main", small_net(), x, **how)
     assert again.store == found.store
     assert Store.existing(again.store).manifest.branch is None
-    assert [row["eps"] for row in stored(run.folder)] == [0.001, 0.002]
+    assert [row["eps"] for row in store_verdicts(run.folder)] == [0.001, 0.002]
 
 
 @pytest.mark.parametrize("attacks", [("apgd-ce",), ("square", "pgd"), ("standard",), ("plus",), ("fab-t", "square")])

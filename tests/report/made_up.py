@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from easybn.evaluation.verdicts import packed, points_digest
+from easybn.evaluation.verdicts import pack_bits, points_digest
 
 N, POINTS = 10_000, 200
 RECIPES: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ def scores(recipe: str, seed: int, data: str) -> list[dict[str, Any]]:
 def verdicts(recipe: str, seed: int) -> list[dict[str, Any]]:
     """The points that a model gets right are the first ones: of two models one is right wherever the other is."""
     right = np.arange(N) < clean_correct(recipe, seed)
-    return [{"attack": "clean", "n": N, "points": points_digest(range(N)), "right": packed(right)}]
+    return [{"attack": "clean", "n": N, "points": points_digest(range(N)), "right": pack_bits(right)}]
 
 
 def hidden(recipe: str, seed: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from easybn import data, models
 from easybn.evaluation import evaluate
-from easybn.evaluation.verdicts import packed, unpacked
+from easybn.evaluation.verdicts import pack_bits, unpack_bits
 from easybn.json_files import write_json
 from easybn.models.weights import save, trained_on
 from easybn.report.build import report
@@ -49,7 +49,7 @@ def test_verdicts_and_bins_are_those_of_the_model(summarised, predicted):
     clear = (first - second > 1e-5).numpy()  # the others' class may depend on the size of the batch
     assert clear.mean() > 0.99
     assert row["n"] == len(labels)
-    assert np.array_equal(unpacked(row["right"], row["n"])[clear], right.numpy()[clear])
+    assert np.array_equal(unpack_bits(row["right"], row["n"])[clear], right.numpy()[clear])
     summary = json.loads((summarised / "summary.json").read_text())
     assert summary["n"] == len(labels)
     sure = confidence.max(1).values
@@ -109,7 +109,7 @@ def shown(folder):
     found = point_verdicts(read(folder).runs[0], column)
     rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
     kept = [(row["n"], row["right"]) for row in rows if row["attack"] == "apgd-ce"]
-    return found.right.tolist(), kept == [(len(found.right), packed(found.right))]
+    return found.right.tolist(), kept == [(len(found.right), pack_bits(found.right))]
 
 
 @pytest.mark.filterwarnings("ignore:.*points are there and used")  # the half that is not there yet
@@ -125,7 +125,7 @@ def test_a_store_that_has_grown_or_changed_is_not_shown_as_it_was(summarised, tm
     assert shown(run.folder) == (whole.robust.tolist(), True)
     # as many rows and as many points, but others
     row = clean_row(run)
-    right = unpacked(row["right"], row["n"])
+    right = unpack_bits(row["right"], row["n"])
     for images in (np.flatnonzero(right)[:4].tolist(), np.flatnonzero(~right)[:4].tolist()):
         shutil.rmtree(run.folder / "verdicts")
         found = attack(run.folder, images)
@@ -161,6 +161,17 @@ def test_other_weights_are_summarised_again_even_if_the_file_is_older(summarised
     os.utime(weights, (0, 0))
     assert gather(run)
     assert clean_row(run)["right"] != before["right"]
+
+
+def test_a_clean_verdict_that_the_scores_have_is_not_kept_twice(summarised, tmp_path):
+    run = Run(shutil.copytree(summarised, tmp_path / "r"))
+    before = point_verdicts(read(run.folder).runs[0], Column("", "clean", None, None, None))
+    run.add_scores([{**clean_row(run), "correct": int(before.right.sum()), "branch": "main"}])
+    assert gather(run)
+    assert (run.folder / "verdicts.jsonl").read_text() == ""
+    after = point_verdicts(read(run.folder).runs[0], Column("", "clean", None, None, None))
+    assert (after.points, after.right.tolist()) == (before.points, before.right.tolist())
+    assert not gather(run)
 
 
 def description(path):

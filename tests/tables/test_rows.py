@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from easybn.evaluation.verdicts import packed, points_digest, unpacked
+from easybn.evaluation.verdicts import pack_bits, points_digest, unpack_bits
 from easybn.paper.numbers import STRONG
-from easybn.tables.aggregate import point_verdicts, stored
+from easybn.runs.verdicts import store_verdicts
+from easybn.tables.aggregate import point_verdicts
 from easybn.tables.rows import CLEAN, read
 
 from ..report.made_up import N, clean_correct, run, study
@@ -99,15 +100,15 @@ def test_a_line_that_a_kill_cut_off_is_no_row(tmp_path):
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 200, 1001])
 def test_bits_come_back(n):
     right = np.random.default_rng(n).random(n) < 0.3
-    assert np.array_equal(unpacked(packed(right), n), right)
-    assert len(packed(right)) <= n / 6 + 4
+    assert np.array_equal(unpack_bits(pack_bits(right), n), right)
+    assert len(pack_bits(right)) <= n / 6 + 4
 
 
 def test_bits_of_another_number_of_points_and_no_bits_at_all():
     with pytest.raises(ValueError, match="25 bytes for 100 points"):
-        unpacked(packed([True] * 200), 100)
+        unpack_bits(pack_bits([True] * 200), 100)
     with pytest.raises(ValueError, match="no packed points"):
-        unpacked("?!", 3)
+        unpack_bits("?!", 3)
 
 
 def test_points_are_known_again_in_any_order():
@@ -121,7 +122,7 @@ def test_verdicts_of_scores_and_of_verdicts_jsonl(tmp_path):
     assert int(point_verdicts(found, CLEAN).right.sum()) == clean_correct("ebn", 1)
     assert point_verdicts(found, STRONG[0]) is None
     row = {"attack": "pgd", "protocol": "strong", "norm": "l2", "eps": 0.1, "n": 3, "correct": 2}
-    row |= {"points": points_digest([5, 6, 9]), "right": packed([True, False, True])}
+    row |= {"points": points_digest([5, 6, 9]), "right": pack_bits([True, False, True])}
     with (tmp_path / "r" / "scores.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     (found,) = read(tmp_path).runs
@@ -139,4 +140,4 @@ def test_damaged_verdicts_are_told(tmp_path):
 
 
 def test_a_run_without_stores_has_none(tmp_path):
-    assert list(stored(tmp_path)) == []
+    assert list(store_verdicts(tmp_path)) == []

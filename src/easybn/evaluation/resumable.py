@@ -17,10 +17,10 @@ from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
 from .config import Choice
 from .diagnostics import CHECKS, Finding
-from .digests import data_digest, model_digest
 from .points import Done, Plan, Points, check_labels
 from .record import CLEAN, Record
-from .store import Found, Manifest, Store, Task, work
+from .store import Manifest, StageResult, Store, Task, work
+from .store.manifest import data_digest, model_digest
 
 # As many points as fit into a time: how many is fixed after a pilot, before anything is known of the others.
 
@@ -238,7 +238,7 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
     check_labels(points.y, points.classes)
     store = Store.open(storing.folder, manifest(points, choice, storing, keep_images))
 
-    def run_stage(task: Task) -> Found:
+    def run_stage(task: Task) -> StageResult:
         return _run(points, task, progress)
 
     def do(chunks: int, deadline: float | None) -> bool:
@@ -253,7 +253,7 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
             storing.budget.spend(store, do)
         else:
             do(store.manifest.chunks, None)
-        every = {chunk: store.whole(chunk) for chunk in range(store.manifest.chunks)}
+        every = {chunk: store.chunk_record(chunk) for chunk in range(store.manifest.chunks)}
         whole = {chunk: record for chunk, record in every.items() if record is not None}
         check_guards(store.folder / "attempts")
         if storing.budget:
@@ -268,11 +268,10 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
     return Stored(points.ids[np.isin(points.ids, done)], Record.joined(whole.values()), frozenset(whole), store)
 
 
-def _run(points: Points, task: Task, progress: Progress) -> Found:
+def _run(points: Points, task: Task, progress: Progress) -> StageResult:
     chunks, ids = task.store.manifest.chunks, task.store.manifest.points_of(task.chunk)
 
     def tell(done: int, total: int, what: str) -> None:
-        task.beat()
         progress(done, total, f"{what}, chunk {task.chunk + 1} of {chunks}" if chunks > 1 else what)
 
     if task.stage != CLEAN:
@@ -281,7 +280,7 @@ def _run(points: Points, task: Task, progress: Progress) -> Found:
         task.stage, task.points, resume=task.resume(), save=task.save, due=task.due, progress=tell
     )  # fmt: skip
     images = (done.points, done.images.float().numpy()) if task.store.manifest.keep_images else None
-    return Found(done.record, images)
+    return StageResult(done.record, images)
 
 
 def read_findings(store: Store, points: int) -> list[Finding] | None:

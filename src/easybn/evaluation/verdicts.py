@@ -15,13 +15,13 @@ from .record import CLEAN, Record, Stage
 # Which of n points a model gets right, as text that fits into a row: eight points a byte, in base64.
 
 
-def packed(right: ArrayLike) -> str:
+def pack_bits(right: ArrayLike) -> str:
     """bool (n,) as text of about n / 6 characters."""
     return base64.b64encode(np.packbits(np.asarray(right, bool)).tobytes()).decode()
 
 
-def unpacked(text: str, n: int) -> NDArray[np.bool_]:
-    """bool (n,) that :func:`packed` gave.
+def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
+    """bool (n,) that :func:`pack_bits` gave.
 
     Raises:
         ValueError: text of another number of points.

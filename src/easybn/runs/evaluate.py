@@ -20,7 +20,7 @@ from ..evaluation.config import Choice
 from ..evaluation.diagnostics import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.store import Store
-from ..evaluation.verdicts import packed, points_digest
+from ..evaluation.verdicts import pack_bits, points_digest
 from ..json_files import Row
 from ..keyed_random import permutation
 from .run import Run
@@ -172,7 +172,9 @@ def _measure(
     shared = {"data": what.source.name, **request, "seconds": seconds, "notes": [*what.notes, *result.remarks]}
     shared["points"] = points_digest(index.tolist())  # with the verdict on each, for tests of two runs point by point
     right = {score: result.clean if score.eps is None else result.robust_at[score.eps] for score in rows}
-    made = [{**shared, **each.to_dict(), "accuracy": each.accuracy, "right": packed(of)} for each, of in right.items()]
+    made = [
+        {**shared, **each.to_dict(), "accuracy": each.accuracy, "right": pack_bits(of)} for each, of in right.items()
+    ]
     if result.findings:  # once, though they are of all these rows
         made[0]["findings"] = [asdict(finding) for finding in result.findings]
     what.run.add_scores(made)

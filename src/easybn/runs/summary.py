@@ -5,7 +5,7 @@ The one part of the report that opens models; a run's summary is some tens of ki
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from .. import models
 from ..data import Source
-from ..evaluation.verdicts import packed, points_digest
-from ..json_files import Damaged, read_json, write_json, write_rows
-from ..tables.aggregate import stored
-from ..tables.rows import findings_in
+from ..evaluation.verdicts import pack_bits, points_digest
+from ..json_files import Damaged, Row, read_json, write_json, write_rows
 from .pictures import gallery
 from .run import Run
 from .target import data_of
+from .verdicts import findings_in, store_verdicts
 
 BINS = 20
 BATCH = 500
@@ -31,13 +30,13 @@ Told = Callable[[int, int, str], None]
 def gather(run: Run, told: Told = lambda *_: None) -> bool:
     """Write summary.json, gallery.png and verdicts.jsonl into the folder of a finished run.
 
-    ============= ==================================================================================
-    summary.json  data; n; confidence: {right, wrong}, 20 bins of how many test images the model was
-                  how sure of; gallery; findings of the diagnosis, if one was made
-    gallery.png   six test images, see :func:`.gather_gallery.gallery`
-    verdicts.jsonl a row for clean accuracy and for each radius of each stored attack: which points the
-                  model gets right, see :mod:`easybn.tables.aggregate`
-    ============= ==================================================================================
+    ============== ==================================================================================
+    summary.json   data; n; confidence: {right, wrong}, 20 bins of how many test images the model was
+                   how sure of; gallery; findings of the diagnosis, if one was made
+    gallery.png    six test images, see :func:`.gather_gallery.gallery`
+    verdicts.jsonl a row for each radius of each attack with a store, and for clean accuracy unless
+                   scores.jsonl has it: which points the model gets right, see :mod:`easybn.runs.verdicts`
+    ============== ==================================================================================
 
     Args:
         told: of images done, images in all, and what is done.
@@ -53,18 +52,19 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
     if not weights.exists():
         raise FileNotFoundError(f"{run.folder} is not finished: run its easybn train again")
     with run.locked():
-        rows = list(stored(run.folder))
+        scores, exported = run.scores, list(store_verdicts(run.folder))
         summary = run.folder / SUMMARY
-        findings = findings_in(run.folder, run.scores)
-        made_of = _digest(weights, run.config, findings, rows)
+        findings = findings_in(run.folder, scores)
+        made_of = _digest(weights, run.config, findings, exported, *clean_verdicts(scores))
         if _made_of(run) == made_of:
             return False
         source = data_of(run)
         model = models.load(run.folder).eval()
         guess, sure = predictions(model, source, told)
         right = guess == source.test.labels
-        ids = range(len(right))
-        clean = {"attack": "clean", "n": len(right), "points": points_digest(ids), "right": packed(right.numpy())}
+        if not any(row["n"] == len(right) for row in clean_verdicts(scores)):
+            about = {"attack": "clean", "n": len(right), "points": points_digest(range(len(right)))}
+            exported.insert(0, {**about, "right": pack_bits(right.numpy())})
         pictures = gallery(model, source, right, run.folder / "gallery.png", told)
         found: dict[str, Any] = {
             "data": source.name,
@@ -74,9 +74,16 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
             "findings": findings,
             "made_of": made_of,
         }
-        write_rows(run.folder / VERDICTS, [clean, *rows])
+        write_rows(run.folder / VERDICTS, exported)
         write_json(summary, found, indent=None)  # last: where it is, the others are
     return True
+
+
+def clean_verdicts(scores: Sequence[Row]) -> list[Row]:
+    """The rows of the deployed branch's clean accuracy that say which points are right."""
+    return [
+        row for row in scores if row["attack"] == "clean" and row.get("branch", "main") == "main" and "right" in row
+    ]
 
 
 def _digest(weights: Path, *others: Any) -> str:

@@ -13,7 +13,7 @@ from .. import data, models
 from ..attacks.prepare import prepared
 from ..data import DataError, Source
 from ..data.source import listed
-from ..evaluation.digests import data_digest, model_digest
+from ..evaluation.store.manifest import data_digest, model_digest
 from ..files import MOST_TEXT, read_bytes
 from ..keyed_random import permutation
 from ..models import weights

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ..attacks.prepare import Progress, prepared, silent
-from ..evaluation.digests import data_digest, model_digest
 from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
+from ..evaluation.store.manifest import data_digest, model_digest
 from ..evaluation.verify import Problem, verify
 from .target import Evaluated, branch_model, branches
 from .user_model import NAME, OwnModel, evaluated_in

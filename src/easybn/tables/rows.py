@@ -11,8 +11,6 @@ from ..recipes.recipe import Recipe, is_colour_pair
 from ..rows import (
     BRANCHES,
     ENVIRONMENT,
-    EVALUATED,
-    FINDINGS,
     HIDDEN,
     METRICS,
     NAMED,
@@ -24,6 +22,7 @@ from ..rows import (
 )
 from ..rows import STACKED as STACKED_FIELDS
 from ..runs.config import read_description
+from ..runs.verdicts import findings_in
 
 DEEP = 3  # folders below the one asked for: FOLDER/STUDY/RUN and what lies one deeper
 RUN, STACKED = "config.json", "stacked.json"
@@ -71,10 +70,10 @@ class RunRows:
         sittings: environment.json, an entry a start.
         metrics: metrics.jsonl, a row an epoch.
         scores: scores.jsonl, of the deployed branch.
-        findings: of the diagnosis, see :func:`findings_in`; else from summary.json.
+        findings: of the diagnosis, see :func:`easybn.runs.verdicts.findings_in`; else from summary.json.
         hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
-        verdicts: verdicts.jsonl, see :mod:`.point_verdicts`.
+        verdicts: verdicts.jsonl, see :mod:`easybn.runs.verdicts`.
         summary: summary.json, see :mod:`easybn.runs.summary`.
         stored_appearance: of a recipe of the user's, as :meth:`easybn.recipes.Recipe.appearance` said in training.
     """
@@ -205,23 +204,6 @@ def _appearance(config: Path) -> Row:
     stored = read_json(config, {}, {"appearance": NAMED}).get("appearance", {})
     check(stored, _APPEARANCE, str(config))
     return {name: stored[name] for name in _APPEARANCE if name in stored}
-
-
-def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:
-    """What every diagnosis of a run's evaluations found: those stored with verdicts, with rows, and by a study.
-
-    Raises:
-        ValueError: a file is damaged; the message names it.
-    """
-    stored = [read_json(path, {}, {"findings": FINDINGS}) for path in sorted(folder.glob("verdicts/*/findings.json"))]
-    every = [
-        entry.get("findings", []) for entry in [*stored, *scores, *read_json(folder / "evaluated.json", [], EVALUATED)]
-    ]
-    once: list[list[Row]] = []
-    for findings in every:
-        if findings not in once:  # a study keeps what lies beside the verdicts, too
-            once.append(findings)
-    return [finding for findings in once for finding in findings]
 
 
 def _stacked(folder: Path, name: str) -> StackedRows:

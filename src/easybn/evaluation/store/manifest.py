@@ -1,4 +1,4 @@
-"""What an evaluation in a folder is: everything that decides its results, and nothing that does not."""
+"""What the evaluation in a folder is: everything that decides its results, and nothing that does not."""
 
 import hashlib
 import json
@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ...attacks.prepare import Prepared
 from ...files import new_folder
 from ...json_files import Damaged, read_json, write_json
+from ...keyed_random import Noise, torch_generators
+from ...norm.branched import BranchedNorm
 from ..record import CLEAN, Stage
 
 SCHEMA = 1
@@ -137,13 +142,12 @@ def _shown(value: Any) -> str:
     return repr(value)
 
 
-# The first file of an evaluation's folder: its manifest, written once.
-
 NAME = "manifest.json"
+"""The first file of an evaluation's folder, written once."""
 
 
-def place(folder: Path, manifest: Manifest) -> None:
-    """See that ``folder`` is that of the job ``manifest``; one that is missing or empty becomes it.
+def open_store(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest in ``folder`` if it is that of the job ``manifest``; a folder that is missing or empty is made so.
 
     Raises:
         ValueError: it is another job's (the message names what differs) or holds other things.
@@ -155,12 +159,14 @@ def place(folder: Path, manifest: Manifest) -> None:
         with new_folder(folder) as part:
             write_json(part / NAME, json.loads(manifest.to_json()), indent=1)
     # of several processes that come at the same time one was first; the others find its manifest
-    if differences := read(folder).differences(manifest):
+    found = read_manifest(folder)
+    if differences := found.differences(manifest):
         what = f"{folder} is of another evaluation: use another folder, or move this one away"
         raise ValueError("\n  ".join([what, *differences]))
+    return found
 
 
-def read(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder.
 
     Raises:
@@ -176,3 +182,61 @@ def read(folder: Path) -> Manifest:
         raise Damaged(f"{error}: restore it, or use another folder") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged or of another version of easybn ({error})") from error
+
+
+# How a store recognises its model and its data.
+
+PROBES = 32
+_DIGEST_BYTES = 8
+
+
+def model_digest(model: Prepared, shape: tuple[int, ...]) -> str:
+    """16 hexadecimal digits of the weights, the active branches, and the classes predicted for a few fixed images.
+
+    The predictions tell models apart that have the same weights and another activation or normalisation: classes and
+    not logits, because logits differ in their last digits from machine to machine.
+
+    Args:
+        model: from :func:`easybn.attacks.prepare.prepared`.
+        shape: of an image, (C, H, W) or any other.
+    """
+    total = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for name, value in model.model.state_dict().items():
+        total.update(name.encode())
+        total.update(_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
+    for module in model.model.modules():
+        if isinstance(module, BranchedNorm):
+            total.update(module.active.encode())
+    total.update(_bytes(_classes(model, probe_images(shape))))
+    return total.hexdigest()
+
+
+def data_digest(x: Tensor, y: Tensor) -> str:
+    """16 hexadecimal digits over the images in the type that attacks see, and their labels."""
+    x = x if x.dtype == torch.float64 else x.float()
+    total = hashlib.blake2b(repr(tuple(x.shape)).encode(), digest_size=_DIGEST_BYTES)
+    for start in range(0, len(x), 1000):
+        total.update(_bytes(x[start : start + 1000]))
+    total.update(_bytes(y.long()))
+    return total.hexdigest()
+
+
+def probe_images(shape: tuple[int, ...]) -> Tensor:
+    """(32, *shape) float32 in [0, 1], always the same: from constant images to plain noise."""
+    noise = Noise.of(0, "evaluation/probe", torch.arange(PROBES))
+    ground = noise.child("ground").uniform(shape[0], *[1] * (len(shape) - 1))
+    share = torch.linspace(0, 1, PROBES).view(-1, *[1] * len(shape))
+    return ground + (noise.child("pixels").uniform(*shape) - ground) * share
+
+
+@torch.no_grad()
+def _classes(model: Prepared, x: Tensor) -> Tensor:
+    devices = [model.device] if model.device is not None and model.device.type == "cuda" else []
+    with torch_generators(devices, 0):  # a model that draws random numbers draws the same ones each time
+        return model.original(model.load(x)).argmax(1).cpu()
+
+
+def _bytes(value: Tensor) -> bytes:
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    about = f"{flat.dtype}{tuple(value.shape)}".encode()
+    return about + np.asarray(flat.view(torch.uint8)).tobytes()

@@ -16,7 +16,7 @@ from ...files import guarding, sweep
 from ...json_files import Damaged
 from ..record import CLEAN, Record, Stage
 from ..verdicts import Verdicts, derive, to_attack
-from .manifest import NAME, Manifest, place, read
+from .manifest import NAME, Manifest, open_store, read_manifest
 from .stage_file import ENDINGS, Images, StageFile
 
 # What makes a stage whole: without it a point might count as robust for no reason.
@@ -124,8 +124,7 @@ class Store:
             ValueError: the folder holds another job (the message names what differs) or other things.
             OSError: it cannot be written.
         """
-        place(Path(folder), manifest)
-        return cls(Path(folder), read(Path(folder)), report)
+        return cls(Path(folder), open_store(Path(folder), manifest), report)
 
     @classmethod
     def existing(cls, folder: Path | str, report: Callable[[str], None] = warn) -> "Store":
@@ -135,7 +134,7 @@ class Store:
             FileNotFoundError: it holds none.
             ValueError: its manifest cannot be understood.
         """
-        return cls(Path(folder), read(Path(folder)), report)
+        return cls(Path(folder), read_manifest(Path(folder)), report)
 
     @property
     def deployed(self) -> bool:
@@ -169,7 +168,7 @@ class Store:
         """The files of a stage."""
         return StageFile(self.folder, self.manifest.digest, chunk, stage)
 
-    def stage_done(self, chunk: int, stage: int, points: NDArray[np.int64]) -> Record | None:
+    def stage_record(self, chunk: int, stage: int, points: NDArray[np.int64]) -> Record | None:
         """What is stored of a stage, or None if it is to be computed.
 
         What is damaged, or does not follow from the stages before it, is put aside and reported. Only the
@@ -223,7 +222,7 @@ class Store:
             check_images(record, self.manifest.stages[stage], *kept)
         self.file(chunk, stage).save(record.sorted(), kept, seconds)
 
-    def whole(self, chunk: int) -> Record | None:
+    def chunk_record(self, chunk: int) -> Record | None:
         """All tries at a chunk's points if every stage is there and as it should be, else None."""
         stages = self.manifest.stages
         if not self.file(chunk, len(stages) - 1).path().exists():
@@ -273,7 +272,7 @@ class Store:
 
     def verdicts(self) -> Verdicts:
         """On the points of all chunks that are whole."""
-        every = {chunk: self.whole(chunk) for chunk in range(self.manifest.chunks)}
+        every = {chunk: self.chunk_record(chunk) for chunk in range(self.manifest.chunks)}
         done = {chunk: record for chunk, record in every.items() if record is not None}
         points = np.concatenate([np.empty(0, np.int64), *(self.manifest.points_of(chunk) for chunk in done)])
         return derive(Record.joined(done.values()), points, self.manifest.stages, self.manifest.share)

@@ -1,0 +1,137 @@
+"""What a run's folder keeps of its evaluations: the verdict on each point, and the findings of the diagnoses.
+
+Each verdict is kept once. Attacks with a store keep a record of every attempt (``verdicts/*/attempts``), from which
+verdicts are derived; clean accuracy and PGD without a store keep one bit per point in their row of scores.jsonl. As
+stores are large and stay on the machine, ``easybn summarise`` exports what they say to verdicts.jsonl: where a store is
+there, it counts, and not the export.
+
+A *verdict row* names what was measured (attack, protocol, norm, eps), n, ``points``
+(:func:`~easybn.evaluation.verdicts.points_digest` of the points' ids), ``right``
+(:func:`~easybn.evaluation.verdicts.pack_bits`, the points in ascending order) and, of stored attacks, ``broke``: how
+many points each attack was the first to break.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attacks.registry import PRESETS
+from ..evaluation.resumable import expected_chunks
+from ..evaluation.store import Damaged, Store
+from ..evaluation.verdicts import pack_bits, points_digest, unpack_bits
+from ..json_files import Row, read_json
+from ..rows import EVALUATED, FINDINGS
+
+
+@dataclass(frozen=True, eq=False)
+class PointVerdicts:
+    """Which points a model gets right.
+
+    Args:
+        points: digest of the points' ids: verdicts are compared within one digest only.
+        right: bool (n,), the points in ascending order.
+    """
+
+    points: str
+    right: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, row: Row) -> "PointVerdicts":
+        """Of a verdict row; ValueError if it is damaged."""
+        try:
+            return cls(row["points"], unpack_bits(row["right"], row["n"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no verdict row: {error}") from error
+
+
+def verdict_rows(folder: Path, scores: Sequence[Row], exported: Sequence[Row]) -> list[Row]:
+    """Every verdict row of a run, the one that counts last.
+
+    Args:
+        folder: of the run.
+        scores: its rows of scores.jsonl; exported: of verdicts.jsonl.
+
+    Raises:
+        Damaged: a file of a store is damaged.
+    """
+    return [*exported, *(row for row in scores if "right" in row), *_cached(folder, _state(folder))]
+
+
+@lru_cache(maxsize=256)  # a table asks once for each of its columns
+def _cached(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Row, ...]:
+    return tuple(store_verdicts(folder)) if state else ()
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """The manifests and attempts of the stores, with their sizes and times."""
+    files = sorted(path for kind in ("manifest.json", "attempts/*") for path in folder.glob(f"verdicts/*/{kind}"))
+    return tuple((str(path), status.st_size, status.st_mtime_ns) for path in files for status in (path.stat(),))
+
+
+def store_verdicts(folder: Path) -> Iterator[Row]:
+    """A verdict row for each radius of each store of the deployed branch, from its finished chunks.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        Damaged: a file of a store is damaged.
+
+    Warns:
+        UserWarning: chunks that should be there are not.
+    """
+    for path in sorted(folder.glob("verdicts/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+        store = Store.existing(path.parent)
+        if not store.deployed:
+            continue
+        manifest, verdicts = store.manifest, store.verdicts()
+        finished = np.isin([manifest.points_of(chunk)[0] for chunk in range(manifest.chunks)], verdicts.points)
+        for chunk in np.flatnonzero(~finished).tolist():
+            if damage := store.damage(chunk):
+                raise Damaged(f"{damage}: the easybn evaluate that made it makes it again")
+        if lost := set(expected_chunks(store)) - set(np.flatnonzero(finished).tolist()):
+            count = f"{len(verdicts.points):,} of {len(manifest.points):,} points"
+            message = (
+                f"{path.parent}: {count} are there and used; chunk {min(lost)} is not: is the evaluation finished?"
+            )
+            warnings.warn(message, stacklevel=2)
+        order = np.argsort(verdicts.points)
+        for eps in manifest.eps if len(order) else ():
+            yield {
+                **_attack_of_row(manifest.attacks),
+                "norm": manifest.norm,
+                "eps": eps,
+                "n": len(order),
+                "points": points_digest(verdicts.points.tolist()),
+                "right": pack_bits(verdicts.robust(eps)[order]),
+                "broke": verdicts.broken_by(eps),
+            }
+
+
+def _attack_of_row(attacks: Sequence[str]) -> dict[str, Any]:
+    """attack and protocol as a row of scores has them."""
+    preset = next((name for name, members in PRESETS.items() if tuple(members) == tuple(attacks)), None)
+    return {"attack": "autoattack" if preset else "+".join(attacks), "protocol": preset}
+
+
+def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:
+    """What every diagnosis of a run's evaluations found: kept in stores, in rows of scores, and by a study.
+
+    Raises:
+        ValueError: a file is damaged; the message names it.
+    """
+    of_stores = [
+        read_json(path, {}, {"findings": FINDINGS}) for path in sorted(folder.glob("verdicts/*/findings.json"))
+    ]
+    of_study = read_json(folder / "evaluated.json", [], EVALUATED)
+    diagnoses: list[list[Row]] = []
+    for entry in (*of_stores, *scores, *of_study):
+        if (findings := entry.get("findings", [])) not in diagnoses:  # a study repeats those of the stores
+            diagnoses.append(findings)
+    return [finding for findings in diagnoses for finding in findings]
