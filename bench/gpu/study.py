@@ -188,10 +188,10 @@ def _evaluated(run: Path) -> list[Any]:
 
 def pack(runs: list[Path], target: Path) -> None:
     """The rows of finished runs as one archive; each says the commit it was made at, which git may not know there."""
-    from easybn.sealed import read_sealed, write_json
+    from easybn.json_files import read_json, write_json
 
     for run in runs:
-        sittings = read_sealed(run / "environment.json")
+        sittings = read_json(run / "environment.json")
         at = (commit() or "")[:12]
         write_json(run / "environment.json", [{**each, "commit": each["commit"] or at or None} for each in sittings])
     part = target.with_name(target.name + ".part")
