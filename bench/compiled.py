@@ -17,7 +17,7 @@ from training import Step, ratio, sgd, timed
 
 from easybn import convert, recipes
 from easybn.models import build
-from easybn.train.prepare import compiled
+from easybn.train.prepare import compile_model
 from easybn.train.step import take_step
 
 KINDS = (
@@ -32,7 +32,7 @@ def step(name: str, kind: str, batch: int, compiling: bool) -> Step:
     recipe, plain = getattr(recipes, kind)(), build(name)
     model = convert(plain, recipe.branches) if len(recipe.branches) > 1 else plain
     model = model.train().to(memory_format=torch.channels_last)
-    stepped = compiled(model) if compiling else model
+    stepped = compile_model(model) if compiling else model
     optimizer = sgd(model)
     return lambda: take_step(stepped, optimizer, lambda: recipe(stepped, x, y))
 

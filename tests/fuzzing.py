@@ -210,7 +210,7 @@ def _checkpoint() -> Reader:
     def seeds() -> list[bytes]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
-            checkpoint.save(checkpoint.State(3, torch.nn.Linear(2, 3).state_dict(), {"a": [1]}), path)
+            checkpoint.save(checkpoint.Checkpoint(3, torch.nn.Linear(2, 3).state_dict(), {"a": [1]}), path)
             buffer = io.BytesIO()
             torch.save({"version": 1, "step": 1, "model": {}, "optimizer": {}}, buffer)
             return [path.read_bytes(), buffer.getvalue()]

@@ -42,7 +42,7 @@ def test_tables_come_from_the_rows(study):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_every_run_says_how_it_was_made(study):
     for run in runs_of(study):
-        assert run.sittings[-1]["commit"]
+        assert run.sessions[-1]["commit"]
         assert run.metrics[-1]["epoch"] == run.config["training"]["epochs"]
         assert run.folder.name in TEXT
 
@@ -60,7 +60,7 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
     written = page.read_text()
     for run in runs_of(study):
         assert run.folder.name in written
-        assert run.sittings[-1]["commit"]
+        assert run.sessions[-1]["commit"]
 
 
 def test_the_claims_are_judged_from_all_rows(capsys, monkeypatch):
@@ -93,7 +93,7 @@ def test_the_census_comes_from_its_rows(folder):
 
 def test_the_same_training_was_as_right_at_another_commit():
     first, again = (Run(ROOT / "results" / name) for name in ("clean-tier/vanilla-0", "leave-out/all-0"))
-    assert first.sittings[-1]["commit"] != again.sittings[-1]["commit"]
+    assert first.sessions[-1]["commit"] != again.sessions[-1]["commit"]
     for seed in range(10):
         both = [Run(run.folder.with_name(f"{run.folder.name[:-1]}{seed}")).scores[-1] for run in (first, again)]
         assert both[0]["correct"] == both[1]["correct"]
@@ -117,7 +117,7 @@ def test_tables_of_stacked_images_come_from_the_rows(folder, tmp_path):
 @pytest.mark.parametrize("study", CURVES, ids=lambda path: path.name)
 def test_curves_come_from_the_metrics(study):
     for run in runs_of(study):
-        assert run.sittings[-1]["commit"]
+        assert run.sessions[-1]["commit"]
         for row in run.metrics:
             losses = ", ".join(f"{branch} {value['loss']:.3f}" for branch, value in row["train"].items())
             assert f"| {run.folder.name} | {row['epoch']} | {row['step']} | {losses} |" in TEXT

@@ -19,8 +19,8 @@ from training import Free
 from easybn import data, recipes
 from easybn.evaluation.config import PRESETS
 from easybn.models import build
-from easybn.train.fit import LOOKS, fit
-from easybn.train.observers import Moment, Observer
+from easybn.train.fit import CHECK_EVERY, fit
+from easybn.train.observers import Observer, TrainingState
 from easybn.train.schedule import Training
 from gpu import steps
 from gpu.rows import Clock, Rows
@@ -182,7 +182,7 @@ class Stage:
         return spent / wall, {"milliseconds": 1000 * wall, "of_kernels": 1000 * spent, **aim}
 
     def _waits(self) -> tuple[float, dict[str, Any]]:
-        count = 4 if self.small else LOOKS - 1  # the first step looks at values, the last one saves and sums up
+        count = 4 if self.small else CHECK_EVERY - 1  # the first step looks at values, the last one saves and sums up
         if not self.cuda:
             self._trained(Marks(self.device), count)
             return 0.0, {"note": "not counted on a CPU"}
@@ -243,8 +243,8 @@ class Marks(Observer):
         self.at: list[float] = []
         self._cuda = device.type == "cuda"
 
-    def step(self, moment: Moment) -> None:
-        if self._cuda and (len(self.at) < 3 or moment.step == moment.total_steps):
+    def step(self, state: TrainingState) -> None:
+        if self._cuda and (len(self.at) < 3 or state.step == state.total_steps):
             torch.cuda.synchronize()
         self.at.append(time.perf_counter())
 
@@ -255,12 +255,12 @@ class Between(Observer):
     def __init__(self, context: Any, first: int, last: int):
         self._context, self._first, self._last = context, first, last
 
-    def step(self, moment: Moment) -> None:
-        if moment.step in (self._first, self._last) and torch.cuda.is_available():
+    def step(self, state: TrainingState) -> None:
+        if state.step in (self._first, self._last) and torch.cuda.is_available():
             torch.cuda.synchronize()
-        if moment.step == self._first:
+        if state.step == self._first:
             self._context.__enter__()
-        elif moment.step == self._last:
+        elif state.step == self._last:
             self._context.__exit__(None, None, None)
 
 
@@ -271,11 +271,11 @@ class Warned(Observer):
         self._told, self._first, self._last = told, first, last
         self.counted, self.messages = 0, set[str]()
 
-    def step(self, moment: Moment) -> None:
-        if moment.step == self._first:
+    def step(self, state: TrainingState) -> None:
+        if state.step == self._first:
             self._told.clear()
             torch.cuda.set_sync_debug_mode("warn")
-        elif moment.step == self._last:
+        elif state.step == self._last:
             torch.cuda.set_sync_debug_mode("default")
             waits = [each for each in self._told if "synchroniz" in str(each.message)]
             self.counted = len(waits)

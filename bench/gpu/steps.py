@@ -16,7 +16,7 @@ from easybn import convert, recipes
 from easybn.models import build
 from easybn.perturb.goal import values_known
 from easybn.recipes import Context
-from easybn.train.prepare import autocasting, compiled
+from easybn.train.prepare import autocast_for, compile_model
 from easybn.train.step import SGD, take_step
 
 USUAL: dict[str, Any] = {  # how the model is changed, and the step
@@ -55,13 +55,13 @@ def make(setting: Setting, device: torch.device) -> Step:
     x = torch.rand(setting.batch, 3, setting.pixels, setting.pixels, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (setting.batch,), device=device)
-    autocast = autocasting(setting.precision, device)
+    autocast = autocast_for(setting.precision, device)
     model = build(setting.model)
     if setting.kind in USUAL:
         change, usual = USUAL[setting.kind]
         model = change(by_torch(model)).train().to(device, memory_format=torch.channels_last)
         optimizer = _sgd(model)
-        model = compiled(model) if setting.how == "compiled" else model
+        model = compile_model(model) if setting.how == "compiled" else model
 
         def step() -> None:
             with autocast or nullcontext():
@@ -76,7 +76,7 @@ def ours(recipe: Any, model: nn.Module, x: Tensor, y: Tensor, autocast: Any = No
     model = convert(model, recipe.branches) if len(recipe.branches) > 1 else model
     model = model.train().to(memory_format=torch.channels_last)
     optimizer = _sgd(model)
-    stepped = compiled(model) if compile else model
+    stepped = compile_model(model) if compile else model
     ids = torch.arange(len(x), device=x.device)
     at: Any = torch.zeros((), dtype=torch.int64, device=x.device)  # in a graph it counts on
 

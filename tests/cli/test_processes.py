@@ -45,7 +45,7 @@ def test_kills_at_any_moment_change_nothing(kills, easybn):
     for _ in range(kills):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = start(*WORDS, "0", "--out", "killed")
-        # it has saved once more, so that every sitting gets on; then at any moment
+        # it has saved once more, so that every session gets on; then at any moment
         wait_until(lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns != before, process)
         time.sleep(draw.uniform(0, 0.2))
         process.kill()
@@ -70,7 +70,7 @@ def test_a_signal_stops_it_with_one_line_and_it_goes_on(signum, status, easybn):
     assert process.returncode == status
     found = re.fullmatch(
         rf"easybn: stopped after step (\d+) of {STEPS}, saved to stopped/checkpoint\.pt: "
-        r"the same command goes on from there\n",
+        r"run the same command again to resume\n",
         err,
     )
     assert found, err

@@ -244,7 +244,7 @@ def test_kills_at_random_moments_change_no_row(easybn):
     while kills < 5:
         process = start(*WORDS, "--out", "killed", "--jobs", "2", "--checkpoint_seconds", "0", start_new_session=True)
         wait_until(lambda pid=process.pid: children(pid), process)
-        # imports, training and evaluation of a sitting together take some seconds; each one gets further
+        # imports, training and evaluation of a session together take some seconds; each one gets further
         time.sleep(draw.uniform(0, 4 + 2 * kills))
         if process.poll() is not None:
             process.communicate()
@@ -281,4 +281,4 @@ def test_two_studies_on_one_folder_share_the_work(easybn):
     assert easybn(*WORDS, "--out", "alone", "--jobs", "0").status == 0
     assert_same("shared", "alone")
     for name in ("vanilla-0", "ebn-0"):
-        assert len(Run(Path("shared", name)).sittings) == 1
+        assert len(Run(Path("shared", name)).sessions) == 1

@@ -301,13 +301,13 @@ def test_a_deadline_ends_the_work_and_loses_nothing(undisturbed, tmp_path):
 
 
 def test_a_deadline_within_a_stage(undisturbed, tmp_path, monkeypatch):
-    store, log, sittings, clock = Store.open(tmp_path / "store", manifest()), tmp_path / "log", 1, itertools.count()
+    store, log, sessions, clock = Store.open(tmp_path / "store", manifest()), tmp_path / "log", 1, itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     states = 0
     while not work(store, Fake(log), deadline=next(clock) + 60.0, save_seconds=1e9):
-        sittings += 1
+        sessions += 1
         states += len(list(store.folder.glob("partial/*")))
-    assert sittings > 3
+    assert sessions > 3
     assert states
     assert same(store.record, undisturbed)
     begun = [line.split()[:2] for line in log.read_text().splitlines()]

@@ -46,7 +46,7 @@ def test_killed_at_any_moment_it_goes_on(kills, undisturbed, tmp_path):
     draw, lines = random.Random(kills), 0
     for _ in range(kills):
         with started(tmp_path) as process:
-            for _ in range(draw.randint(1, 60 // kills + 2)):  # a line an iteration, so that each sitting gets on
+            for _ in range(draw.randint(1, 60 // kills + 2)):  # a line an iteration, so that each session gets on
                 lines += bool(process.stdout.readline())
             process.kill()
             process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""The time that a store tells is that of all sittings, what was begun and gone on with included."""
+"""The time that a store tells is that of all sessions, what was begun and gone on with included."""
 
 import pytest
 

@@ -38,9 +38,9 @@ class After(Observer):
     def __init__(self, step, error=None):
         self.at, self.error = step, error
 
-    def step(self, moment):
-        if moment.step == self.at:
-            moment.stop = True
+    def step(self, state):
+        if state.step == self.at:
+            state.stop = True
             if self.error:
                 raise self.error
 

@@ -36,9 +36,9 @@ def run(
     experiment = {"recipe": RECIPES[recipe], "data": data, "model": "resnet_tiny", "validation": 0.1}
     experiment["training"] = training
     (folder / "config.json").write_text(json.dumps({"digest": "0", "experiment": experiment}))
-    sitting = {"commit": "0123456789ab+", "cpus": 2, "processor": "made up", "packages": {"torch": "2.14.1"}}
-    sitting["command"] = ["easybn", "train", "--config", f"{data}-{recipe}", "--seed", str(seed)]
-    (folder / "environment.json").write_text(json.dumps([sitting]))
+    session = {"commit": "0123456789ab+", "cpus": 2, "processor": "made up", "packages": {"torch": "2.14.1"}}
+    session["command"] = ["easybn", "train", "--config", f"{data}-{recipe}", "--seed", str(seed)]
+    (folder / "environment.json").write_text(json.dumps([session]))
     finding = {"name": "saturation", "severity": "warning", "what": "logits are large", "how_much": "9 of 200 points"}
     finding |= {"why": "gradients vanish", "remedy": "use the strong protocol"}
     (folder / "evaluated.json").write_text(json.dumps([{"digest": "0", "seconds": 1.5, "findings": [finding]}]))

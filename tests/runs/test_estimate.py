@@ -54,7 +54,7 @@ def test_a_training_of_one_step_can_be_timed():
 
 def test_it_stops_in_time(monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(estimate_module, "_now", lambda moment: float(next(clock)))
+    monkeypatch.setattr(estimate_module, "_now", lambda state: float(next(clock)))
     found = estimate(replace(TINY, validation=0.0, training=Training(epochs=99, batch_size=50)), "cpu", seconds=4.5)
     assert (found.timed, found.step_seconds, found.first_seconds) == (5, 1.0, WARM_UP)
 

@@ -29,7 +29,7 @@ def test_a_run_has_one(finished_run, monkeypatch):
     for branch in ("main", "easy"):
         score = last["val"][branch]
         assert found[branch] == f"accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}"
-    here = finished_run.sittings[-1]
+    here = finished_run.sessions[-1]
     assert found["torch"] == here["packages"]["torch"]
     assert found["minutes"] == f"{last['seconds'] / 60:.2f}"
     assert TINY.digest in text

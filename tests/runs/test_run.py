@@ -47,9 +47,9 @@ def test_a_finished_run_is_what_fit_makes(finished_run):
     assert finished_run.scores == []
     config = json.loads((finished_run.folder / "config.json").read_text())
     assert config["digest"] == TINY.digest
-    sittings = json.loads((finished_run.folder / "environment.json").read_text())
-    assert len(sittings) == 1
-    assert torch.__version__.startswith(sittings[0]["packages"]["torch"])
+    sessions = json.loads((finished_run.folder / "environment.json").read_text())
+    assert len(sessions) == 1
+    assert torch.__version__.startswith(sessions[0]["packages"]["torch"])
 
 
 def test_training_leaves_torchs_generator_alone(tmp_path):
@@ -85,8 +85,8 @@ def test_a_mistake_does_not_take_the_folder(tmp_path):
 
 def test_a_run_that_has_begun_is_kept(tmp_path):
     class Crash(Observer):
-        def step(self, moment):
-            if moment.step == 3:
+        def step(self, state):
+            if state.step == 3:
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -177,8 +177,8 @@ class At(Observer):
     def __init__(self, step, do):
         self.at, self.do = step, do
 
-    def step(self, moment):
-        if moment.step == self.at:
+    def step(self, state):
+        if state.step == self.at:
             self.do()
 
 
@@ -277,7 +277,7 @@ def test_a_finished_run_with_a_damaged_file_is_not_done(name, damage, told, fini
     damage(folder / name)
     if name == "environment.json":
         with pytest.raises(Damaged, match=told):
-            _ = Run(folder).sittings
+            _ = Run(folder).sessions
         return
     with pytest.raises(Damaged, match=told):
         train(TINY, folder, device="cpu")
@@ -285,8 +285,8 @@ def test_a_finished_run_with_a_damaged_file_is_not_done(name, damage, told, fini
 
 def test_a_damaged_checkpoint_is_gone_on_from_the_one_before(finished_run, tmp_path):
     class Crash(Observer):
-        def step(self, moment):
-            if moment.step == 3:
+        def step(self, state):
+            if state.step == 3:
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -13,7 +13,7 @@ from easybn import recipes
 from easybn.data.augment import crop_flip
 from easybn.data.split import Split
 from easybn.keyed_random import Noise, permutation
-from easybn.train.batches import Batches, placed
+from easybn.train.batches import Batches, keep_on_device
 from easybn.train.fit import fit
 from easybn.train.observers import Observer
 from easybn.train.schedule import Training
@@ -68,11 +68,11 @@ def test_images_are_kept_where_there_is_room_for_four_times_as_many(free, expect
     split, moved = Split(*images), []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
     monkeypatch.setattr(Split, "to", lambda self, device: moved.append(device) or self)
-    assert placed(split, torch.device("cuda:0")) is split
+    assert keep_on_device(split, torch.device("cuda:0")) is split
     assert moved == [torch.device("cuda:0")] * expected
-    assert placed(split, torch.device("cuda:0"), on_device=not expected) is split
+    assert keep_on_device(split, torch.device("cuda:0"), on_device=not expected) is split
     assert len(moved) == 1
-    assert placed(split, CPU) is split
+    assert keep_on_device(split, CPU) is split
 
 
 def test_images_that_do_not_fit_are_one_line(images, monkeypatch):
@@ -81,7 +81,7 @@ def test_images_that_do_not_fit_are_one_line(images, monkeypatch):
 
     monkeypatch.setattr(Split, "to", full)
     with pytest.raises(ValueError, match=r"^the 96 images do not fit on cpu: leave them in memory$"):
-        placed(Split(*images), CPU, on_device=True)
+        keep_on_device(Split(*images), CPU, on_device=True)
 
 
 class Waiting(TorchDispatchMode):
@@ -104,7 +104,7 @@ class AfterEach(Observer):
     def __init__(self, mode):
         self.mode, self.steps, self.operations = mode, [], []
 
-    def step(self, moment):
+    def step(self, state):
         self.steps.append(dict(self.mode.seen))
         self.operations.append(self.mode.operations)
         self.mode.seen.clear()
@@ -115,7 +115,7 @@ class AfterEach(Observer):
 def test_a_step_waits_for_nothing(kind, images, net, monkeypatch):
     # folding looks at the model, and is done on CPUs alone
     monkeypatch.setattr("easybn.norm.fold._worthwhile", lambda *_: False)
-    monkeypatch.setattr(loop, "LOOKS", 3)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 3)
     training = Training(epochs=2, batch_size=20, lr=0.01, augment="crop_flip", clip_norm=10.0, ema=0.9)
     with Waiting() as mode:
         watch = AfterEach(mode)
@@ -145,11 +145,11 @@ def test_values_are_looked_at_now_and_then(images, net, monkeypatch):
 
     training = Training(epochs=2, batch_size=20, lr=0.01)
     fit(net, Wild(), images, training)
-    monkeypatch.setattr(loop, "LOOKS", 5)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 5)
     with pytest.raises(ValueError, match=r"images must be in \[0, 1\], got 2"):
         fit(net, Wild(), images, training)
 
 
 def test_where_the_images_are_is_no_setting_of_the_training():
     assert "data_on_device" not in Training.__dataclass_fields__
-    assert batches.SHARE == 4
+    assert batches.MEMORY_FRACTION == 4

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from easybn.json_files import Damaged
-from easybn.train.checkpoint import State, forget, load, resume, save
+from easybn.train.checkpoint import Checkpoint, forget, load, resume, save
 
 
 def state(step=3):
-    return State(
+    return Checkpoint(
         step,
         {"w": torch.arange(4.0), "n": torch.tensor(5)},
         {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         tally={"main": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
         seconds=1.5,
-        asked={"lr": "0.1"},
+        settings={"lr": "0.1"},
     )
 
 
@@ -27,7 +27,7 @@ def test_round_trip(tmp_path):
     assert found.step == 3
     assert found.seconds == 1.5
     assert found.average is None
-    assert found.asked == {"lr": "0.1"}
+    assert found.settings == {"lr": "0.1"}
     assert torch.equal(found.model["w"], torch.arange(4.0))
     assert found.model["n"].dtype == torch.int64
     assert found.tally["main"].dtype == torch.float64
@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path):
 )
 def test_another_files_content_is_a_clear_error(content, tmp_path):
     torch.save(content, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=r"is no (whole )?checkpoint"):
+    with pytest.raises(ValueError, match=r"is (no|an incomplete) checkpoint"):
         load(tmp_path / "c.pt")
 
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_its_numbers_are_tested(t
     whole = bytearray(path.read_bytes())
     whole[whole.index(torch.arange(4.0).numpy().tobytes()) + 5] ^= 4
     path.write_bytes(whole)
-    with pytest.raises(Damaged, match=r"checksum of .* is another one"):
+    with pytest.raises(Damaged, match=r"checksum of .* does not match"):
         load(path)
 
 
@@ -150,6 +150,13 @@ def test_the_one_before_is_kept_and_resumed_from(tmp_path):
     save(state(5), path)
     assert [load(path).step, load(older).step] == [5, 3]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.previous.pt", "c.pt", "c.pt.corrupt"]
+
+
+def test_a_checkpoint_of_an_earlier_version_names_its_settings_otherwise(tmp_path):
+    old = {"version": 1, **vars(state())}
+    old["asked"] = old.pop("settings")
+    torch.save(old, tmp_path / "c.pt")
+    assert load(tmp_path / "c.pt").settings == {"lr": "0.1"}
 
 
 def test_both_damaged_or_the_newer_deleted(tmp_path):

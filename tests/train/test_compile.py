@@ -15,7 +15,7 @@ from easybn.recipes import EBN, AdvProp, Context, EBNShared, FastEBN
 from easybn.train.checkpoint import load
 from easybn.train.fit import fit
 from easybn.train.observers import Observer
-from easybn.train.prepare import compiled
+from easybn.train.prepare import compile_model
 from easybn.train.schedule import Training
 from easybn.train.step import take_step
 
@@ -74,17 +74,17 @@ class Ways(Observer):
     def __init__(self):
         self.all = []
 
-    def start(self, moment):
-        norm = moment.model.inner[1]
+    def start(self, state):
+        norm = state.model.inner[1]
 
         def way(module, arguments):
             (x,) = arguments
             if torch.is_grad_enabled():
                 self.all.append((getattr(norm, "active", "main"), module.training, len(x), x.requires_grad))
 
-        self.hook = moment.model.register_forward_pre_hook(way)
+        self.hook = state.model.register_forward_pre_hook(way)
 
-    def end(self, moment):
+    def end(self, state):
         self.hook.remove()
 
 
@@ -130,7 +130,7 @@ def test_a_compiled_step_has_the_operations_of_an_uncompiled_one(recipe, monkeyp
     step(plain)  # the first one looks for what can be folded
     with FlopCounterMode(display=False) as counter:
         step(plain)
-    step(compiled(net()))
+    step(compile_model(net()))
     assert sum(flops for _, flops in graphs.passes) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
@@ -148,8 +148,8 @@ def test_going_on_from_a_checkpoint_is_exact(recipe, small, images, tmp_path, mo
     path = tmp_path / "c.pt"
 
     class Stop(Observer):
-        def step(self, moment):
-            moment.stop = moment.step == 3
+        def step(self, state):
+            state.stop = state.step == 3
 
     whole = fit(small, recipe, images, COMPILED)
     fit(small, recipe, images, COMPILED, checkpoint=path, observers=[Stop()])

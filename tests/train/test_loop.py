@@ -103,8 +103,8 @@ def test_the_average_is_that_of_the_weights(net, images):
     weights = []
 
     class Keep(Observer):
-        def step(self, moment):
-            weights.append(moment.model.linear.weight.detach().clone())
+        def step(self, state):
+            weights.append(state.model.linear.weight.detach().clone())
 
     training = Training(epochs=2, batch_size=20, lr=0.05, ema=0.7)
     fitted = fit(net, Vanilla(), images, training, observers=[Keep()])
@@ -121,12 +121,12 @@ class StopAt(Observer):
     def __init__(self, step, signum=signal.SIGINT):
         self.at, self.signum = step, signum
 
-    def step(self, moment):
-        if moment.step == self.at:
+    def step(self, state):
+        if state.step == self.at:
             signal.raise_signal(self.signum)
 
 
-def sitting(net, recipe, images, training, folder, *observers, **more):
+def session(net, recipe, images, training, folder, *observers, **more):
     watch = [MetricsFile(folder / "metrics.jsonl"), *observers]
     return fit(net, recipe, images, training, checkpoint=folder / "c.pt", observers=watch, **more)
 
@@ -148,18 +148,18 @@ def test_going_on_after_every_step_is_exact(name, net, images, tmp_path):
     whole = fit(net, recipe, train, training, val=val)
     for step in range(1, 8):
         with pytest.raises(
-            Interrupted, match=rf"stopped after step {step} of 8, saved to .*: the same command goes on"
+            Interrupted, match=rf"stopped after step {step} of 8, saved to .*: run the same command again"
         ):
-            sitting(net, recipe, train, training, tmp_path, StopAt(step), val=val)
+            session(net, recipe, train, training, tmp_path, StopAt(step), val=val)
     assert load(tmp_path / "c.pt").step == 7
     torch.manual_seed(99)
-    last = sitting(net, recipe, train, training, tmp_path, val=val)
+    last = session(net, recipe, train, training, tmp_path, val=val)
     assert_same(last.branched, whole.branched)
     assert_same(last.model, whole.model)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert untimed(rows) == whole.history
     assert all(set(TIMING) <= set(row) for row in rows)
-    again = sitting(net, recipe, train, training, tmp_path, val=val)  # nothing left to do
+    again = session(net, recipe, train, training, tmp_path, val=val)  # nothing left to do
     assert again.history == []
     assert_same(again.model, whole.model)
 
@@ -167,14 +167,14 @@ def test_going_on_after_every_step_is_exact(name, net, images, tmp_path):
 def test_going_on_from_an_older_checkpoint_cuts_the_metrics_back(net, images, tmp_path):
     whole = fit(net, EBN(), images, SHORT)
     with pytest.raises(Interrupted):
-        sitting(net, EBN(), images, SHORT, tmp_path, StopAt(3))
+        session(net, EBN(), images, SHORT, tmp_path, StopAt(3))
     old = (tmp_path / "c.pt").read_bytes()
     with pytest.raises(Interrupted):
-        sitting(net, EBN(), images, SHORT, tmp_path, StopAt(7))
+        session(net, EBN(), images, SHORT, tmp_path, StopAt(7))
     (tmp_path / "c.pt").write_bytes(old)  # as after a kill: the metrics are ahead of the checkpoint
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "st')  # cut off
-    assert_same(sitting(net, EBN(), images, SHORT, tmp_path).model, whole.model)
+    assert_same(session(net, EBN(), images, SHORT, tmp_path).model, whole.model)
     assert untimed(read_rows(tmp_path / "metrics.jsonl")) == whole.history
 
 
@@ -183,9 +183,9 @@ def test_dropout_is_exact_too(images, tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 4))
     whole = fit(model, Vanilla(), images, SHORT)
     with pytest.raises(Interrupted):
-        sitting(model, Vanilla(), images, SHORT, tmp_path, StopAt(3))
+        session(model, Vanilla(), images, SHORT, tmp_path, StopAt(3))
     torch.manual_seed(1)
-    assert_same(sitting(model, Vanilla(), images, SHORT, tmp_path).model, whole.model)
+    assert_same(session(model, Vanilla(), images, SHORT, tmp_path).model, whole.model)
 
 
 def test_dropout_is_exact_in_several_threads(images):
@@ -210,30 +210,30 @@ def test_dropout_is_exact_in_several_threads(images):
 def test_signals_are_restored(signum, net, images, tmp_path):
     before = signal.getsignal(signum)
     with pytest.raises(Interrupted) as stopped:
-        sitting(net, Vanilla(), images, SHORT, tmp_path, StopAt(8, signum))  # at the very last step too
+        session(net, Vanilla(), images, SHORT, tmp_path, StopAt(8, signum))  # at the very last step too
     assert stopped.value.signum == signum
     assert signal.getsignal(signum) is before
 
     class Crash(Observer):
         ended = False
 
-        def step(self, moment):
+        def step(self, state):
             assert signal.getsignal(signum) is not before
             raise ZeroDivisionError
 
-        def end(self, moment):
+        def end(self, state):
             Crash.ended = True
 
     (tmp_path / "c.pt").unlink()
     with pytest.raises(ZeroDivisionError):
-        sitting(net, Vanilla(), images, SHORT, tmp_path, Crash())
+        session(net, Vanilla(), images, SHORT, tmp_path, Crash())
     assert signal.getsignal(signum) is before
     assert Crash.ended
 
 
 def test_a_second_signal_acts_as_usual(net, images, tmp_path):
     class Twice(Observer):
-        def step(self, moment):
+        def step(self, state):
             signal.raise_signal(signal.SIGINT)  # to this very thread: os.kill may hand it to another one, later
             signal.raise_signal(signal.SIGINT)
 
@@ -241,31 +241,31 @@ def test_a_second_signal_acts_as_usual(net, images, tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sitting(net, Vanilla(), images, SHORT, tmp_path, Twice())
+            session(net, Vanilla(), images, SHORT, tmp_path, Twice())
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def test_an_observer_may_end_the_training(net, images, tmp_path):
     class Enough(Observer):
-        def step(self, moment):
-            moment.stop = moment.step == 5
+        def step(self, state):
+            state.stop = state.step == 5
 
-    fitted = sitting(net, Vanilla(), images, SHORT, tmp_path, Enough())
+    fitted = session(net, Vanilla(), images, SHORT, tmp_path, Enough())
     assert len(fitted.history) == 1
     assert load(tmp_path / "c.pt").step == 5
     with pytest.raises(Interrupted):
-        sitting(net, Vanilla(), images, SHORT, tmp_path / "b", StopAt(5))
+        session(net, Vanilla(), images, SHORT, tmp_path / "b", StopAt(5))
     assert torch.equal(load(tmp_path / "b" / "c.pt").model["linear.weight"], fitted.branched.linear.weight)
 
 
 def test_checkpoints_are_written_by_the_clock(net, images, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(loop, "save", lambda state, path: saved.append(state.step))
-    sitting(net, Vanilla(), images, SHORT, tmp_path, checkpoint_seconds=0.0)
+    session(net, Vanilla(), images, SHORT, tmp_path, checkpoint_seconds=0.0)
     assert saved == [1, 2, 3, 4, 5, 6, 7, 8]
     saved.clear()
-    sitting(net, Vanilla(), images, SHORT, tmp_path, checkpoint_seconds=1e9)
+    session(net, Vanilla(), images, SHORT, tmp_path, checkpoint_seconds=1e9)
     assert saved == [8]
 
 
@@ -273,7 +273,7 @@ def test_checkpoints_are_written_by_the_clock(net, images, tmp_path, monkeypatch
 def test_a_divergence_is_told_and_the_checkpoint_stays_good(lr, net, images, tmp_path):
     training = Training(epochs=60, batch_size=16, lr=lr, schedule=Constant())
     with pytest.raises(Diverged, match=r"not finite any more at step \d+ .*try a lower lr, a warm-up or clip_norm"):
-        sitting(net, EBN(), images, training, tmp_path, checkpoint_seconds=0.0)
+        session(net, EBN(), images, training, tmp_path, checkpoint_seconds=0.0)
     path = tmp_path / "c.pt"
     if path.exists():  # the first step may be the fatal one
         state = load(path)
@@ -282,16 +282,16 @@ def test_a_divergence_is_told_and_the_checkpoint_stays_good(lr, net, images, tmp
 
 def test_a_checkpoint_of_another_training_is_refused(net, small, images, tmp_path):
     with pytest.raises(Interrupted):
-        sitting(net, Vanilla(), images, SHORT, tmp_path, StopAt(2))
+        session(net, Vanilla(), images, SHORT, tmp_path, StopAt(2))
     with pytest.raises(ValueError, match=r"c\.pt is a checkpoint of another model"):
-        sitting(small, Vanilla(), images, SHORT, tmp_path)
+        session(small, Vanilla(), images, SHORT, tmp_path)
     with pytest.raises(ValueError, match=r"another training \(recipe: Vanilla.* -> EBN"):
-        sitting(net, EBN(), images, SHORT, tmp_path)
+        session(net, EBN(), images, SHORT, tmp_path)
     other = Training(epochs=2, batch_size=20, lr=0.05, momentum=0.5)
     with pytest.raises(ValueError, match=r"another training \(momentum: 0\.9 -> 0\.5\)"):
-        sitting(net, Vanilla(), images, other, tmp_path)
+        session(net, Vanilla(), images, other, tmp_path)
     with pytest.raises(ValueError, match=r"\(images: 96 -> 90\)"):
-        sitting(net, Vanilla(), (images[0][:90], images[1][:90]), SHORT, tmp_path)
+        session(net, Vanilla(), (images[0][:90], images[1][:90]), SHORT, tmp_path)
 
 
 def test_validation_is_what_each_branch_scores(net, images):
@@ -344,8 +344,8 @@ def test_terms_that_come_now_and_then_are_all_counted(net, images):
     losses = {}
 
     class Sums(Observer):
-        def step(self, moment):
-            losses.update({name: row[2].item() for name, row in moment.tally.items()})
+        def step(self, state):
+            losses.update({name: row[2].item() for name, row in state.tally.items()})
 
     fit(net, Sometimes(), images, Training(epochs=1, batch_size=20, lr=0.05), observers=[Sums()])
     assert losses == {"even": 40, "odd": 40}
@@ -355,8 +355,8 @@ def test_speed_counts_the_images_there_are(net, images, tmp_path):
     seen = []
 
     class Look(Observer):
-        def start(self, moment):
-            seen.append((moment.batch_size, moment.total_steps))
+        def start(self, state):
+            seen.append((state.batch_size, state.total_steps))
 
     fit(net, Vanilla(), images, Training(epochs=3, batch_size=1000, lr=0.05), observers=[Look()])
     assert seen == [(96, 3)]  # fewer images than a batch: one step an epoch with all of them
@@ -380,5 +380,5 @@ def test_mistakes_are_told(net, images):
 
 
 def test_rows_are_json(net, images, tmp_path):
-    fitted = sitting(net, Vanilla(), images, SHORT, tmp_path, val=images)
+    fitted = session(net, Vanilla(), images, SHORT, tmp_path, val=images)
     assert json.loads(json.dumps(fitted.history)) == fitted.history

@@ -210,12 +210,12 @@ def test_a_training_in_fp16_goes_on_through_steps_that_are_skipped(recipe, small
     weights = [small[0].weight.detach().clone()]
 
     class Watch(Observer):
-        def step(self, moment):
-            weights.append(moment.model[0].weight.detach().clone())
+        def step(self, state):
+            weights.append(state.model[0].weight.detach().clone())
 
     class Stop(Observer):
-        def step(self, moment):
-            moment.stop = moment.step == 1
+        def step(self, state):
+            state.stop = state.step == 1
 
     whole = fit(small, recipe, images, training, observers=[Watch()])
     moved = [not torch.equal(a, b) for a, b in pairwise(weights)]

@@ -30,7 +30,7 @@ def test_piecewise_is_as_the_paper_writes():
 
 @pytest.mark.parametrize(("epochs", "rates"), [((1, 2), (0.1,)), ((), ()), ((3, 1), (0.1, 0.2))])
 def test_piecewise_refuses_what_does_not_fit(epochs, rates):
-    with pytest.raises(ValueError, match="as many increasing epochs as rates"):
+    with pytest.raises(ValueError, match="epochs must increase, one for each rate"):
         Piecewise(epochs, rates)
 
 

@@ -262,6 +262,6 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _device(arguments: Namespace) -> str | None:
-    from ..train.prepare import usable
+    from ..train.prepare import usable_device
 
-    return None if arguments.device is None else str(usable(arguments.device))
+    return None if arguments.device is None else str(usable_device(arguments.device))

@@ -29,11 +29,11 @@ def run(arguments: Namespace) -> None:
     from ..progress import AttackBars
     from ..runs.verify import belongs, verify_store
     from ..train.observers import training_progress
-    from ..train.prepare import usable
+    from ..train.prepare import usable_device
 
     model = own(arguments) if arguments.model or arguments.weights else None
     repeated = model if model is not None and repeats(arguments) and belongs(Path(arguments.store)) else None
-    device = None if arguments.device is None else str(usable(arguments.device))
+    device = None if arguments.device is None else str(usable_device(arguments.device))
     console = Terminal(soft_wrap=True)
     with training_progress() as display:
         bars = AttackBars(display, arguments.store)

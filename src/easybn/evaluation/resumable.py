@@ -34,7 +34,7 @@ class Budget:
     """A time to spend on a store whose points are in random order.
 
     Args:
-        seconds: in all, of one sitting.
+        seconds: in all, of one session.
 
     Raises:
         ValueError: not a positive number.

@@ -26,8 +26,8 @@ from ..runs.run import Run
 from ..stats import overlap
 from ..train import checkpoint
 from ..train.fit import fit
-from ..train.observers import Moment, Observer, ProgressBar
-from ..train.prepare import usable
+from ..train.observers import Observer, ProgressBar, TrainingState
+from ..train.prepare import usable_device
 
 # What a census of easy examples is asked.
 
@@ -141,19 +141,19 @@ class EasyCensus(Observer):
     ):
         self._split, self._seen, self._epochs, self._copies, self._stop = split, seen, epochs, copies, stop
 
-    def start(self, moment: Moment) -> None:
-        self._end(moment)  # a checkpoint of this very end
+    def start(self, state: TrainingState) -> None:
+        self._end(state)  # a checkpoint of this very end
 
-    def epoch(self, moment: Moment, row: dict[str, Any]) -> None:
+    def epoch(self, state: TrainingState, row: dict[str, Any]) -> None:
         if row["epoch"] <= self._epochs:
-            own, copies = answers(moment.model, self._split, self._copies)
+            own, copies = answers(state.model, self._split, self._copies)
             assert copies is not None
             self._seen(row["epoch"], own, copies)
-        self._end(moment)
+        self._end(state)
 
-    def _end(self, moment: Moment) -> None:
-        if self._stop and moment.step >= self._epochs * moment.steps_per_epoch:
-            moment.stop = True
+    def _end(self, state: TrainingState) -> None:
+        if self._stop and state.step >= self._epochs * state.steps_per_epoch:
+            state.stop = True
 
 
 # From the answers of a census to rows: one a seed, one a pair of seeds.
@@ -270,7 +270,7 @@ def census(
     answers/\\*.safetensors  a number an image, see :class:`~.census_answers.CensusAnswers`
     easy-\\*.json            the images that are easy after the last epoch in every seed, for ``leave_out``
     random-\\*.json          as many images of each class drawn at random, the control of leaving out
-    environment.json        versions, commit, machine and threads of each sitting
+    environment.json        versions, commit, machine and threads of each session
     ======================= ======================================================================================
 
     Args:
@@ -284,7 +284,7 @@ def census(
     if wanted.epochs > experiment.training.epochs:
         raise ValueError(f"epochs: {wanted.epochs} asked, the training has {experiment.training.epochs}")
     experiment = replace(experiment, validation=0.0)
-    device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     source = load_data(experiment)
     todo = [seed for seed in range(wanted.seeds) if not all(path.exists() for path in _paths(folder, wanted, seed))]
     if todo:
@@ -292,7 +292,7 @@ def census(
     with Run(folder).locked():
         _claim(folder, experiment, source)
         if todo:
-            write_json(folder / "environment.json", [*Run(folder).sittings, environment()])
+            write_json(folder / "environment.json", [*Run(folder).sessions, environment()])
         for seed in todo:
             training = replace(experiment.training, seed=seed)
             _train(replace(experiment, training=training), folder, wanted, display, device)
@@ -324,10 +324,10 @@ class _Bar(ProgressBar):
         super().__init__(title, display)
         self._epochs = epochs
 
-    def start(self, moment: Moment) -> None:
-        super().start(moment)
+    def start(self, state: TrainingState) -> None:
+        super().start(state)
         if self._task is not None:
-            self._progress.update(self._task, total=self._epochs * moment.steps_per_epoch)
+            self._progress.update(self._task, total=self._epochs * state.steps_per_epoch)
 
 
 def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str) -> None:

@@ -27,7 +27,7 @@ from ..stats import aggregate
 from ..tables.table import Cell, Fitted, Line, Table
 from ..train.fit import fit
 from ..train.observers import ProgressBar
-from ..train.prepare import usable
+from ..train.prepare import usable_device
 from ..train.schedule import Training
 from .stacked_images import (
     BATCH,
@@ -150,7 +150,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
     ==================== =========================================================================================
     stacked.json         what all rows have in common
     rows.jsonl           seven rows a training, see :func:`condition_rows`
-    environment.json     versions, commit, machine and threads of each sitting
+    environment.json     versions, commit, machine and threads of each session
     first/seed-N         the run of the first network, see :class:`easybn.runs.run.Run`
     pictures/\\*.png      test images, their copies and the amplified difference, one picture a condition (first seed)
     ==================== =========================================================================================
@@ -163,7 +163,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
         ValueError: settings that do not fit the data, or a folder with rows of other settings.
         BusyError: another process is at work there.
     """
-    device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     source = load_data(first_experiment(settings, 0))
     classes = two_classes(source, settings.classes)
     fresh(settings, source, 0)  # an unknown model takes no folder
@@ -175,8 +175,8 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
         known = {_key(row) for row in rows}
         todo = [(seed, condition) for seed, condition in wanted if (seed, condition) not in known]
         if todo:
-            sittings = Run(folder).sittings
-            write_json(folder / "environment.json", [*sittings, environment()])
+            sessions = Run(folder).sessions
+            write_json(folder / "environment.json", [*sessions, environment()])
             commit = environment()["commit"]
             bar = display.add_task("stacked", total=len(wanted), completed=len(wanted) - len(todo), info="")
             for seed, condition in todo:

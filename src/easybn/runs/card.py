@@ -26,14 +26,14 @@ def card(
     data: TrainedOn,
     model: nn.Module,
     metrics: Sequence[dict[str, Any]],
-    sittings: Sequence[dict[str, Any]],
+    sessions: Sequence[dict[str, Any]],
 ) -> str:
     """The card as Markdown.
 
     Args:
         model: the plain model that is deployed.
         metrics: the rows of the run's metrics file.
-        sittings: the environments it was trained in, the last one last.
+        sessions: the environments it was trained in, the last one last.
     """
     recipe = type(experiment.recipe).__name__
     last = metrics[-1] if metrics else {}
@@ -61,7 +61,7 @@ def card(
         "## Training",
         _table(_flat(describe(experiment.training) | {"validation": experiment.validation})),
         "## Environment",
-        _table(_environment(sittings, last)),
+        _table(_environment(sessions, last)),
         "## Licence",
         "The code that trained this model is under the MIT licence; the data set has terms of its own. "
         + LICENCES.get(data.name, "Look them up before you pass the weights on."),
@@ -78,8 +78,8 @@ def _scores(last: dict[str, Any], validation: float) -> str:
     return f"{_table(rows)}\n\n{note}"
 
 
-def _environment(sittings: Sequence[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
-    here = sittings[-1] if sittings else {}
+def _environment(sessions: Sequence[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
+    here = sessions[-1] if sessions else {}
     packages = {name: version for name, version in here.get("packages", {}).items() if version}
     return {
         "GPU": here.get("cuda") or "none",
@@ -89,8 +89,8 @@ def _environment(sittings: Sequence[dict[str, Any]], last: dict[str, Any]) -> di
         "python": here.get("python"),
         **packages,
         "commit": here.get("commit") or "of an installed package",
-        "finished in a sitting begun": here.get("time"),
-        "sittings": len(sittings),
+        "finished in a session begun": here.get("time"),
+        "sessions": len(sessions),
         "minutes": f"{last['seconds'] / 60:.2f}" if "seconds" in last else "unknown",
     }
 

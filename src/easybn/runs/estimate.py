@@ -8,7 +8,7 @@ from torch import nn
 
 from ..data import Split
 from ..train.fit import fit, validate
-from ..train.observers import Moment, Observer
+from ..train.observers import Observer, TrainingState
 from .config import Experiment
 from .prepare import prepare
 
@@ -58,17 +58,17 @@ class Stopwatch(Observer):
     def __init__(self, seconds: float, most: int):
         self._seconds, self._most = seconds, most
         self.marks: list[float] = []
-        self.moment: Moment | None = None
+        self.state: TrainingState | None = None
 
-    def start(self, moment: Moment) -> None:
-        self.moment = moment
-        self.marks.append(_now(moment))
+    def start(self, state: TrainingState) -> None:
+        self.state = state
+        self.marks.append(_now(state))
 
-    def step(self, moment: Moment) -> None:
-        self.marks.append(_now(moment))
+    def step(self, state: TrainingState) -> None:
+        self.marks.append(_now(state))
         timed = len(self.marks) - 1 - WARM_UP
         if timed >= 1 and (timed >= self._most or self.marks[-1] - self.marks[WARM_UP] > self._seconds):
-            moment.stop = True
+            state.stop = True
 
 
 def estimate(
@@ -85,29 +85,29 @@ def estimate(
     asked = prepare(experiment)
     watch = Stopwatch(seconds, most)
     fitted = fit(asked.model, experiment.recipe, asked.train, experiment.training, observers=[watch], device=device)
-    moment, marks = watch.moment, watch.marks
-    assert moment is not None
+    state, marks = watch.state, watch.marks
+    assert state is not None
     # a training of very few steps is all warm-up
     warm = min(WARM_UP, len(marks) - 2)
     timed = len(marks) - 1 - warm
     first, each = marks[warm] - marks[0], (marks[-1] - marks[warm]) / timed
     validation = 0.0
     if asked.val is not None:
-        size = 4 * moment.batch_size
+        size = 4 * state.batch_size
         part = asked.val.subset(torch.arange(min(size, len(asked.val))))
-        validation = _validation_seconds(fitted.branched, moment, part, size)
+        validation = _validation_seconds(fitted.branched, state, part, size)
         validation *= len(asked.val) / len(part) * experiment.training.epochs
-    return Estimate(moment.total_steps, moment.batch_size, timed, warm, first, each, validation)
+    return Estimate(state.total_steps, state.batch_size, timed, warm, first, each, validation)
 
 
-def _validation_seconds(model: nn.Module, moment: Moment, part: Split, size: int) -> float:
-    began = _now(moment)
-    validate(model, moment.recipe.branches, part, size)
-    return _now(moment) - began
+def _validation_seconds(model: nn.Module, state: TrainingState, part: Split, size: int) -> float:
+    began = _now(state)
+    validate(model, state.recipe.branches, part, size)
+    return _now(state) - began
 
 
-def _now(moment: Moment) -> float:
+def _now(state: TrainingState) -> float:
     """The time at which the device is done with all that was asked."""
-    if next(moment.model.parameters()).is_cuda:
+    if next(state.model.parameters()).is_cuda:
         torch.cuda.synchronize()
     return time.monotonic()

@@ -256,7 +256,7 @@ class Result:
     Args:
         evaluation: on the points that are done.
         store: the folder of the verdicts.
-        seconds: of this sitting.
+        seconds: of this session.
     """
 
     evaluation: Evaluation

@@ -20,7 +20,7 @@ from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
 from ..rows import HIDDEN
 from ..train.checkpoint import load
-from ..train.prepare import usable
+from ..train.prepare import usable_device
 from .evaluate import test_points
 from .run import Run
 from .target import Evaluated, branches
@@ -151,7 +151,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
         BusyError: another process is at work there.
         ValueError: no such layer or device.
     """
-    device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     model = what.model.to(device)
     layers = default_layers(model) if wanted.layers is None else named_layers(model, wanted.layers)
     requests = wanted.requests(what)

@@ -23,7 +23,7 @@ from ..rows import ENVIRONMENT, METRICS, SCORES
 from ..train import checkpoint
 from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer
-from ..train.prepare import usable
+from ..train.prepare import usable_device
 from .card import card
 from .config import Experiment, describe, differences, environment, read_description
 from .prepare import prepare
@@ -35,7 +35,7 @@ class Run:
 
     ====================== =====================================================
     config.json            the experiment, all defaults filled in, its digest, and the data set's classes and shape
-    environment.json       versions, commit, machine and threads of each sitting
+    environment.json       versions, commit, machine and threads of each session
     metrics.jsonl          a row an epoch
     checkpoint.pt          all branches, optimiser and step; until the run is done there is also the one before,
                            checkpoint.previous.pt
@@ -72,7 +72,7 @@ class Run:
         return read_rows(self.folder / "metrics.jsonl", METRICS, cut="legacy")
 
     @property
-    def sittings(self) -> list[dict[str, Any]]:
+    def sessions(self) -> list[dict[str, Any]]:
         """Where it was trained, see :func:`easybn.runs.config.environment`; one entry a start."""
         return read_json(self.folder / "environment.json", [], ENVIRONMENT)
 
@@ -222,7 +222,7 @@ def train(
         easybn.train.fit.Diverged, easybn.interrupt.Interrupted: see :func:`easybn.fit`.
     """
     if device is not None:
-        usable(device)  # a mistake takes no folder
+        usable_device(device)  # a mistake takes no folder
     run = Run(Path(folder))
     run.check(experiment)
     # before there is a folder: a mistake in the data's or the model's name leaves none behind
@@ -243,7 +243,7 @@ def train(
         run.claim(experiment, asked.data)
         for note in asked.notes:
             on_note(note)
-        write_json(run.folder / "environment.json", [*run.sittings, environment()])
+        write_json(run.folder / "environment.json", [*run.sessions, environment()])
         written = {path: path.read_bytes() for path in (run.folder / "config.json", run.folder / "environment.json")}
         fitted = fit(
             asked.model,
@@ -263,7 +263,7 @@ def train(
             elif path.read_bytes() != content:
                 raise Damaged(f"{path} was changed while the run was at work: restore it, or delete the folder")
         # the model comes last: where it is, all the rest is
-        write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sittings))
+        write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sessions))
         model = run.folder / "model.safetensors"
         if damaged is not None:
             aside = model.replace(model.with_name(model.name + ".corrupt"))

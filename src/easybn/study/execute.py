@@ -23,7 +23,7 @@ from ..runs.evaluate import Attacks, measure, score
 from ..runs.run import BusyError, Run, train
 from ..runs.target import Evaluated
 from ..train.observers import ProgressBar, training_progress
-from ..train.prepare import usable
+from ..train.prepare import usable_device
 from .plan import Planned, Wanted
 from .state import LOG, State, add_evaluated, at_work, busy, fail, forgive, missing, state
 
@@ -46,7 +46,7 @@ def work(planned: Planned, folder: Path, device: str | None = None, checkpoint_s
     run.check(planned.experiment)
     with at_work(folder):
         try:
-            device = str(usable(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
             train(
                 planned.experiment,
                 folder,

@@ -109,7 +109,7 @@ class Lines:
             self._told[name] = text
             if text == before or (before is None and state.kind == "waiting" and name not in progress.here):
                 continue
-            if before is None and state.kind == "done":  # it was done before this sitting
+            if before is None and state.kind == "done":  # it was done before this session
                 continue
             minutes = f", {state.seconds / 60:.1f} min" if state.seconds else ""
             clean = "" if state.clean is None else f", clean {state.clean:.2%}"

@@ -67,7 +67,7 @@ class RunRows:
         name: its folder, from the folder that was asked for.
         folder: where that is.
         experiment: as of :func:`easybn.runs.config.describe`.
-        sittings: environment.json, an entry a start.
+        sessions: environment.json, an entry a start.
         metrics: metrics.jsonl, a row an epoch.
         scores: scores.jsonl, of the deployed branch.
         findings: of the diagnosis, see :func:`easybn.runs.verdicts.findings_in`; else from summary.json.
@@ -81,7 +81,7 @@ class RunRows:
     name: str
     folder: Path
     experiment: Mapping[str, Any]
-    sittings: Sequence[Row] = ()
+    sessions: Sequence[Row] = ()
     metrics: Sequence[Row] = ()
     scores: Sequence[Row] = ()
     findings: Sequence[Row] = ()
@@ -184,7 +184,7 @@ def _run(folder: Path, name: str) -> RunRows:
         name=name,
         folder=folder,
         experiment=experiment,
-        sittings=read_json(folder / "environment.json", [], ENVIRONMENT),
+        sessions=read_json(folder / "environment.json", [], ENVIRONMENT),
         scores=[row for row in scores if row.get("branch", "main") == "main"],
         findings=findings_in(folder, scores) or summary.get("findings", []),
         summary=summary,

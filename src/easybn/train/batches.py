@@ -1,4 +1,4 @@
-"""The batches of a training, made where it computes: images chosen, cropped and mirrored on the device."""
+"""The batches of a training: images chosen, cropped and flipped, on the device if they are kept there."""
 
 import torch
 from torch import Tensor
@@ -8,23 +8,23 @@ from ..data.split import Split
 from ..keyed_random import Noise, permutation
 from .schedule import Training
 
-SHARE = 4
-"""Images are kept on a CUDA device if they take at most one in so many of its free bytes."""
+MEMORY_FRACTION = 4
+"""Images are kept on a CUDA device if they take at most 1 / 4 of its free memory."""
 
 
-def placed(split: Split, device: torch.device, on_device: bool | None = None) -> Split:
-    """``split`` on ``device``, where its images are to be kept there; otherwise as it is.
+def keep_on_device(split: Split, device: torch.device, on_device: bool | None = None) -> Split:
+    """``split`` moved to ``device`` if its images are to be kept there, otherwise unchanged.
 
     Args:
-        on_device: None: if ``device`` is a CUDA device with room for them, see :data:`SHARE`.
+        on_device: whether to move it; None: if ``device`` is a CUDA device with room, see :data:`MEMORY_FRACTION`.
 
     Raises:
-        ValueError: they are to be kept there and do not fit.
+        ValueError: ``on_device`` is True and they do not fit.
     """
     if on_device is None:
         count, (channels, height, width) = len(split), split.shape
-        room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        on_device = count * channels * height * width * SHARE <= room
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        on_device = count * channels * height * width * MEMORY_FRACTION <= free
     if not on_device:
         return split
     try:
@@ -34,15 +34,14 @@ def placed(split: Split, device: torch.device, on_device: bool | None = None) ->
 
 
 class Batches:
-    """The batch of each step, which follows from the seed and the step alone, wherever the images are.
+    """The batch of each step, a function of seed and step alone, wherever the images are stored.
 
     Args:
-        split: the training images; those that are on the device already are never copied to it, and no batch of them
-            waits for it.
-        training: its seed and augmentation.
-        size: images a batch, at most as many as there are.
-        device: of the batches.
-        layout: of the images in memory.
+        split: the training images. If they are on the device already, no batch waits for a copy.
+        training: its seed and augmentation are used.
+        size: images per batch, at most as many as there are.
+        device: where the batches are made.
+        layout: memory format of the images.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Whole batches in the training images."""
+        """Full batches per epoch."""
         return len(self._split) // self._size
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +62,7 @@ class Batches:
         Returns:
             x: float32 of shape (N, C, H, W) in [0, 1].
             y: int64 of shape (N,).
-            ids: int64 of shape (N,), the samples' numbers in the training images.
+            ids: int64 of shape (N,), the images' indices in the training set.
         """
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._order_epoch:
@@ -71,12 +70,12 @@ class Batches:
             self._order_epoch = epoch
         ids = self._order[position * self._size : (position + 1) * self._size]
         pixels, y = self._split.pixels(ids), self._split.labels.index_select(0, ids.to(self._split.labels.device))
-        pixels, y, ids = (self._sent(part) for part in (pixels, y, ids))
-        if self._augment != "none":  # of bytes, a quarter of what floats would move
+        pixels, y, ids = (self._to_device(part) for part in (pixels, y, ids))
+        if self._augment != "none":  # of bytes: a quarter of the memory traffic of floats
             pixels = AUGMENTATIONS[self._augment](pixels, Noise.of(self._seed, "augment", ids, step))
         return pixels.float().div_(255).contiguous(memory_format=self._layout), y, ids
 
-    def _sent(self, part: Tensor) -> Tensor:
+    def _to_device(self, part: Tensor) -> Tensor:
         if part.device.type == "cpu" and self._device.type == "cuda":
-            part = part.pin_memory()  # from other memory the copy would be waited for
+            part = part.pin_memory()  # only copies from pinned memory do not block
         return part.to(self._device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The training loop, top to bottom. Everything random in it follows from the seed and the step."""
+"""The training loop, and the checks around it. Everything random in it follows from the seed and the step."""
 
 import time
 from collections.abc import Sequence
@@ -19,66 +19,187 @@ from ..modes import evaluating, repeatable_convolutions
 from ..norm.route import route
 from ..perturb.goal import values_known
 from ..recipes.recipe import Context, Recipe
-from .batches import Batches, placed
-from .checkpoint import Average, Parts, resume, save
-from .observers import Moment, Observer, averages
+from .batches import Batches, keep_on_device
+from .checkpoint import Checkpoint, resume, save
+from .observers import Observer, TrainingState, averages
 from .prepare import (
-    OnCopies,
+    CopiesInput,
     as_split,
-    autocasting,
+    autocast_for,
     check_labels,
-    compiled,
-    deployed,
+    compile_model,
+    deployable,
+    find_input_format,
     seeded,
-    taken_in_training,
-    usable,
+    usable_device,
     with_branches,
 )
 from .schedule import Training
-from .step import SGD, take_step
+from .step import SGD, Average, take_step
 
-# A training that has left the numbers stops, before it overwrites its last good checkpoint.
-
-LOOKS = 50
-"""Steps between two looks at values on the device (of images and labels, whether weights are finite): each waits."""
+CHECK_EVERY = 50
+"""Steps between checks of values on the device (images and labels in range, weights finite): each one waits for it."""
 
 
-class Diverged(ArithmeticError):
-    """A loss, a weight or a running statistic is not finite any more; the last checkpoint is from before."""
+@dataclass(frozen=True)
+class Fitted:
+    """The result of :func:`fit`.
+
+    Args:
+        model: the plain model to deploy: the recipe's first branch (averaged, if asked for), in eval mode.
+        branched: the model as it was trained, with all branches.
+        history: one row per epoch of this session, as observers get them.
+        notes: what is unusual about the model, one sentence each.
+    """
+
+    model: nn.Module
+    branched: nn.Module
+    history: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
-def check_finite(moment: Moment) -> None:
-    if _all_finite([*moment.tally.values(), *moment.model.parameters(), *moment.model.buffers()]):
-        return
-    for name, row in moment.tally.items():
-        if not row.isfinite().all():
-            raise Diverged(
-                f"the loss {name!r} is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
-                "try a lower lr, a warm-up or clip_norm"
-            )
-    raise Diverged(
-        f"a weight or statistic is not finite any more at step {moment.step} (learning rate {moment.lr:g}): "
-        "try a lower lr, a warm-up or clip_norm"
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    train: Split | tuple[Tensor, Tensor],
+    training: Training = Training(),
+    *,
+    val: Split | tuple[Tensor, Tensor] | None = None,
+    checkpoint: Path | str | None = None,
+    checkpoint_seconds: float = 60.0,
+    observers: Sequence[Observer] = (),
+    device: torch.device | str | None = None,
+    data_on_device: bool | None = None,
+) -> Fitted:
+    """Train a copy of ``model`` by ``recipe``; if there is a checkpoint, resume from it exactly.
+
+    Args:
+        model: from images in [0, 1] to logits; plain, or converted with the recipe's branches.
+        train: the training images, a Split or a pair (x uint8 (N, C, H, W), y int64 (N,)).
+        training: epochs, learning rates, batch size, seed and so on.
+        val: images on which every branch is scored after each epoch; never the test split.
+        checkpoint: a file that is written every ``checkpoint_seconds``, at the end and on Ctrl-C or SIGTERM.
+        observers: see :class:`easybn.train.observers.Observer`.
+        device: by default CUDA if available, else the CPU.
+        data_on_device: keep all images on the device as bytes, so that no step waits for a copy. By default if it is
+            a CUDA device and they take at most a quarter of its free memory. The results are the same.
+
+    Raises:
+        Diverged: a loss or a weight is not finite; the checkpoint is from before.
+        Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
+        ValueError: no images, no such device, a checkpoint of another model or training; a model that fails on these
+            images, that returns no logits (a TypeError too) or fewer than there are classes.
+    """
+    train, val = as_split(train), None if val is None else as_split(val)
+    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    batch_size = min(training.batch_size, len(train))
+    model = with_branches(model, recipe).to(device).train()
+    autocast = autocast_for(training.precision, device)
+    input_format = find_input_format(model, train, batch_size, training.channels_last, device, autocast)
+    for split in (train, val):
+        if split is not None and input_format.classes is not None:
+            check_labels(split, input_format.classes)
+    model = model.to(memory_format=input_format.layout)
+    called: nn.Module = CopiesInput(model) if input_format.writes_to_input else model
+    called = compile_model(called) if training.compile else called
+
+    train = keep_on_device(train, device, data_on_device)
+    val = None if val is None else keep_on_device(val, device, data_on_device)
+    batches = Batches(train, training, batch_size, device, input_format.layout)
+    state = TrainingState(
+        model=model,
+        recipe=recipe,
+        training=training,
+        images=len(train),
+        batch_size=batch_size,
+        steps_per_epoch=batches.per_epoch,
+        total_steps=batches.per_epoch * training.epochs,
+        optimizer=SGD(
+            model.parameters(),
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
+        ),
+        average=Average(model, training.ema) if training.ema else None,
+        scaler=torch.amp.GradScaler(device.type) if training.precision == "fp16" else None,
+        notes=input_format.notes,
     )
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and (kept := resume(path)) is not None:
+        kept.restore(state, path)
+    state.first_step = state.step
+    earlier_seconds, started = state.seconds, time.monotonic()
+    saved_at = started
+    history: list[dict[str, Any]] = []
 
-
-def _all_finite(tensors: list[Tensor]) -> bool:
-    """Waits for each device once, however many tensors there are."""
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        by_device.setdefault(tensor.device, []).append(tensor.detach().isfinite().all())
-    return all(bool(torch.stack(each).all()) for each in by_device.values())
-
-
-# Loss and accuracy of every branch on the validation split: what choices are made by.
+    with ExitStack() as stack:
+        signals = stack.enter_context(deferred_signals()) if path is not None else None
+        stack.enter_context(repeatable_convolutions())
+        for observer in observers:
+            observer.start(state)
+            stack.callback(observer.end, state)
+        while state.step < state.total_steps and not state.stop:
+            epoch = state.step // state.steps_per_epoch
+            x, y, ids = batches.at(state.step)
+            state.lr = training.schedule.rate(training.lr, state.epoch, training.epochs)
+            for group in state.optimizer.param_groups:
+                group["lr"] = state.lr
+            ctx = Context(ids, state.step, epoch, training.seed)
+            check_values = state.step % CHECK_EVERY == 0 or state.step == state.first_step
+            with seeded(training.seed, state.step, device), values_known(not check_values):
+                tally = take_step(
+                    called,
+                    state.optimizer,
+                    partial(recipe, called, x, y, ctx),
+                    clip_norm=training.clip_norm,
+                    autocast=autocast,
+                    scaler=state.scaler,
+                )
+            if state.average:
+                state.average.update(model)
+            state.step += 1
+            state.tally |= {name: sums + state.tally.get(name, 0.0) for name, sums in tally.items()}
+            state.seconds = earlier_seconds + time.monotonic() - started
+            for observer in observers:
+                observer.step(state)
+            if state.step % state.steps_per_epoch == 0:
+                check_finite(state)
+                row = {"epoch": epoch + 1, "step": state.step, "lr": state.lr, "train": averages(state.tally)}
+                if val is not None:
+                    row["val"] = validate(state.deployed, recipe.branches, val, 4 * batch_size)
+                history.append(row)
+                state.tally = {}
+                for observer in observers:
+                    observer.epoch(state, row)
+            elif state.step % CHECK_EVERY == 0:
+                check_finite(state)
+            signum = None if signals is None else signals.signum
+            last = state.step == state.total_steps or state.stop
+            if last or signum or time.monotonic() - saved_at > checkpoint_seconds:
+                state.seconds = earlier_seconds + time.monotonic() - started
+                check_finite(state)
+                if path is not None:
+                    save(Checkpoint.of(state), path)
+                saved_at = time.monotonic()
+            if signum:
+                raise Interrupted(
+                    signum,
+                    f"stopped after step {state.step} of {state.total_steps}, saved to {path}: run the same command "
+                    "again to resume",
+                )
+    return Fitted(deployable(state.deployed, recipe), model, history, input_format.notes)
 
 
 def validate(model: nn.Module, branches: tuple[str, ...], split: Split, batch_size: int) -> dict[str, dict[str, float]]:
-    """{branch: {"loss": mean cross-entropy, "accuracy": share}} in eval mode; no statistic moves.
+    """Score every branch on the validation images, in eval mode; no running statistic moves.
 
     Args:
         model: with these branches; with a single one it may be plain.
         split: at least one image.
+
+    Returns:
+        {branch: {"loss": mean cross-entropy, "accuracy": share}}.
     """
     device = next(model.parameters()).device
     with torch.inference_mode(), evaluating(model):
@@ -102,149 +223,28 @@ def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device
             raise ModelFailed(f"the model fails in validation on images of shape {shape}: {sentence(error)}") from error
         loss = F.cross_entropy(logits, y, reduction="sum").double()
         total += torch.stack((loss, (logits.argmax(1) == y).sum().double()))
-    loss_sum, right = total.tolist()
-    return {"loss": loss_sum / len(split), "accuracy": right / len(split)}
+    loss_sum, correct = total.tolist()
+    return {"loss": loss_sum / len(split), "accuracy": correct / len(split)}
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What a training made.
-
-    Args:
-        model: the plain model to deploy: the recipe's first branch (averaged, if asked), in eval mode.
-        branched: the model as it was trained, with all branches.
-        history: a row an epoch of this sitting, as observers are shown.
-        notes: what is unusual about the model, a sentence each.
-    """
-
-    model: nn.Module
-    branched: nn.Module
-    history: list[dict[str, Any]]
-    notes: tuple[str, ...] = ()
+class Diverged(ArithmeticError):
+    """A loss, a weight or a running statistic is not finite any more; the last checkpoint is from before."""
 
 
-def fit(
-    model: nn.Module,
-    recipe: Recipe,
-    train: Split | tuple[Tensor, Tensor],
-    training: Training = Training(),
-    *,
-    val: Split | tuple[Tensor, Tensor] | None = None,
-    checkpoint: Path | str | None = None,
-    checkpoint_seconds: float = 60.0,
-    observers: Sequence[Observer] = (),
-    device: torch.device | str | None = None,
-    data_on_device: bool | None = None,
-) -> Fitted:
-    """Train a copy of ``model`` by ``recipe``; with a checkpoint, go on exactly where it stands.
-
-    Args:
-        model: from images in [0, 1] to logits; plain, or converted with the recipe's branches.
-        train: the training images, a Split or a pair (x uint8 (N, C, H, W), y int64 (N,)).
-        training: epochs, rates, batch size, seed and so on.
-        val: images on which every branch is scored after each epoch; never the test split.
-        checkpoint: a file that is written every ``checkpoint_seconds``, at the end and on Ctrl-C or SIGTERM.
-        observers: see :class:`easybn.train.observers.Observer`.
-        device: by default CUDA where there is one, else the CPU.
-        data_on_device: keep all images on the device as bytes, so that no step waits for a copy; by default if it is
-            a CUDA device and they take at most a quarter of its free memory. The figures are the same.
-
-    Raises:
-        Diverged: a loss or a weight is not finite; the checkpoint is from before.
-        Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
-        ValueError: no images, no such device, a checkpoint of another model or training; a model that fails on these
-            images, that returns no logits (a TypeError too) or fewer than there are classes.
-    """
-    train, val = as_split(train), None if val is None else as_split(val)
-    device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    batch_size = min(training.batch_size, len(train))
-    model = with_branches(model, recipe).to(device).train()
-    autocast = autocasting(training.precision, device)
-    taken = taken_in_training(model, train, batch_size, training.channels_last, device, autocast)
-    for split in (train, val):
-        if split is not None and taken.classes is not None:
-            check_labels(split, taken.classes)
-    layout = taken.layout
-    model = model.to(memory_format=layout)
-    stepped: nn.Module = OnCopies(model) if taken.writes else model
-    stepped = compiled(stepped) if training.compile else stepped
-    optimizer = SGD(
-        model.parameters(),
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
+def check_finite(state: TrainingState) -> None:
+    """Diverged unless losses, parameters and buffers are finite; called before each checkpoint is overwritten."""
+    if _all_finite([*state.tally.values(), *state.model.parameters(), *state.model.buffers()]):
+        return
+    name = next((f"the loss {name!r}" for name, sums in state.tally.items() if not sums.isfinite().all()), None)
+    raise Diverged(
+        f"{name or 'a weight or statistic'} is not finite any more at step {state.step} (learning rate {state.lr:g}): "
+        "try a lower lr, a warm-up or clip_norm"
     )
-    average = Average(model, training.ema) if training.ema else None
-    scaler = torch.amp.GradScaler(device.type) if training.precision == "fp16" else None
 
-    train, val = placed(train, device, data_on_device), None if val is None else placed(val, device, data_on_device)
-    batches = Batches(train, training, batch_size, device, layout)
-    per_epoch = batches.per_epoch
-    moment = Moment(model, recipe, training, per_epoch, per_epoch * training.epochs, batch_size, notes=taken.notes)
-    path = None if checkpoint is None else Path(checkpoint)
-    parts = Parts(moment, len(train), optimizer, average, scaler)
-    if path is not None and (kept := resume(path)) is not None:
-        parts.restore(kept, path)
-    moment.first_step = moment.step
-    history: list[dict[str, Any]] = []
-    saved_at = started = time.monotonic()
-    before = moment.seconds
 
-    def keep() -> None:
-        moment.seconds = before + time.monotonic() - started
-        check_finite(moment)
-        if path is not None:
-            save(parts.state(), path)
-
-    with ExitStack() as stack:
-        requests = stack.enter_context(deferred_signals()) if path is not None else None
-        stack.enter_context(repeatable_convolutions())
-        for observer in observers:
-            observer.start(moment)
-            stack.callback(observer.end, moment)
-        while moment.step < moment.total_steps and not moment.stop:
-            epoch = moment.step // per_epoch
-            x, y, ids = batches.at(moment.step)
-            moment.lr = training.schedule.rate(training.lr, moment.epoch, training.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = moment.lr
-            ctx = Context(ids, moment.step, epoch, training.seed)
-            looks = moment.step % LOOKS == 0 or moment.step == moment.first_step
-            with seeded(training.seed, moment.step, device), values_known(not looks):
-                tally = take_step(
-                    stepped,
-                    optimizer,
-                    partial(recipe, stepped, x, y, ctx),
-                    clip_norm=training.clip_norm,
-                    autocast=autocast,
-                    scaler=scaler,
-                )
-            if average:
-                average.update(model)
-            moment.step += 1
-            moment.tally |= {name: row + moment.tally.get(name, 0.0) for name, row in tally.items()}
-            moment.seconds = before + time.monotonic() - started
-            for observer in observers:
-                observer.step(moment)
-            if moment.step % per_epoch == 0:
-                check_finite(moment)
-                row = {"epoch": epoch + 1, "step": moment.step, "lr": moment.lr, "train": averages(moment.tally)}
-                if val is not None:
-                    judged = model if average is None else average.model
-                    row["val"] = validate(judged, recipe.branches, val, 4 * batch_size)
-                history.append(row)
-                moment.tally = {}
-                for observer in observers:
-                    observer.epoch(moment, row)
-            elif moment.step % LOOKS == 0:
-                check_finite(moment)
-            signum = None if requests is None else requests.signum
-            ended = moment.step == moment.total_steps or moment.stop
-            if ended or signum or time.monotonic() - saved_at > checkpoint_seconds:
-                keep()
-                saved_at = time.monotonic()
-            if signum:
-                done = f"stopped after step {moment.step} of {moment.total_steps}, saved to {path}"
-                raise Interrupted(signum, f"{done}: the same command goes on from there")
-    return Fitted(deployed(model if average is None else average.model, recipe), model, history, taken.notes)
+def _all_finite(tensors: list[Tensor]) -> bool:
+    """Waits for each device once, however many tensors there are."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        by_device.setdefault(tensor.device, []).append(tensor.detach().isfinite().all())
+    return all(bool(torch.stack(finite).all()) for finite in by_device.values())

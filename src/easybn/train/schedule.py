@@ -1,4 +1,4 @@
-"""Learning rate schedules: the rate as a function of the epoch, a real number that grows with every step."""
+"""How long and how fast to train: the settings that are not the recipe's, and the learning rate schedules."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,19 +9,19 @@ from ..keyed_random import check_seed
 
 
 class Schedule(ABC):
-    """The learning rate at a moment of training."""
+    """The learning rate as a function of the epoch, with its fraction done so far."""
 
     @abstractmethod
     def rate(self, peak: float, epoch: float, epochs: int) -> float:
-        """The rate at ``epoch`` (0 <= epoch < epochs, with the fraction done of it), given the ``peak`` rate."""
+        """The rate at ``epoch`` (a real number, 0 <= epoch < epochs), given the ``peak`` rate."""
 
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """From the peak to 0 along half a cosine, a step at a time (Loshchilov & Hutter 2017, no restarts).
+    """From the peak to 0 along half a cosine, updated every step (Loshchilov & Hutter 2017, no restarts).
 
     Args:
-        warmup: epochs of linear rise from 0 at the start.
+        warmup: epochs of linear increase from 0 at the start.
     """
 
     warmup: float = 0.0
@@ -35,13 +35,12 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Piecewise(Schedule):
-    """Constant between milestones: by default the EBN paper's, as written.
+    """Constant between milestones, with a linear warm-up to the first; by default the EBN paper's schedule.
 
-    "0.1, 0.0005, and 0.0005 values after the 1, 200, and 450 epochs": the first epoch rises linearly to
-    the first rate.
+    The paper: "0.1, 0.0005, and 0.0005 values after the 1, 200, and 450 epochs".
 
     Args:
-        epochs: after how many epochs each rate holds, increasing.
+        epochs: the milestones, increasing: each rate applies from its milestone on.
         rates: the rates, absolute; the peak rate is not used.
     """
 
@@ -50,7 +49,7 @@ class Piecewise(Schedule):
 
     def __post_init__(self) -> None:
         if len(self.epochs) != len(self.rates) or not self.epochs or list(self.epochs) != sorted(self.epochs):
-            raise ValueError(f"as many increasing epochs as rates are needed, got {self.epochs} and {self.rates}")
+            raise ValueError(f"epochs must increase, one for each rate, got {self.epochs} and {self.rates}")
 
     def rate(self, peak: float, epoch: float, epochs: int) -> float:
         if epoch < self.epochs[0]:
@@ -66,29 +65,26 @@ class Constant(Schedule):
         return peak
 
 
-# How long and how fast to train: the fields of a training that are not the method's.
-
-
 @dataclass(frozen=True)
 class Training:
-    """Stochastic gradient descent with momentum, and what surrounds it.
+    """Settings of a training that are not the recipe's: SGD with momentum, schedule, precision, seed.
 
     Args:
         epochs: passes over the training images.
-        batch_size: images a step; the incomplete last batch of an epoch is left out.
+        batch_size: images per step; the incomplete last batch of an epoch is left out.
         lr: peak learning rate.
         schedule: Cosine, Piecewise or Constant.
         momentum: of SGD.
-        nesterov: look-ahead momentum.
+        nesterov: Nesterov momentum.
         weight_decay: of all parameters.
-        clip_norm: largest norm of the whole gradient; none by default.
-        ema: decay of an exponential moving average of the weights, such as 0.999; the average is what is
-            kept then. None by default.
+        clip_norm: clip the gradient to this norm; off by default.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is then the deployed
+            model. Off by default.
         augment: "none", or "crop_flip" (4 pixels of padding, random crop, horizontal flip).
         precision: "32", or the autocast "bf16" or "fp16" (with loss scaling).
         channels_last: memory layout of the model and the images; faster on CPUs and recent GPUs.
-        compile: compile the model first (torch.compile); worth it for long trainings.
-        seed: of the weights, the order, the augmentation and all noise.
+        compile: compile the model with torch.compile; worth it for long trainings.
+        seed: of the initial weights, the order, the augmentation and all noise.
     """
 
     epochs: int = 10

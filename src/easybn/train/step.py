@@ -1,4 +1,7 @@
-"""One optimiser step: drain a recipe's losses, each backpropagated as it comes, then move the weights."""
+"""One optimiser step: backpropagate each of a recipe's losses as it is yielded, then move the weights.
+
+Beside it what a step updates: SGD's state and the moving average of the weights.
+"""
 
 import inspect
 from collections.abc import Callable, Generator, Iterable
@@ -8,28 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..copying import copied
 from ..recipes.recipe import Term
 
-# SGD as torch has it, without the import of torch's compiler that every optimiser of torch begins with.
-
-
-class SGD(torch.optim.SGD):
-    """``torch.optim.SGD``, whose first call does not take two seconds.
-
-    torch's optimisers keep their methods out of compiled graphs by wrappers that import ``torch._dynamo`` when they
-    are first called, though nothing is compiled: it takes as long as importing torch itself. These are the methods
-    below the wrappers. Not for use inside a function that ``torch.compile`` compiles, nor with ``differentiable``.
-    """
-
-    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-
-
 Tally = dict[str, Tensor]
-"""For each term, a float64 tensor (3,): sum of losses, number of right answers, number of images."""
+"""For each term a float64 tensor (3,): sum of losses, number of correct answers, number of images."""
 
 
 def take_step(
@@ -43,16 +29,15 @@ def take_step(
 ) -> Tally:
     """Take one step down the weighted sum of a recipe's losses.
 
-    One term's graph is alive at a time. Under autocast the recipe's forward passes run inside it and the
-    backward passes outside. With a scaler a step whose gradients are not finite is skipped whole: no weight
-    and no optimiser state moves, and the scale falls. What batch norms have seen in its forward passes, on
-    which no scale acts, stays in their statistics.
+    One term's graph is alive at a time. Under autocast the recipe's forward passes run inside it, the backward
+    passes outside. With a scaler, a step whose gradients are not finite is skipped: no weight and no optimiser state
+    moves, and the scale is lowered. The batch norms' running statistics have moved in its forward passes all the same.
 
     Args:
         terms: makes the recipe's generator: ``lambda: recipe(model, x, y, ctx)``.
 
     Returns:
-        The losses and right answers of each term, as tensors that no one has waited for yet.
+        The losses and correct answers of each term, as tensors on the device, which has not been waited for.
     """
     optimizer.zero_grad(set_to_none=True)
     tally: Tally = {}
@@ -65,11 +50,11 @@ def take_step(
                 break
             loss = term.loss * term.weight
             (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            _count(tally, term)
-            del term, loss  # the next term must not find this one's graph alive
+            _add(tally, term)
+            del term, loss  # so that this graph is freed before the next term's is built
     finally:
         if isinstance(generator, Generator):
-            generator.close()  # after an error: the recipe's route and modes are restored now
+            generator.close()  # after an error: restores the recipe's route and modes now
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip_norm is not None:
@@ -82,11 +67,56 @@ def take_step(
     return tally
 
 
-def _count(tally: Tally, term: Term) -> None:
+def _add(tally: Tally, term: Term) -> None:
     loss = term.loss.detach().double()
     if term.logits is None or term.labels is None:
-        row = torch.stack((loss, torch.zeros_like(loss), torch.ones_like(loss)))
+        sums = torch.stack((loss, torch.zeros_like(loss), torch.ones_like(loss)))
     else:
         n = torch.full_like(loss, len(term.labels))
-        row = torch.stack((loss * n, (term.logits.argmax(1) == term.labels).sum().double(), n))
-    tally[term.name] = tally[term.name] + row if term.name in tally else row
+        sums = torch.stack((loss * n, (term.logits.argmax(1) == term.labels).sum().double(), n))
+    tally[term.name] = tally[term.name] + sums if term.name in tally else sums
+
+
+class SGD(torch.optim.SGD):
+    """``torch.optim.SGD`` whose first call does not take two seconds.
+
+    torch's optimisers keep their methods out of compiled graphs by wrappers that import ``torch._dynamo`` on their
+    first call, even where nothing is compiled; that takes as long as importing torch itself. These are the unwrapped
+    methods. Not for use inside a function that ``torch.compile`` compiles, nor with ``differentiable``.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class Average:
+    """An exponential moving average of a model's floating point parameters and buffers (timm's ModelEmaV3).
+
+    Other entries of the state dict, such as counters, are copied.
+
+    Args:
+        model: what is averaged; the average starts from its present state.
+        decay: weight of the past at each update, such as 0.999.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        from timm.utils.model_ema import ModelEmaV3  # here, because importing timm takes a second
+
+        self._ema = ModelEmaV3(copied(model), decay=decay)  # copied by us first: it copies with plain copy.deepcopy
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model."""
+        return self._ema.module
+
+    def update(self, model: nn.Module) -> None:
+        self._ema.update(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)

@@ -190,7 +190,7 @@ class StageFile:
 
     @property
     def seconds(self) -> float:
-        """That the stage took, in all sittings; 0 if it is not there."""
+        """That the stage took, in all sessions; 0 if it is not there."""
         data = _bytes(self.path())
         return 0.0 if data is None else seconds_in(data)
 

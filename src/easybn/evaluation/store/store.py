@@ -188,7 +188,7 @@ class Store:
 
     @property
     def seconds(self) -> float:
-        """That the stages stored took, added up over sittings and processes; 0 for what a kill took with it."""
+        """That the stages stored took, added up over sessions and processes; 0 for what a kill took with it."""
         stages = range(len(self.manifest.stages))
         return sum(self.file(chunk, stage).seconds for chunk in range(self.manifest.chunks) for stage in stages)
 

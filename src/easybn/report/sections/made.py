@@ -18,7 +18,7 @@ def section(material: Material) -> Section:
     details = [
         {
             "name": run.name,
-            "commands": [shlex.join(map(str, each["command"])) for each in run.sittings if each.get("command")],
+            "commands": [shlex.join(map(str, each["command"])) for each in run.sessions if each.get("command")],
             "config": json.dumps(run.experiment, indent=1),
         }
         for run in runs
@@ -31,12 +31,12 @@ def section(material: Material) -> Section:
 
 
 def _cells(run: RunRows, label: str) -> list[Cell]:
-    last = run.sittings[-1] if run.sittings else {}
+    last = run.sessions[-1] if run.sessions else {}
     training = run.experiment.get("training", {})
     seconds = run.metrics[-1].get("seconds") if run.metrics else None
     speeds = [row["images_per_second"] for row in run.metrics if row.get("images_per_second")]
     speed = sorted(speeds)[len(speeds) // 2] if speeds else None
-    commits = list(dict.fromkeys(_short(str(each.get("commit") or "")) for each in run.sittings))
+    commits = list(dict.fromkeys(_short(str(each.get("commit") or "")) for each in run.sessions))
     machine = [f"{last['cpus']} CPUs" if last.get("cpus") else "", str(last.get("cuda") or last.get("processor") or "")]
     return [
         Cell(label),
