@@ -160,8 +160,8 @@ def scale(configs: Sequence[Path]) -> str:
         words = f"{experiment['model']}, {training['epochs']} epochs, batch {training['batch_size']}"
         told.setdefault(data, set()).add(f"{words}, {training.get('precision', '32')}")
         seeds.add(training["seed"])
-        sittings = json.loads((path.parent / "environment.json").read_text())
-        cards |= {f"{each.get('cuda')} (torch {each['packages'].get('torch')})" for each in sittings}
+        sessions = json.loads((path.parent / "environment.json").read_text())
+        cards |= {f"{each.get('cuda')} (torch {each['packages'].get('torch')})" for each in sessions}
     of = "; ".join(f"{data}: {' and '.join(sorted(each))}" for data, each in sorted(told.items()))
     return f"Scale: {of}; seeds {', '.join(map(str, sorted(seeds)))}; on {' and '.join(sorted(cards))}."
 

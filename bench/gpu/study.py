@@ -191,9 +191,9 @@ def pack(runs: list[Path], target: Path) -> None:
     from easybn.json_files import read_json, write_json
 
     for run in runs:
-        sittings = read_json(run / "environment.json")
+        sessions = read_json(run / "environment.json")
         at = (commit() or "")[:12]
-        write_json(run / "environment.json", [{**each, "commit": each["commit"] or at or None} for each in sittings])
+        write_json(run / "environment.json", [{**each, "commit": each["commit"] or at or None} for each in sessions])
     part = target.with_name(target.name + ".part")
     with tarfile.open(part, "w:gz") as archive:
         for run in runs:

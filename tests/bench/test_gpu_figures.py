@@ -32,8 +32,8 @@ def results(tmp_path):
             config["experiment"]["model"] = "resnet18"
             config["experiment"]["training"] |= {"epochs": 31, "precision": "bf16"}
             (folder / "config.json").write_text(json.dumps(config))
-            (sitting,) = json.loads((folder / "environment.json").read_text())
-            (folder / "environment.json").write_text(json.dumps([{**sitting, "cuda": "Card 1"}]))
+            (session,) = json.loads((folder / "environment.json").read_text())
+            (folder / "environment.json").write_text(json.dumps([{**session, "cuda": "Card 1"}]))
     return tmp_path / "results"
 
 

@@ -42,7 +42,7 @@ def test_the_whole_stage_and_its_rows_as_runs(tmp_path):
         made = Run(tmp_path / "gpu" / f"sample-{recipe}-0")
         assert made.config["model"] == "resnet_tiny"
         assert made.metrics[-1]["epoch"] == made.config["training"]["epochs"] == 1
-        assert made.sittings[-1]["commit"]
+        assert made.sessions[-1]["commit"]
         scores = {(s["attack"], s["protocol"], s["eps"]): 100 * s["accuracy"] for s in made.scores}
         assert len(scores) == 8  # clean, one attack, three radii of PGD under two protocols
         assert [row["value"] for row in rows if row.get("run") == made.folder.name][1:] == list(scores.values())

@@ -35,7 +35,7 @@ def test_the_stages_add_up(tmp_path):
     assert store.seconds == before
 
 
-def test_what_was_saved_of_a_stage_counts_in_the_next_sitting(tmp_path):
+def test_what_was_saved_of_a_stage_counts_in_the_next_session(tmp_path):
     store = Store.open(tmp_path, manifest())
 
     def killed(task):
