@@ -88,16 +88,12 @@ def _as_file(read: Callable[[Path], object], suffix: str = "") -> Callable[[byte
     return of_content
 
 
-def _idx() -> Reader:
-    from easybn.data.idx import read_idx, write_idx
+def _packed() -> Reader:
+    import gzip
 
-    def seeds() -> list[bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "x.gz"
-            write_idx(path, np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3))
-            return [path.read_bytes(), b"\0\0\x08\x03" + b"\0\0\0\x01" * 3 + b"x"]
+    from easybn.data.datasets import _unpacked  # all that reads a published file before its checksum is known
 
-    return Reader(_as_file(lambda path: read_idx(path, 3)), seeds)
+    return Reader(_as_file(_unpacked, ".gz"), lambda: [gzip.compress(b"content" * 9, mtime=0), b"not packed"])
 
 
 def _parquet() -> Reader:
@@ -258,17 +254,6 @@ def _archives() -> Reader:
     return Reader(_as_file(read, ".zip"), seeds)
 
 
-def _cifar() -> Reader:
-    import pickle
-
-    from easybn.data.byte_pickle import load_byte_pickle
-
-    content = {b"data": np.zeros((2, 3), np.uint8), b"labels": [1, 2], b"name": "x"}
-    return Reader(
-        lambda data, _: load_byte_pickle(data, "x"), lambda: [pickle.dumps(content, protocol) for protocol in (3, 4)]
-    )
-
-
 def _eps() -> Reader:
     from easybn.perturb.eps import format_eps, parse_eps
 
@@ -292,11 +277,10 @@ def _classes() -> Reader:
 READERS: dict[str, Callable[[], Reader]] = {
     "archives": _archives,
     "checkpoint": _checkpoint,
-    "cifar": _cifar,
     "classes": _classes,
     "eps": _eps,
-    "idx": _idx,
     "manifest": _manifest,
+    "packed": _packed,
     "parquet": _parquet,
     "pictures": _pictures,
     "rows": _rows,

@@ -6,25 +6,19 @@ FOLDER holds the original files; TARGET is the package's own folder unless given
 verified first, so the decoded sample is the same wherever it is made.
 """
 
+import gzip
+import io
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from easybn.data.datasets import FOLDER, file_of, read_verified
-from easybn.data.idx import write_idx
-from easybn.data.source import DataError
+from easybn.data import DataError, load
+from easybn.data.registry import SAMPLE
 
 PER_CLASS = {"train": 500, "t10k": 100}
-
-
-def original(folder: Path, stem: str) -> NDArray[np.uint8]:
-    """The array called ``stem`` of the original data set in ``folder``."""
-    path = file_of(folder, stem)
-    if path is None:
-        raise DataError(f"{folder} has no {stem}.gz: put the original there")
-    return read_verified(path, stem)
 
 
 def first_of_each_class(labels: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
@@ -32,13 +26,22 @@ def first_of_each_class(labels: NDArray[np.uint8], count: int) -> NDArray[np.int
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]))
 
 
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write ``array`` in MNIST's idx format, packed by gzip, always the same bytes: without time and name."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
+        file.write(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+    path.write_bytes(buffer.getvalue())
+
+
 def make(folder: Path, target: Path) -> None:
     """Write the sample's four files to ``target``."""
     target.mkdir(parents=True, exist_ok=True)
-    for kind, count in PER_CLASS.items():
-        images, labels = (original(folder, f"{kind}-{values}-ubyte") for values in ("images-idx3", "labels-idx1"))
+    source = load("fashion-mnist", folder=folder, cache=False)
+    for (kind, count), split in zip(PER_CLASS.items(), (source.train, source.test), strict=True):
+        labels = split.labels.numpy().astype(np.uint8)
         rows = first_of_each_class(labels, count)
-        write_idx(target / f"{kind}-images-idx3-ubyte.gz", images[rows])
+        write_idx(target / f"{kind}-images-idx3-ubyte.gz", split.images[:, 0].numpy()[rows])
         write_idx(target / f"{kind}-labels-idx1-ubyte.gz", labels[rows])
     for path in sorted(target.glob("*.gz")):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
@@ -49,7 +52,7 @@ def main() -> int:
         print(__doc__.strip(), file=sys.stderr)
         return 2
     try:
-        make(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else FOLDER)
+        make(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else SAMPLE)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1

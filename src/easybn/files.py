@@ -109,6 +109,21 @@ def new_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """An empty folder beside ``place``, removed at the end of the block; what a kill leaves is removed by the next."""
+    with explained(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        sweep(place.parent, lambda name: name == place.name)
+        part = _part_of(place)
+        part.mkdir()
+    with _held(part):
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
 def discard(folder: Path, names: Collection[str]) -> None:
     """Remove a folder that holds nothing but files of such ``names``, so that no other process ever sees half of it.
 

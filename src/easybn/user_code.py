@@ -29,6 +29,22 @@ def is_user_code(name: str) -> bool:
     return bool(_FILE.fullmatch(name) or _MODULE.fullmatch(name))
 
 
+def permit(name: str) -> None:
+    """Let code of this name run where only names are stored: the command line of this call names it.
+
+    Otherwise a stored name, such as the data set of a run, runs nothing (:func:`is_permitted`).
+    """
+    _permitted.add(name)
+
+
+def is_permitted(name: str) -> bool:
+    """Whether :func:`permit` was called with ``name``."""
+    return name in _permitted
+
+
+_permitted: set[str] = set()
+
+
 def code_file(name: str, option: str, folders: Sequence[Path] = ()) -> Path | None:
     """The file that ``file.py:Name`` would run, looked for in the working folder, then in ``folders``.
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from easybn import data
+from easybn.data.datasets import Published
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def test_the_known_ones_are_listed(easybn):
 
 def test_where_one_was_found(easybn, monkeypatch, tmp_path):
     (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "cifar-10-binary.tar.gz").write_bytes(b"")
+    (tmp_path / "d" / "cifar-10-python.tar.gz").write_bytes(b"")
     monkeypatch.setenv("EASYBN_DATA", str(tmp_path / "d"))
     assert f"cifar10        found in {tmp_path / 'd'}" in easybn("data").out
 
@@ -64,7 +65,7 @@ def test_an_image_folder(easybn):
 
 def test_nothing_is_downloaded_unasked(easybn, monkeypatch):
     asked = []
-    monkeypatch.setattr(data.cifar, "fetch", lambda *args: asked.append(args))
+    monkeypatch.setattr(Published, "download", lambda *args: asked.append(args))
     found = easybn("data", "cifar10")
     assert (found.status, asked) == (2, [])
     assert "easybn data cifar10 --download" in found.err

@@ -24,8 +24,8 @@ from rich.text import Text
 
 import easybn as package
 from easybn.cli.yaml_files import parse_yaml
-from easybn.data.errors import DataError
 from easybn.data.pictures import decode_picture
+from easybn.data.split import DataError
 from easybn.escapes import escaped, say
 from easybn.evaluation.store import Store
 from easybn.models import build, load

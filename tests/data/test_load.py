@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from easybn.data import NAMES, DataError, available, load
-from easybn.data.datasets import FOLDER
+from easybn.data.registry import SAMPLE
 from easybn.progress import showing
 
 
@@ -85,9 +85,9 @@ def test_the_table_tells_what_is_there_and_what_to_do(tmp_path: Path, monkeypatc
     assert rows["sample"].found is not None
     assert len(rows["sample"].found) == 4
     assert rows["cifar100"].found is None
-    assert "cifar-100-binary.tar.gz" in rows["cifar100"].advice
+    assert "cifar-100-python.tar.gz" in rows["cifar100"].advice
     monkeypatch.setenv("EASYBN_DATA", str(tmp_path))
-    shutil.copytree(FOLDER, tmp_path / "fashion-mnist")
+    shutil.copytree(SAMPLE, tmp_path / "fashion-mnist")
     (tmp_path / "cifar-10-python.tar.gz").touch()
     rows = {row.name: row for row in available()}
     assert rows["fashion-mnist"].found is not None

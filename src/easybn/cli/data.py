@@ -1,8 +1,8 @@
 """Data sets: which of them are here, and what is in one.
 
-Without a name, every known data set, where it was found, or how to get it. With a name or the path of an image
-folder or zip it is loaded (decoded into the cache the first time) and its sizes, classes and statistics are
-printed. Nothing is downloaded unless --download says so.
+Without a name, every known data set is listed, with where it was found or how to get it. A data set that is named, by a
+name of that list, the path of an image folder or zip, or my.py:make, is loaded (decoded into the cache the first time),
+and its sizes, classes and statistics are printed. Nothing is downloaded without --download.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from ..terminal import Terminal
+from ..user_code import permit
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OPTIONS = ("folder", "download", "channels", "resize", "test_fraction")
 
 def configure(parser: Parser) -> None:
     parser.add_argument(
-        "name", nargs="?", type=str, help="sample, fashion-mnist, cifar10, cifar100, or the path of an image folder"
+        "name", nargs="?", type=str, help="a name that easybn data lists, or the path of an image folder or zip"
     )
     parser.add_argument("--download", action="store_true", help="fetch the named data set if it is not here")
     parser.add_argument("--folder", type=str, default=None, help="where its files are; searched for by default")
@@ -36,6 +37,7 @@ def run(arguments: Namespace) -> None:
     options = {name: getattr(arguments, name) for name in OPTIONS}
     console = Terminal(soft_wrap=True)
     if arguments.name is not None:
+        permit(arguments.name)
         show(console, load(arguments.name, **options))
     elif given := [f"--{name}" for name, value in options.items() if value not in (None, False)]:
         raise ValueError(f"{given[0]} is for one data set: easybn data NAME {given[0]}")
@@ -44,19 +46,20 @@ def run(arguments: Namespace) -> None:
 
 
 def list_known(console: Console) -> None:
-    """A line for each known data set: where it is, or what to do."""
+    """One line per known data set: where it is, or how to get it, and its size."""
     from ..data import available
 
     for status in available():
+        where = f"not here: easybn data {status.name} --download"
         if status.found:
             where = "comes with the package" if status.name == "sample" else f"found in {status.found[0].parent}"
-        else:
-            where = status.advice
-        console.print(f"{status.name:14} {where}")
+        console.print(f"{status.name:14} {where}  ({status.about})")
 
 
 def show(console: Console, source: "Source") -> None:
     """Name, sizes, classes, shape and statistics of ``source``."""
+    from ..data import licence
+
     channels, height, width = source.train.shape
     shown = ", ".join(source.classes[:20]) + (", ..." if len(source.classes) > 20 else "")
     rows = {
@@ -70,6 +73,8 @@ def show(console: Console, source: "Source") -> None:
     if not len(source.train):
         del rows["mean"], rows["std"]
         rows["train"] = "none: these images can be evaluated on; to train, see --test_fraction, or add a train/ folder"
+    if terms := licence(source.name):
+        rows["licence"] = terms
     for name, text in rows.items():
         console.print(f"{name:8} {text}")
     for note in source.notes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ..data.errors import printable
+from ..data.split import printable
 from ..runs.config import DATA_OPTIONS, Experiment, describe
 from ..terminal import Terminal
 from ..train.observers import Observer

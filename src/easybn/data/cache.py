@@ -30,12 +30,15 @@ from torch import Tensor
 from ..files import discard, new_folder, sync
 from ..json_files import Damaged, read_json, with_checksum, write_json
 from ..progress import Progress, showing
-from .errors import DataError
-from .places import cache_folder
 from .source import Source, Split
-from .split import from_histogram, histogram
+from .split import DataError, from_histogram, histogram
 
-# Images yet to be decoded, and the loop that decodes them.
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/easybn``, or ``~/.cache/easybn``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # the XDG base directory specification: a relative path is to be ignored
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "easybn"
 
 
 @dataclass(frozen=True)

@@ -1,376 +1,373 @@
-"""The sample inside the package: 6,000 real Fashion-MNIST images, so that everything runs at once, offline.
+"""Published data sets, read by torchvision and medmnist: found, verified, downloaded.
 
-The first 500 images of each class of the training set and the first 100 of each class of the test set,
-in their original order. It is for tests and first steps; results come from the whole data set.
+A file is read only once its checksum is known to be right: the md5 that torchvision or medmnist has of it, or for
+Fashion-MNIST, whose files are packed in several ways, the sha256 of what is in them. That is also why torchvision may
+open the pickles of CIFAR: an archive with that md5 is the original, and every file in it is tested again.
+
+Both libraries are imported only where something is decoded or downloaded.
 """
 
+import gzip
 import hashlib
-import tarfile
+import http.client
+import io
+import os
+import socket
+import sys
+import tempfile
+import warnings
 import zlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from ..files import check_regular, open_regular
-from ..progress import Progress, showing
-from .byte_pickle import load_byte_pickle
-from .cache import Part, Undecoded, cached, origin_of
-from .errors import DataError
-from .fetch import fetch
-from .idx import read_idx
-from .places import Wanted, is_file
-from .source import Source, Split
+from ..files import open_regular, scratch_folder, sync
+from ..progress import Progress, silent
+from .cache import Part, Undecoded, cache_folder, cached, origin_of
+from .source import Source
+from .split import DataError
 
-# What is published of CIFAR-10 and CIFAR-100: archives, their md5, their members, and how they tell labels.
+VARIABLE = "EASYBN_DATA"  # the environment's name for the folder of data sets
+_LARGEST = 2**27  # bytes that a packed file may hold: twice Fashion-MNIST's
+_PATIENCE = 30.0  # seconds to wait for a server that says nothing
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One of the published archives: its name, its md5, and what its members are called."""
+class Original(NamedTuple):
+    """A published file: where it can be downloaded, and its md5."""
 
-    file: str
+    urls: Sequence[str]
     md5: str
-    meta: str
-    train: tuple[str, ...]
-    test: str
 
 
 @dataclass(frozen=True)
-class Cifar:
-    """One of the two data sets: its name, its archives, and how they tell labels and class names."""
+class Published:
+    """A data set as its authors publish it. Subclasses say how a library reads it.
+
+    Args:
+        name: what :func:`easybn.data.load` calls it.
+        title: its authors' name for it.
+        library: the class in torchvision.datasets, or the key in medmnist.INFO.
+        files: the names of the original files.
+        folders: what a folder of them may be called below a root folder; downloads go into the first.
+        shape: (C, H, W) of its images.
+        classes: how many there are.
+        train, test: numbers of images.
+        licence: one sentence about its terms.
+        extra: further folders that may hold the files.
+    """
 
     name: str
     title: str
-    binary: Archive
-    python: Archive
-    label_bytes: int
-    label_key: bytes
-    names_key: bytes
+    library: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    licence: str
+    extra: tuple[Path, ...] = ()
 
-    def wanted(self) -> Wanted:
-        """What to look for: either archive."""
+    def originals(self) -> list[Original]:
+        """Of each of ``files``."""
+        raise NotImplementedError
 
-        def here(folder: Path) -> tuple[Path, ...] | None:
-            found = [folder / archive.file for archive in (self.binary, self.python) if is_file(folder / archive.file)]
-            return (found[0],) if found else None
+    def arrays(self, files: Sequence[Path], folder: Path) -> Iterator[tuple[Any, Any, Sequence[str]]]:
+        """(images (N, C, H, W) uint8, labels (N,), names of the classes) of the training and of the test images.
 
-        return Wanted(self.title, (f"{self.binary.file} (or {self.python.file})",), (self.name, self.title), here)
+        Args:
+            files: verified.
+            folder: empty, to unpack them into.
+        """
+        raise NotImplementedError
 
-    def archive(self, path: Path) -> Archive:
-        return self.python if path.name == self.python.file else self.binary
+    def verify(self, files: Sequence[Path]) -> None:
+        """Raise DataError unless all files are the original ones."""
+        for path, original in zip(files, self.originals(), strict=True):
+            _check_digest(path, original.md5, "md5", self.title)
+
+    def roots(self, folder: str | Path | None = None) -> list[Path]:
+        """The folders that are searched, and those below: ``folder`` alone if it is given."""
+        if folder is not None:
+            return [Path(folder).expanduser()]
+        named = os.environ.get(VARIABLE, "")
+        return [*([Path(named).expanduser()] if named else []), cache_folder(), *self.extra]
+
+    def find(self, folder: str | Path | None = None) -> tuple[Path, ...] | None:
+        """The files in the first folder that has them all; None if there is none."""
+        for root in self.roots(folder):
+            for place in (root, *(root / name for name in self.folders)):
+                found = [path for name in self.files if (path := self.file_in(place, name)) is not None]
+                if len(found) == len(self.files):
+                    return tuple(found)
+        return None
+
+    def file_in(self, folder: Path, name: str) -> Path | None:
+        """The file called ``name`` in ``folder``, or what serves as well; None if there is none."""
+        return folder / name if _is_file(folder / name) else None
+
+    def advice(self, folder: str | Path | None = None) -> str:
+        """One line: what is missing, where it was searched for, and what to do."""
+        below = " or ".join(f"{name}/" for name in self.folders)
+        return (
+            f"{self.title} was not found in {', '.join(map(str, self.roots(folder)))} (nor in {below} below): put "
+            f"{', '.join(self.files)} into one of these, name their folder by {VARIABLE}, or download: "
+            f"easybn data {self.name} --download (in Python download=True)"
+        )
+
+    def load(
+        self,
+        folder: str | Path | None = None,
+        *,
+        download: bool = False,
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> Source:
+        """The data set, verified.
+
+        Args:
+            folder: where its files are, or the folder above; then no other is searched. By default
+                ``$EASYBN_DATA``, the cache folder, and where the system keeps it.
+            download: get the files if they are not found, into ``folder`` or the cache folder.
+            cache: keep the decoded images, so that the next call takes no time.
+            progress: called as the decoding advances; by default a bar on the terminal.
+
+        Raises:
+            DataError: not found, not to be had, damaged, or not the original.
+        """
+        files = self.find(folder)
+        if files is None and download:
+            home = cache_folder() / self.folders[0] if folder is None else Path(folder).expanduser()
+            self.download(home, silent if progress is None else progress)
+            files = self.find(folder)
+        if files is None:
+            raise DataError(self.advice(folder))
+        there = files
+        origin = origin_of([(str(path.resolve()), path.stat()) for path in there], kind=self.name)
+        return cached(self.name, origin, lambda: self.decoded(there), cache=cache, progress=progress)
+
+    def decoded(self, files: Sequence[Path]) -> Undecoded:
+        """The images of verified files, in memory.
+
+        Raises:
+            DataError: they are not the original ones.
+        """
+        self.verify(files)
+        with _scratch() as folder, warnings.catch_warnings(action="ignore"):  # the libraries' own
+            try:
+                parts = list(self.arrays(files, folder))
+            except DataError:
+                raise
+            except Exception as error:  # whatever a library raises for a file it does not understand
+                reason = str(error).partition("\n")[0]
+                raise DataError(
+                    f"{files[0]}: {self.title} cannot be read ({type(error).__name__}: {reason}): download it again"
+                ) from error
+        train, test = (Part.of_array(np.asarray(x), np.asarray(y).astype(np.int64)) for x, y, _ in parts)
+        return Undecoded(self.name, tuple(parts[0][2]), self.shape, train, test)
+
+    def download(self, folder: Path, progress: Progress = silent) -> None:
+        """Get the files that ``folder`` does not have; torchvision verifies them, and draws a bar on a terminal.
+
+        Args:
+            progress: called when a file has arrived, with its bytes.
+
+        Raises:
+            DataError: no address gave a file with the right checksum; nothing is kept of it.
+        """
+        from torchvision.datasets.utils import download_url
+
+        for name, original in zip(self.files, self.originals(), strict=True):
+            failures = []
+            for url in () if self.file_in(folder, name) else original.urls:
+                try:
+                    with scratch_folder(folder / name) as scratch, _limited():
+                        download_url(url, str(scratch), name, original.md5)
+                        with (scratch / name).open("rb") as file:
+                            sync(file)
+                        (scratch / name).replace(folder / name)
+                    size = (folder / name).stat().st_size
+                    progress(name, size, size)
+                    break
+                except (OSError, RuntimeError, http.client.HTTPException) as error:
+                    failures.append(f"{url} ({str(error).partition(chr(10))[0]})")
+            else:
+                if failures:
+                    raise DataError(
+                        f"could not download {name}; tried {' and '.join(failures)}: get it by other means and put "
+                        f"it into {folder}"
+                    )
+
+    def _class(self) -> Any:
+        return getattr(import_module("torchvision.datasets"), self.library)
 
 
-def _below(folder: str, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{folder}/{name}" for name in names)
+@dataclass(frozen=True)
+class Mnist(Published):
+    """MNIST and its kin: four idx files, each packed by gzip.
 
-
-CIFAR10 = Cifar(
-    "cifar10",
-    "CIFAR-10",
-    Archive(
-        "cifar-10-binary.tar.gz",
-        "c32a1d4ab5d03f1284b67883e8d87530",
-        "cifar-10-batches-bin/batches.meta.txt",
-        _below("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)]),
-        "cifar-10-batches-bin/test_batch.bin",
-    ),
-    Archive(
-        "cifar-10-python.tar.gz",
-        "c58f30108f718f92721af3d95e74349a",
-        "cifar-10-batches-py/batches.meta",
-        _below("cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)]),
-        "cifar-10-batches-py/test_batch",
-    ),
-    label_bytes=1,
-    label_key=b"labels",
-    names_key=b"label_names",
-)
-
-CIFAR100 = Cifar(
-    "cifar100",
-    "CIFAR-100",
-    Archive(
-        "cifar-100-binary.tar.gz",
-        "03b5dce01913d631647c71ecec9e9cb8",
-        "cifar-100-binary/fine_label_names.txt",
-        ("cifar-100-binary/train.bin",),
-        "cifar-100-binary/test.bin",
-    ),
-    Archive(
-        "cifar-100-python.tar.gz",
-        "eb9058c3a382ffc7106e4002c42a8d85",
-        "cifar-100-python/meta",
-        ("cifar-100-python/train",),
-        "cifar-100-python/test",
-    ),
-    label_bytes=2,
-    label_key=b"fine_labels",
-    names_key=b"fine_label_names",
-)
-
-
-# The official CIFAR archives, read in memory: nothing is extracted.
-#
-# The binary version stores records of one label byte (two for CIFAR-100: coarse, fine) and 3,072 pixel
-# bytes, channel after channel, row after row. The python version stores the same pixels in pickles.
-
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 3, 32, 32) and labels (N,)
-
-_PIXELS = 3 * 32 * 32
-_LARGEST = 2**29  # bytes of one member; the largest true one has 154 million
-
-
-def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The content of the members called ``names``, whatever else there is; paths serve as names only.
-
-    Raises:
-        DataError: a member is missing, not a plain file or far too large, or the archive is damaged.
+    Args:
+        contents: sha256 of what is in each file; then it may be packed in any way, or not at all.
+        mirrors: further addresses, before torchvision's.
     """
-    found: dict[str, bytes] = {}
-    try:
-        check_regular(archive)
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.name in names and member.isfile():
-                    if member.size > _LARGEST:
-                        raise DataError(f"{archive}: {member.name} has {member.size} bytes: not the original archive")
-                    file = tar.extractfile(member)
-                    found[member.name] = file.read() if file is not None else b""
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{archive}: is no readable tar.gz archive ({error}): fetch it again") from None
-    if missing := [name for name in names if name not in found]:
-        raise DataError(f"{archive}: has no {', '.join(missing)}: not the original archive")
-    return found
+
+    contents: dict[str, str] = field(default_factory=dict)
+    mirrors: tuple[str, ...] = ()
+
+    def originals(self) -> list[Original]:
+        kind = self._class()
+        return [Original([at + name for at in (*self.mirrors, *kind.mirrors)], md5) for name, md5 in kind.resources]
+
+    def file_in(self, folder: Path, name: str) -> Path | None:
+        plain = folder / name.removesuffix(".gz")
+        found = super().file_in(folder, name)
+        return plain if found is None and self.contents and _is_file(plain) else found
+
+    def verify(self, files: Sequence[Path]) -> None:
+        if not self.contents:  # else what is in them is verified, before it is read
+            super().verify(files)
+
+    def arrays(self, files: Sequence[Path], folder: Path) -> Iterator[tuple[Any, Any, Sequence[str]]]:
+        kind = self._class()
+        raw = folder / kind.__name__ / "raw"
+        raw.mkdir(parents=True)
+        for name, path in zip(self.files, files, strict=True):
+            target = raw / name.removesuffix(".gz")
+            target.write_bytes(_unpacked(path))
+            if self.contents:
+                try:
+                    _check_digest(target, self.contents[name], "sha256", self.title)
+                except DataError as error:
+                    raise DataError(str(error).replace(str(target), str(path))) from None
+        for train in (True, False):
+            part = kind(folder, train=train)
+            yield part.data.numpy()[:, None], part.targets.numpy(), part.classes
 
 
-def from_binary(data: bytes, label_bytes: int, name: str) -> Arrays:
-    """The records of one file of the binary version; the last label byte counts."""
-    size = label_bytes + _PIXELS
-    if len(data) % size:
-        raise DataError(f"{name}: {len(data)} bytes are no whole number of records of {size}")
-    records = np.frombuffer(data, np.uint8).reshape(-1, size)
-    images = records[:, label_bytes:].reshape(-1, 3, 32, 32)
-    return images, records[:, label_bytes - 1].astype(np.int64)
+@dataclass(frozen=True)
+class Archive(Published):
+    """A tar.gz archive: CIFAR-10, CIFAR-100, STL-10."""
+
+    def originals(self) -> list[Original]:
+        return [Original([self._class().url], self._class().tgz_md5)]
+
+    def arrays(self, files: Sequence[Path], folder: Path) -> Iterator[tuple[Any, Any, Sequence[str]]]:
+        from torchvision.datasets.utils import extract_archive
+
+        extract_archive(str(files[0]), str(folder))
+        kind = self._class()
+        for split in ("train", "test"):
+            if hasattr(kind, "splits"):  # STL-10
+                part = kind(folder, split=split)
+                yield part.data, part.labels, part.classes
+            else:
+                part = kind(folder, train=split == "train")
+                yield part.data.transpose(0, 3, 1, 2), part.targets, part.classes
 
 
-def from_pickle(data: bytes, label_key: bytes, name: str) -> Arrays:
-    """The images and labels of one file of the python version."""
-    content = load_byte_pickle(data, name)
-    try:
-        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[label_key], dtype=np.int64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{name}: is no CIFAR batch ({error!r})") from None
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != _PIXELS or labels.shape != pixels.shape[:1]:
-        raise DataError(f"{name}: holds {pixels.dtype} {pixels.shape} and labels {labels.shape}: no CIFAR batch")
-    return pixels.reshape(-1, 3, 32, 32), labels
+@dataclass(frozen=True)
+class Svhn(Published):
+    """Street View House Numbers: a MATLAB file for each split."""
+
+    def originals(self) -> list[Original]:
+        splits = self._class().split_list
+        return [Original([url], md5) for url, _, md5 in (splits["train"], splits["test"])]
+
+    def arrays(self, files: Sequence[Path], folder: Path) -> Iterator[tuple[Any, Any, Sequence[str]]]:
+        for split in ("train", "test"):
+            part = self._class()(files[0].parent, split=split)
+            yield part.data, part.labels, [str(digit) for digit in range(10)]
 
 
-def names_from_pickle(data: bytes, key: bytes, name: str) -> tuple[str, ...]:
-    """The class names in the meta file of the python version."""
-    try:
-        return tuple(word.decode("ascii") for word in load_byte_pickle(data, name)[key])
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: holds no class names ({error!r})") from None
+@dataclass(frozen=True)
+class MedMnist(Published):
+    """A set of MedMNIST v2 (Yang et al., 2023), read by the package medmnist; its validation images are left out."""
+
+    def originals(self) -> list[Original]:
+        about = self._package().INFO[self.library]
+        return [Original([about["url"]], about["MD5"])]
+
+    def arrays(self, files: Sequence[Path], folder: Path) -> Iterator[tuple[Any, Any, Sequence[str]]]:
+        package = self._package()
+        about = package.INFO[self.library]
+        names = [about["label"][str(label)] for label in range(self.classes)]
+        for split in ("train", "test"):
+            part = getattr(package, about["python_class"])(split=split, root=str(files[0].parent))
+            images = part.imgs[:, None] if part.imgs.ndim == 3 else part.imgs.transpose(0, 3, 1, 2)
+            yield images, part.labels[:, 0], names
+
+    def _package(self) -> Any:
+        try:
+            return import_module("medmnist")
+        except ImportError as error:
+            raise DataError(
+                f"{self.title} needs the package medmnist ({error}): pip install 'easybn[medmnist]'"
+            ) from None
 
 
-# CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32 x 32, 10 or 100 classes.
-#
-# Either official archive serves, the binary or the python version: they hold the same pixels. Its md5, as
-# published with it, is verified before it is opened.
-
-ADDRESS = "https://www.cs.toronto.edu/~kriz/"
-
-
-def check_md5(path: Path, expected: str) -> None:
-    """Refuse a file whose md5 is not ``expected``.
-
-    Raises:
-        DataError: it is another, or cannot be read.
-    """
+def _check_digest(path: Path, expected: str, algorithm: str, title: str) -> None:
+    """Raise DataError unless the file has this checksum."""
     try:
         with open_regular(path) as file:
-            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     if found != expected:
-        raise DataError(f"{path}: is not the official archive (md5 {found}, expected {expected}): fetch it again")
+        raise DataError(
+            f"{path}: is not the original file of {title} ({algorithm} {found[:32]}, expected {expected[:32]}): "
+            "download it again"
+        )
 
 
-def _cifar_prepare(kind: Cifar, path: Path) -> Undecoded:
-    archive = kind.archive(path)
-    check_md5(path, archive.md5)
-    members = read_members(path, (archive.meta, *archive.train, archive.test))
-
-    def arrays(name: str) -> Arrays:
-        where = f"{path}: {name}"
-        if archive is kind.binary:
-            return from_binary(members.pop(name), kind.label_bytes, where)
-        return from_pickle(members.pop(name), kind.label_key, where)
-
-    def part(names: tuple[str, ...]) -> Part:
-        images, labels = zip(*map(arrays, names), strict=True)
-        return Part.of_array(np.concatenate(images), np.concatenate(labels))
-
-    meta = members.pop(archive.meta)
-    if archive is kind.binary:
-        classes = tuple(meta.decode("ascii", "replace").split())
-    else:
-        classes = names_from_pickle(meta, kind.names_key, f"{path}: {archive.meta}")
-    return Undecoded(kind.name, classes, (3, 32, 32), part(archive.train), part((archive.test,)))
+def _unpacked(path: Path) -> bytes:
+    """The content of a file, unpacked if it is packed by gzip: told by its first bytes, not by its name."""
+    try:
+        with open_regular(path) as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.open(raw) if packed else raw as file:
+                content = file.read(_LARGEST + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: the gzip stream is damaged or cut short ({error}): download it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(content) > _LARGEST:
+        raise DataError(f"{path}: holds more than {_LARGEST} bytes: download it again")
+    return content
 
 
-def cifar(
-    kind: Cifar,
-    folder: str | Path | None = None,
-    *,
-    download: bool = False,
-    cache: bool = True,
-    progress: Progress | None = None,
-) -> Source:
-    """The whole data set, from an archive whose md5 is verified.
-
-    Args:
-        kind: ``cifar_kinds.CIFAR10`` or ``CIFAR100``.
-        folder: where an archive is, or the folder above; then no other place is looked into. By default
-            ``$EASYBN_DATA``, then the cache folder.
-        download: fetch the binary version if none is found, into ``folder`` or the cache folder.
-        cache: keep the decoded images, so that the next opening takes no time.
-        progress: told how far the work is; by default a bar on the terminal.
-
-    Raises:
-        DataError: not found, not to be had, damaged, or not the official archive.
-    """
-    wanted = kind.wanted()
-    files = wanted.find(folder)
-    if files is None and download:
-        target = wanted.home(folder) / kind.binary.file
-        with showing(progress) as show:
-            fetch([ADDRESS + target.name], target, partial(check_md5, expected=kind.binary.md5), show)
-        files = (target,)
-    if files is None:
-        raise DataError(wanted.advice(folder))
-    path = files[0]
-    origin = origin_of([(str(path.resolve()), path.stat())], kind=kind.name)
-    return cached(kind.name, origin, lambda: _cifar_prepare(kind, path), cache=cache, progress=progress)
+def _is_file(path: Path) -> bool:
+    """Whether ``path`` is a file that may be seen; a folder that may not be entered has none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
-# Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017): 60,000 + 10,000 grey images of clothes, 28 x 28, ten classes.
-
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-
-# sha256 of the decoded values: the same whichever way the files were compressed
-SHA256 = {
-    "train-images-idx3-ubyte": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-    "train-labels-idx1-ubyte": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
-    "t10k-images-idx3-ubyte": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-    "t10k-labels-idx1-ubyte": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
-}
-
-ADDRESSES = (
-    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-)
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder to unpack into: in the cache, which has room, or else in the system's folder for temporary files."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(cache_folder() / "unpacked"))
+        except OSError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield folder
 
 
-def file_of(folder: Path, stem: str) -> Path | None:
-    """The file called ``stem`` in ``folder``, compressed or plain, if there is one."""
-    return next((folder / name for name in (f"{stem}.gz", stem) if is_file(folder / name)), None)
-
-
-def _here(folder: Path) -> tuple[Path, ...] | None:
-    found = [path for stem in SHA256 if (path := file_of(folder, stem)) is not None]
-    return tuple(found) if len(found) == len(SHA256) else None
-
-
-WANTED = Wanted(
-    "Fashion-MNIST",
-    files=tuple(f"{stem}.gz" for stem in SHA256),
-    subfolders=("fashion-mnist", "FashionMNIST/raw"),  # the second is torchvision's
-    here=_here,
-    extra=(Path("/usr/share/datasets/fashion-mnist"),),  # Debian's package dataset-fashion-mnist
-)
-
-
-def read_verified(path: Path, stem: str) -> NDArray[np.uint8]:
-    """The array in ``path``, which must be the data set's ``stem``.
-
-    Raises:
-        DataError: it is damaged or another.
-    """
-    array = read_idx(path, 3 if "images" in stem else 1)
-    digest = hashlib.sha256(array.data).hexdigest()
-    if digest != SHA256[stem]:
-        found = f"sha256 of the decoded values is {digest[:16]}..., expected {SHA256[stem][:16]}..."
-        raise DataError(f"{path}: is not Fashion-MNIST's {stem} ({found}): replace it by the original file")
-    return array
-
-
-def _fashion_mnist_prepare(files: tuple[Path, ...]) -> Undecoded:
-    arrays = [read_verified(path, stem) for path, stem in zip(files, SHA256, strict=True)]
-    train, test = (Part.of_array(arrays[i][:, None], arrays[i + 1].astype(np.int64)) for i in (0, 2))
-    return Undecoded("fashion-mnist", CLASSES, (1, 28, 28), train, test)
-
-
-def fashion_mnist(
-    folder: str | Path | None = None,
-    *,
-    download: bool = False,
-    cache: bool = True,
-    progress: Progress | None = None,
-) -> Source:
-    """The whole data set, verified by sha256 of the decoded values.
-
-    Args:
-        folder: where the four files are, or the folder above; then no other place is looked into. By
-            default these, in turn: ``$EASYBN_DATA``, the cache folder, Debian's package folder.
-        download: fetch what is not found, into ``folder`` or the cache folder.
-        cache: keep the decoded images, so that the next opening takes no time.
-        progress: told how far the work is; by default a bar on the terminal.
-
-    Raises:
-        DataError: not found, not to be had, damaged, or not the original.
-    """
-    files = WANTED.find(folder)
-    if files is None and download:
-        home = WANTED.home(folder)
-        with showing(progress) as show:
-            for stem in SHA256:
-                if file_of(home, stem) is None:
-                    urls = [f"{address}{stem}.gz" for address in ADDRESSES]
-                    fetch(urls, home / f"{stem}.gz", partial(read_verified, stem=stem), show)
-        files = _here(home)
-    if files is None:
-        raise DataError(WANTED.advice(folder))
-    found = tuple(files)
-    origin = origin_of(((str(path.resolve()), path.stat()) for path in found), kind="fashion-mnist")
-    return cached("fashion-mnist", origin, lambda: _fashion_mnist_prepare(found), cache=cache, progress=progress)
-
-
-FOLDER = Path(__file__).parent / "fashion_mnist_sample"
-
-
-def _split(kind: str) -> Split:
-    images = torch.from_numpy(read_idx(FOLDER / f"{kind}-images-idx3-ubyte.gz", 3))
-    labels = torch.from_numpy(read_idx(FOLDER / f"{kind}-labels-idx1-ubyte.gz", 1))
-    return Split(images[:, None], labels.long())
-
-
-def sample() -> Source:
-    """5,000 training and 1,000 test images, (1, 28, 28), ten balanced classes."""
-    return Source.from_splits("sample", CLASSES, _split("train"), _split("t10k"))
+@contextmanager
+def _limited() -> Iterator[None]:
+    """A server that says nothing is not waited for without end; no bar is drawn where there is no terminal."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from ..files import check_regular, open_regular, read_bytes
-from .errors import DataError
+from .split import DataError
 
 LARGEST = 2**28  # bytes of one file, before and after decompression: far above any sensible image
 _UTF8 = 0x800  # flag of a zip entry whose name is UTF-8

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from ..progress import Progress, showing
 from .cache import Part, Undecoded, cached, origin_of
-from .errors import DataError, printable
 from .file_tree import Tree, check_link, open_tree
 from .listing import Files, Listing, list_images
 from .pictures import decode_picture, picture_size
 from .source import Source
-from .split import draw
+from .split import DataError, draw, printable
 
 _CHUNK = 256  # images decoded at a time
 _USUAL_SIZE = 224  # pixels: the most that pictures of several sizes are brought to unless a size is asked for

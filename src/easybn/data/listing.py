@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .errors import DataError, printable
 from .pictures import SUFFIXES
+from .split import DataError, printable
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing")

@@ -4,12 +4,14 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError
-from .split import Split, as_labels, as_pixels, channel_statistics, draw
+from ..progress import Progress, silent
+from .split import DataError, Split, as_labels, as_pixels, channel_statistics, draw
 
 __all__ = ["DataError", "Source", "Split"]
 
@@ -99,6 +101,35 @@ class Source:
             classes = [str(label) for label in range(count)]
         return cls.from_splits(name, classes, train, test)
 
+    @classmethod
+    def from_datasets(
+        cls,
+        train: Any,
+        test: Any,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "datasets",
+        progress: Progress = silent,
+    ) -> "Source":
+        """A source of data sets as torchvision's are, or of arrays; all images are read into memory, as 8 bits.
+
+        Args:
+            train: items (image, label) by number, with a length: an image is a PIL picture, or a tensor or array of
+                shape (C, H, W), uint8 or in [0, 1] in whole multiples of 1/255. Or a pair (images, labels) of tensors
+                or arrays, see :meth:`from_tensors`.
+            test: like ``train``.
+            classes: the name of each label; by default ``train.classes``, or else its number.
+            name: what results call it.
+            progress: called as images are read.
+
+        Raises:
+            DataError: images or labels other than these; the message says what to do.
+        """
+        if classes is None:
+            classes = getattr(train, "classes", None)
+        parts = [_as_tensors(part, f"{name}: {kind}", progress) for kind, part in (("train", train), ("test", test))]
+        return cls.from_tensors(*parts[0], *parts[1], classes=classes, name=name)
+
     def part(self, n: int) -> "Source":
         """The same with only ``n`` of the training images, every class in proportion, and their statistics.
 
@@ -179,3 +210,44 @@ class Source:
 def listed(names: Sequence[str]) -> str:
     """The first of some names, for a message of one line."""
     return ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+
+
+def _as_tensors(part: Any, what: str, progress: Progress) -> tuple[Tensor, Tensor]:
+    """(images, labels) of one split, see :meth:`Source.from_datasets`."""
+    if isinstance(part, tuple | list) and [isinstance(each, Tensor | np.ndarray) for each in part] == [True, True]:
+        return torch.as_tensor(part[0]), torch.as_tensor(part[1])
+    if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
+        raise DataError(
+            f"{what} must be a data set with a length and items (image, label), or a pair (images, labels) of tensors "
+            f"or arrays, got a {type(part).__name__}"
+        )
+    images: list[Tensor] = []
+    labels: list[int] = []
+    count = len(part)
+    for number in range(count):
+        try:
+            image, label = part[number]
+            image = image if isinstance(image, Tensor) else _pixels_of(image)
+            labels.append(int(label))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{what}: item {number} is no pair (image, label): {error}") from error
+        if images and image.shape != images[0].shape:
+            shapes = f"{tuple(image.shape)}, that of item 0 {tuple(images[0].shape)}"
+            raise DataError(f"{what}: the image of item {number} has shape {shapes}: bring all to one size")
+        images.append(image)
+        if number % 256 == 255 or number + 1 == count:
+            progress(what, number + 1, count)
+    if not images:
+        raise DataError(f"{what} has no items")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _pixels_of(image: Any) -> Tensor:
+    """A PIL picture, grey or RGB, or an array (C, H, W), as a tensor (C, H, W)."""
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(image)
+    if getattr(image, "mode", None) not in ("L", "RGB"):
+        kind = f"a picture of mode {image.mode}" if hasattr(image, "mode") else f"a {type(image).__name__}"
+        raise TypeError(f"its image is {kind}, expected a grey (L) or RGB picture, a tensor or an array")
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)

@@ -5,11 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from ..data import licence
 from ..models.weights import TrainedOn
 from .config import Experiment, describe
-
-FASHION_MNIST = "Fashion-MNIST is copyright 2017 Zalando SE, under the MIT licence."
-LICENCES = {"sample": FASHION_MNIST, "fashion-mnist": FASHION_MNIST}
 
 LOAD = """\
 ```python
@@ -64,7 +62,7 @@ def card(
         _table(_environment(sessions, last)),
         "## Licence",
         "The code that trained this model is under the MIT licence; the data set has terms of its own. "
-        + LICENCES.get(data.name, "Look them up before you pass the weights on."),
+        + (licence(data.name) or "Look them up before you pass the weights on."),
     ]
     return "\n\n".join(parts) + "\n"
 
