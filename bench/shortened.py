@@ -6,8 +6,8 @@ from peers import Short, Spent
 from torch import Tensor, nn
 
 from easybn.attacks.apgd import APGD
+from easybn.attacks.attack_mode import attack_mode
 from easybn.attacks.fab import FAB
-from easybn.attacks.prepare import prepared
 from easybn.attacks.registry import BALLS
 from easybn.attacks.square import Square
 from easybn.data import Source
@@ -42,7 +42,7 @@ def ours_shortened(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float
         FAB(ball, iterations=short.iterations, target_classes=short.targets),
         Square(ball, short.queries),
     ]
-    with prepared(model, probe=x) as ready:
+    with attack_mode(model, probe=x) as ready:
         points = Points(ready, x, y, np.arange(len(x)), Plan({eps: attacks}))
         record = Record.joined(done.record for done in run_all(points))
     return torch.as_tensor(derive(record, points.ids, points.plan.stages).robust(eps)), Spent.since(began)

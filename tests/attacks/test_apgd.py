@@ -4,15 +4,15 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from easybn import L2, Linf
 from easybn.attacks.apgd import APGD, checkpoints
-from easybn.attacks.attack import Tracks
-from easybn.attacks.prepare import prepared
+from easybn.attacks.attack import AttackState
+from easybn.attacks.attack_mode import attack_mode
 
 from ..small import small_images, small_net
 
 
-def tracks_of(x: torch.Tensor, y: torch.Tensor, target: torch.Tensor | None = None) -> Tracks:
+def state_of(x: torch.Tensor, y: torch.Tensor, target: torch.Tensor | None = None) -> AttackState:
     rows = torch.arange(len(x))
-    return Tracks.begun(rows, y, rows.new_full((len(x),), -1) if target is None else target, rows * 0, rows, x)
+    return AttackState.create(rows, y, rows.new_full((len(x),), -1) if target is None else target, rows * 0, rows, x)
 
 
 def test_the_step_size_is_checked_where_the_paper_says():
@@ -27,14 +27,14 @@ def test_a_hundred_iterations_are_those_of_the_reference(ball, loss):
     y = net(x).argmax(1)
     attack = APGD(ball, loss)
     target = net(x).sort(dim=1)[1][:, -2]
-    tracks = tracks_of(x, y, target)
-    attack.begin(tracks)
-    start = tracks["point"].clone()
-    with prepared(net) as model:
+    state = state_of(x, y, target)
+    attack.init(state)
+    start = state["image"].clone()
+    with attack_mode(net) as model:
         for _ in range(101):
-            attack.look(model, tracks)
-            attack.move(model, tracks)
-            tracks["age"] = tracks["age"] + 1
+            attack.evaluate(model, state)
+            attack.step(model, state)
+            state["iteration"] = state["iteration"] + 1
     norm = "Linf" if isinstance(ball, Linf) else "L2"
     peer = (APGDAttack_targeted if loss == "t" else APGDAttack)(net, norm=norm, eps=float(ball.eps), n_iter=100)
     if loss == "t":
@@ -47,5 +47,5 @@ def test_a_hundred_iterations_are_those_of_the_reference(ball, loss):
         best, _, best_loss, _ = peer.attack_single_run(x, y, x_init=start)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert tracks["best_loss"].tolist() == pytest.approx(best_loss.tolist(), rel=1e-6)
-    assert (tracks["best"] - best).abs().max().item() < 1e-3
+    assert state["best_loss"].tolist() == pytest.approx(best_loss.tolist(), rel=1e-6)
+    assert (state["best"] - best).abs().max().item() < 1e-3

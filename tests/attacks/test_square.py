@@ -7,9 +7,9 @@ from pyautoattack.square import SquareAttack
 from torch import nn
 
 from easybn import L2, Linf
-from easybn.attacks.attack import Tracks
-from easybn.attacks.prepare import prepared
-from easybn.attacks.runner import Drive
+from easybn.attacks.attack import AttackState
+from easybn.attacks.attack_mode import attack_mode
+from easybn.attacks.runner import AttackRunner
 from easybn.attacks.square import Square, kernel, share, sides, stages
 from easybn.keyed_random import Noise
 
@@ -34,22 +34,22 @@ class Watched(nn.Module):
         return self.net(x)
 
 
-def tracks_of(x, y=None):
+def state_of(x, y=None):
     rows = torch.arange(len(x))
-    return Tracks.begun(rows, rows * 0 if y is None else y, rows * 0 - 1, rows * 0, rows + 1, x)
+    return AttackState.create(rows, rows * 0 if y is None else y, rows * 0 - 1, rows * 0, rows + 1, x)
 
 
-def walk(attack, net, tracks, queries):
+def walk(attack, net, state, queries):
     """The pattern and so many queries, one a pass; yields after each."""
-    attack = replace(attack, beside=0)
-    attack.begin(tracks)
-    with prepared(net) as model, torch.no_grad():
+    attack = replace(attack, min_active=0)
+    attack.init(state)
+    with attack_mode(net) as model, torch.no_grad():
         for query in range(queries + 1):
-            attack.look(model, tracks)
+            attack.evaluate(model, state)
             yield
             if query < queries:
-                attack.move(model, tracks)
-                tracks["age"] = tracks["age"] + 1
+                attack.step(model, state)
+                state["iteration"] = state["iteration"] + 1
 
 
 def peer_of(ball, net, queries, **options):
@@ -128,11 +128,11 @@ def test_a_point_is_led_along_the_path_of_the_reference(ball, shape, monkeypatch
     queries, net = 260, Watched(torch.Size(shape))
     # pixels at 0 and 1 keep the l2 norm below eps: what is unused of eps would else be rounding, and its root noise
     x = torch.rand(1, *shape).mul(1.4).sub(0.2).clamp(0, 1)
-    attack, tracks = Square(ball, queries), tracks_of(x)
-    for _ in walk(attack, net, tracks, queries):
+    attack, state = Square(ball, queries), state_of(x)
+    for _ in walk(attack, net, state, queries):
         pass
     ours, net.seen = torch.cat(net.seen), []
-    draws = draws_of(tracks["key"], shape, isinstance(ball, Linf), queries)
+    draws = draws_of(state["key"], shape, isinstance(ball, Linf), queries)
     peer = peer_of(ball, net, queries)
     peer.init_hyperparam(x)
     monkeypatch.setattr(
@@ -145,8 +145,8 @@ def test_a_point_is_led_along_the_path_of_the_reference(ball, shape, monkeypatch
     theirs = torch.cat(net.seen)
     assert len(theirs) == len(ours) == queries + 1
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
-    better = tracks["loss"] > tracks["best_loss"]
-    torch.testing.assert_close(tracks["point"] if better else tracks["best"], best, rtol=0, atol=1e-9)
+    better = state["loss"] > state["best_loss"]
+    torch.testing.assert_close(state["image"] if better else state["best"], best, rtol=0, atol=1e-9)
     assert len(ours.flatten(1).unique(dim=0)) > queries / 2
 
 
@@ -157,15 +157,15 @@ def test_a_point_is_led_along_the_path_of_the_reference(ball, shape, monkeypatch
 def test_images_of_any_size_stay_in_the_ball_at_every_query(ball, shape):
     net, x = Watched(torch.Size(shape)), torch.rand(5, *shape)
     x[0], x[1] = 0, 1
-    tracks = tracks_of(x)
-    tracks["age"] = torch.tensor([0, 9, 50, 300, 3000])  # windows of all sizes side by side
-    for _ in walk(Square(ball), net, tracks, 100):
-        point = tracks["point"]
+    state = state_of(x)
+    state["iteration"] = torch.tensor([0, 9, 50, 300, 3000])  # windows of all sizes side by side
+    for _ in walk(Square(ball), net, state, 100):
+        point = state["image"]
         assert point.shape == x.shape
         assert point.min() >= 0
         assert point.max() <= 1
         assert ball.distance(point, x).max() <= ball.eps + 1e-6
-    assert x[0].numel() == 1 or (ball.distance(tracks["best"], x) > ball.eps / 20).all()
+    assert x[0].numel() == 1 or (ball.distance(state["best"], x) > ball.eps / 20).all()
 
 
 @pytest.mark.parametrize("ball", [Linf(0.03), L2(0.3)], ids=IDS)
@@ -180,18 +180,18 @@ def test_verdicts_depend_on_neither_batch_nor_order(ball):
 
     def run(rows, batch_size):
         ranking = torch.zeros(len(rows), 3, dtype=torch.int64)
-        with prepared(net) as model:
-            drive = Drive(model, Square(ball, 60), x[rows], y[rows], ids[rows], ranking, batch_size=batch_size)
-            return drive.run()
+        with attack_mode(net) as model:
+            runner = AttackRunner(model, Square(ball, 60), x[rows], y[rows], ids[rows], ranking, batch_size=batch_size)
+            return runner.run()
 
     expected = run(torch.arange(12), 12)
-    fell = expected.fell(float(ball.eps))
-    assert 2 < fell.sum() < 11
+    success = expected.success(float(ball.eps))
+    assert 2 < success.sum() < 11
     for order, batch_size in ((torch.arange(12), 1), (torch.arange(11, -1, -1), 4), (torch.randperm(12), 7)):
         found = run(order, batch_size)
         back = order.argsort()
-        torch.testing.assert_close(found.nearest[back], expected.nearest, rtol=0, atol=1e-7)
-        torch.testing.assert_close(net(found.images[back][fell]), net(expected.images[fell]), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.best_distance[back], expected.best_distance, rtol=0, atol=1e-7)
+        torch.testing.assert_close(net(found.images[back][success]), net(expected.images[success]), rtol=0, atol=1e-6)
         assert torch.equal(found.columns["iteration"][back], expected.columns["iteration"])
 
 
@@ -202,11 +202,11 @@ def test_as_many_points_fall_as_to_the_reference(ball):
     y = net(x).argmax(1)
     net.requires_grad_(False)
     ours, theirs = [], []
-    with prepared(net) as model:
+    with attack_mode(net) as model:
         for seed in range(seeds):
             ranking = torch.zeros(len(x), 3, dtype=torch.int64)
-            found = Drive(model, Square(ball, queries), x, y, torch.arange(len(x)), ranking, seed=seed).run()
-            ours.append(float(found.fell(float(ball.eps)).double().mean()))
+            found = AttackRunner(model, Square(ball, queries), x, y, torch.arange(len(x)), ranking, seed=seed).run()
+            ours.append(float(found.success(float(ball.eps)).double().mean()))
             images = peer_of(ball, net, queries, seed=seed).perturb(x, y)
             theirs.append(float((net(images).argmax(1) != y).double().mean()))
     ours, theirs = torch.tensor(ours).double(), torch.tensor(theirs).double()
@@ -225,10 +225,10 @@ def test_on_a_linear_model_every_pixel_that_windows_reach_ends_at_its_best():
             return torch.stack((1000 - lift, lift), 1)
 
     x = torch.full((3, 1, 6, 6), 0.5)
-    tracks, start = tracks_of(x), []
-    for _ in walk(Square(Linf(0.1), 1000), Linear(), tracks, 1000):
-        start = start or [tracks["point"] - x]
-    moved = tracks["best"] - x
+    state, start = state_of(x), []
+    for _ in walk(Square(Linf(0.1), 1000), Linear(), state, 1000):
+        start = start or [state["image"] - x]
+    moved = state["best"] - x
     torch.testing.assert_close(moved[:, :, :5, :5], (0.1 * weight.sign()).expand_as(x)[:, :, :5, :5])
     for at_edge in (lambda image: image[:, :, 5], lambda image: image[:, :, :, 5]):
         assert torch.equal(at_edge(moved), at_edge(start[0]))
@@ -236,10 +236,10 @@ def test_on_a_linear_model_every_pixel_that_windows_reach_ends_at_its_best():
 
 def test_a_robust_point_costs_one_pass_more_than_there_are_queries():
     net, x = Watched(torch.Size((1, 6, 6))), torch.rand(2, 1, 6, 6)
-    with prepared(net) as model:
+    with attack_mode(net) as model:
         zeros = torch.zeros(2, dtype=torch.int64)
-        attack = Square(Linf(0.1), 25, restarts=2, beside=0)
-        found = Drive(model, attack, x, zeros, torch.arange(2), zeros[:, None] + torch.arange(1, 4)).run()
+        attack = Square(Linf(0.1), 25, restarts=2, min_active=0)
+        found = AttackRunner(model, attack, x, zeros, torch.arange(2), zeros[:, None] + torch.arange(1, 4)).run()
     assert found.columns["restart"].tolist() == [0, 1, 0, 1]
     assert found.columns["forwards"].tolist() == [26] * 4
     assert found.columns["iteration"].tolist() == [25] * 4
@@ -253,10 +253,10 @@ def test_logits_that_never_change_are_no_progress(value):
         def forward(self, x):
             return torch.full((len(x), 3), value)
 
-    tracks, seen = tracks_of(torch.rand(2, 1, 6, 6)), []
-    for _ in walk(Square(Linf(0.1), 5), Constant(), tracks, 5):
-        seen.append(tracks["point"])
-    assert torch.equal(tracks["best"], seen[0])
+    state, seen = state_of(torch.rand(2, 1, 6, 6)), []
+    for _ in walk(Square(Linf(0.1), 5), Constant(), state, 5):
+        seen.append(state["image"])
+    assert torch.equal(state["best"], seen[0])
     assert not all(torch.equal(point, seen[0]) for point in seen)
 
 
@@ -283,6 +283,7 @@ def test_points_of_any_shape_fall_where_a_linear_model_lets_them(shape, ball):
     for part, falls in ((0.9 if isinstance(ball, Linf) else 0.25, True), (1.05, False)):
         margins = part * reach
         x, y = torch.full((3, *shape), 0.5), torch.zeros(3, dtype=torch.int64)
-        with prepared(Linear()) as model:
-            attempts = Drive(model, Square(ball, 300), x, y, torch.arange(3), torch.ones(3, 1, dtype=torch.int64)).run()
-        assert attempts.fell(float(ball.eps)).tolist() == [falls] * 3
+        with attack_mode(Linear()) as model:
+            ranking = torch.ones(3, 1, dtype=torch.int64)
+            result = AttackRunner(model, Square(ball, 300), x, y, torch.arange(3), ranking).run()
+        assert result.success(float(ball.eps)).tolist() == [falls] * 3

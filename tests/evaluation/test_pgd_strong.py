@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from easybn.attacks.attack import fooled
-from easybn.attacks.prepare import prepared
+from easybn.attacks.attack import misclassified
+from easybn.attacks.attack_mode import attack_mode
 from easybn.evaluation import evaluate
 from easybn.evaluation.config import Choice
 
@@ -275,7 +275,7 @@ def test_thin_successes_are_continued_and_count_in_the_end(beyond):
 
     found = evaluate(Hair(), GREY, ZEROS, eps=0.5, steps=20, keep_images=True)
     assert not found.robust.any()
-    wrong, sure = fooled(Hair()(found.images), ZEROS)
+    wrong, sure = misclassified(Hair()(found.images), ZEROS)
     assert wrong.all()
     assert sure.all() == beyond
 
@@ -298,5 +298,5 @@ def test_verdicts_of_a_confident_net_do_not_depend_on_its_temperature(problem):
     assert F.cross_entropy(hot(x.float()), y, reduction="none").median() == 0
     assert 0 < int(cool.robust.sum()) < 40
     assert int((cool.robust != warm.robust).sum()) <= 2
-    with prepared(hot) as ready:
+    with attack_mode(hot) as ready:
         assert ready.dtype == torch.float32

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from easybn.attacks.surrogate import Options, fast_copy
+from easybn.attacks.surrogate import SurrogateOptions, make_surrogate
 from easybn.models import build
 from easybn.models import convolutions as winograd
 from easybn.models.convolutions import Winograd
@@ -199,7 +199,7 @@ def test_the_papers_networks_use_it_and_their_norms_fold_into_it():
 def test_a_copy_to_attack_keeps_the_transformed_weights_of_any_models_convolutions(monkeypatch):
     monkeypatch.undo()
     model = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.Flatten(), nn.Linear(96 * 64, 3)).eval()
-    fast, _ = fast_copy(model.requires_grad_(False), torch.rand(2, 96, 8, 8), Options())
+    fast, _ = make_surrogate(model.requires_grad_(False), torch.rand(2, 96, 8, 8), SurrogateOptions())
     assert "1 convolutions by Winograd's algorithm" in fast.preparation
     assert fast.call[0].kept.shape == (36, 96, 96)
     assert type(model[0]) is nn.Conv2d  # the model is left as it is

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, Tracks, Try, around, counted, look_ahead, targets
+from .attack import Attack, AttackState, Attempt, evaluate_with_gradient, finite_gradient, random_start, target_count
+from .attack_mode import TargetModel
 from .losses import DLR, CrossEntropy, Loss, TargetedDLR
-from .prepare import Prepared
 
 LOSSES: dict[str, type[Loss]] = {"ce": CrossEntropy, "dlr": DLR, "t": TargetedDLR}
 MOMENTUM = 0.75
-RHO = 0.75  # a step size is halved if fewer than that share of the steps went up
+RHO = 0.75  # a step size is halved if no more than that share of the steps increased the loss
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class APGD(Attack):
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
-        loss: "ce", "dlr" or "t" (targeted DLR, one try for each of the nearest classes).
-        iterations: of each try.
-        restarts: tries from other starts.
+        loss: "ce", "dlr" or "t" (targeted DLR, one attempt for each of the nearest classes).
+        iterations: of each attempt.
+        restarts: attempts from other starts.
         target_classes: of "t", at most; K classes have K - 1.
         eot: forward and backward passes that are averaged for one gradient (expectation over transformation).
     """
@@ -53,98 +53,96 @@ class APGD(Attack):
         return f"apgd-{self.loss}"
 
     @property
-    def moves(self) -> int:
+    def steps(self) -> int:
         return self.iterations
 
-    def tries(self, classes: int) -> list[Try]:
-        ranks = range(1, targets(classes, self.target_classes) + 1) if self.loss == "t" else [0]
-        return [Try(rank, restart) for rank in ranks for restart in range(self.restarts)]
+    def attempts(self, classes: int) -> list[Attempt]:
+        ranks = range(1, target_count(classes, self.target_classes) + 1) if self.loss == "t" else [0]
+        return [Attempt(rank, restart) for rank in ranks for restart in range(self.restarts)]
 
-    def begin(self, tracks: Tracks) -> None:
-        centre, point = tracks["centre"], around(tracks, self.ball, float(self.ball.eps))
-        rows, device = tracks.count, centre.device
-        nothing = torch.zeros(rows, dtype=torch.float64, device=device)
-        tracks.update(
-            point=point, previous=point, best=point, gradient=torch.zeros_like(point),
-            best_gradient=torch.zeros_like(point), loss=nothing, best_loss=nothing, checked_loss=nothing,
+    def init(self, state: AttackState) -> None:
+        original, image = state["original"], random_start(state, self.ball, float(self.ball.eps))
+        rows, device = state.count, original.device
+        zero = torch.zeros(rows, dtype=torch.float64, device=device)
+        state.update(
+            image=image, previous=image, best=image, gradient=torch.zeros_like(image),
+            best_gradient=torch.zeros_like(image), loss=zero, best_loss=zero, checked_loss=zero,
             losses=torch.zeros(rows, self.iterations, dtype=torch.float64, device=device),
             halved=torch.ones(rows, dtype=torch.bool, device=device),
-            step=torch.full((rows,), 2 * float(self.ball.eps), dtype=centre.dtype, device=device),
+            step_size=torch.full((rows,), 2 * float(self.ball.eps), dtype=original.dtype, device=device),
         )  # fmt: skip
 
-    def look(self, model: Prepared, tracks: Tracks) -> Tensor:
-        logits = look_ahead(model, tracks, self.iterations, partial(self._climb, model, tracks))
-        tracks["loss"] = self._loss.value(logits, tracks["label"], tracks["target"])
+    def evaluate(self, model: TargetModel, state: AttackState) -> Tensor:
+        logits = evaluate_with_gradient(model, state, self.iterations, partial(self._differentiate, model, state))
+        state["loss"] = self._loss.value(logits, state["label"], state["target"])
         return logits
 
-    def _climb(self, model: Prepared, tracks: Tracks, rows: Tensor) -> Tensor:
-        y, target, point = tracks["label"][rows], tracks["target"][rows], tracks["point"][rows].detach()
-        total, scale = torch.zeros_like(point), torch.full((len(point),), -torch.inf, dtype=torch.float64)
-        scale = scale.to(point.device)
+    def _differentiate(self, model: TargetModel, state: AttackState, rows: Tensor) -> Tensor:
+        y, target, image = state["label"][rows], state["target"][rows], state["image"][rows].detach()
+        total, scale = torch.zeros_like(image), torch.full((len(image),), -torch.inf, dtype=torch.float64)
+        scale = scale.to(image.device)
         for _ in range(self.eot):
-            point.requires_grad_()
-            logits = model(point)
-            (gradient,) = torch.autograd.grad(self._loss.ascent(logits, y, target).sum(), point)
-            point, gradient = point.detach(), counted(tracks, rows, gradient)
+            image.requires_grad_()
+            logits = model(image)
+            (gradient,) = torch.autograd.grad(self._loss.ascent(logits, y, target).sum(), image)
+            image, gradient = image.detach(), finite_gradient(state, rows, gradient)
             # the mean of the loss's own gradients, relative to the largest of their factors, which may underflow
             weight = self._loss.weight(logits.detach(), y, target)
             larger = torch.maximum(scale, weight)
             total = total * _factor(scale - larger, total) + gradient * _factor(weight - larger, total)
             scale = larger
-        tracks.spent(rows, forwards=self.eot, backwards=self.eot)
-        tracks.put(rows, gradient=total)
+        state.count_passes(rows, forwards=self.eot, backwards=self.eot)
+        state.update_rows(rows, gradient=total)
         return logits.detach()
 
-    def move(self, model: Prepared, tracks: Tracks) -> None:
-        self._remember(tracks)
+    def step(self, model: TargetModel, state: AttackState) -> None:
+        self._remember_best(state)
         for i, window in checkpoints(self.iterations).items():
-            due = tracks["age"] - 1 == i
+            due = state["iteration"] - 1 == i
             if due.any():
-                self._check(tracks, due, i, window)
-        centre, point = tracks["centre"], tracks["point"]
-        inertia = point - tracks["previous"]
-        tracks["previous"] = point
-        momentum = per_sample(torch.where(tracks["age"] > 0, MOMENTUM, 1.0).to(point.dtype), point)
-        stepped = self._inside(point + per_sample(tracks["step"], point) * self._direction(tracks["gradient"]), centre)
-        tracks["point"] = self._inside(point + (stepped - point) * momentum + inertia * (1 - momentum), centre)
+                self._check_step_size(state, due, i, window)
+        original, image = state["original"], state["image"]
+        inertia = image - state["previous"]
+        state["previous"] = image
+        momentum = per_sample(torch.where(state["iteration"] > 0, MOMENTUM, 1.0).to(image.dtype), image)
+        ascent = per_sample(state["step_size"], image) * self._direction(state["gradient"])
+        stepped = self.ball.project(image + ascent, original)
+        state["image"] = self.ball.project(image + (stepped - image) * momentum + inertia * (1 - momentum), original)
 
-    def _remember(self, tracks: Tracks) -> None:
-        age, loss = tracks["age"], tracks["loss"]
-        first = age == 0
-        better = first | (loss > tracks["best_loss"])
-        for name, new in (("best", "point"), ("best_gradient", "gradient")):
-            tracks[name] = torch.where(per_sample(better, tracks[new]), tracks[new], tracks[name])
-        tracks["best_loss"] = torch.where(better, loss, tracks["best_loss"])
-        tracks["checked_loss"] = torch.where(first, loss, tracks["checked_loss"])
+    def _remember_best(self, state: AttackState) -> None:
+        iteration, loss = state["iteration"], state["loss"]
+        first = iteration == 0
+        better = first | (loss > state["best_loss"])
+        for name, new in (("best", "image"), ("best_gradient", "gradient")):
+            state[name] = torch.where(per_sample(better, state[new]), state[new], state[name])
+        state["best_loss"] = torch.where(better, loss, state["best_loss"])
+        state["checked_loss"] = torch.where(first, loss, state["checked_loss"])
         later = (~first).nonzero()[:, 0]
         if len(later):  # the start is not among the losses: the reference's first check sees a zero in its place
-            losses = tracks["losses"].clone()
-            losses[later, age[later] - 1] = loss[later]
-            tracks["losses"] = losses
+            losses = state["losses"].clone()
+            losses[later, iteration[later] - 1] = loss[later]
+            state["losses"] = losses
 
-    def _check(self, tracks: Tracks, due: Tensor, i: int, window: int) -> None:
-        """Halve the step of the ``due`` rows that do not get on, and take them back to their best point."""
-        losses, best = tracks["losses"][due], tracks["best_loss"][due]
-        now = losses[:, i - window + 1 : i + 1]
+    def _check_step_size(self, state: AttackState, due: Tensor, i: int, window: int) -> None:
+        """Halve the step size of the ``due`` rows that make no progress, and take them back to their best image."""
+        losses, best = state["losses"][due], state["best_loss"][due]
+        current = losses[:, i - window + 1 : i + 1]
         before = losses[:, i - window : i] if i >= window else torch.cat((losses[:, -1:], losses[:, :i]), 1)
-        oscillates = (now > before).sum(1) <= window * RHO
-        stuck = ~tracks["halved"][due] & (tracks["checked_loss"][due] >= best)
+        oscillates = (current > before).sum(1) <= window * RHO
+        stuck = ~state["halved"][due] & (state["checked_loss"][due] >= best)
         halve = oscillates | stuck
-        tracks.put(due, halved=halve, checked_loss=best)
+        state.update_rows(due, halved=halve, checked_loss=best)
         back = due.clone()
         back[due] = halve
-        tracks.put(
+        state.update_rows(
             back,
-            step=tracks["step"][back] / 2, point=tracks["best"][back], gradient=tracks["best_gradient"][back],
+            step_size=state["step_size"][back] / 2, image=state["best"][back], gradient=state["best_gradient"][back],
         )  # fmt: skip
 
     def _direction(self, gradient: Tensor) -> Tensor:
         if isinstance(self.ball, Linf):
             return gradient.sign()
         return self.ball.steepest(gradient)
-
-    def _inside(self, point: Tensor, centre: Tensor) -> Tensor:
-        return self.ball.project(point, centre)
 
 
 @cache

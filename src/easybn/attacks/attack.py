@@ -1,16 +1,19 @@
-"""What the evaluation attacks have in common: begin, look, move, each row by itself.
+"""What an attack is: three methods on a batch of attempts, and when an attacked image counts as a success.
 
-A store of verdicts goes on with what is in it only under the same ``easybn.evaluation.resumable.VERSION``. No test can
-see that it is due; it is to be raised with every change after which, for the same model, points, settings and seed,
+An attack is one class. It says how an attempt starts (``init``), how the current images are classified
+(``evaluate``) and how they change (``step``); :class:`~easybn.attacks.runner.AttackRunner` does the rest: batches,
+success checks, verification by the original model, resumption.
 
-- any try may end otherwise: another image, iteration, margin or number of passes. That is another formula, constant,
-  default that is no field of the attack, order of floating-point operations, or stream of random numbers; another
-  order or make-up of batches (``drive``, ``queue``); another rule of what counts as fallen (``judge``, ``verdict``);
-- or a saved state no longer fits: a column of ``Tracks`` or an entry of ``Drive``'s state is new, gone or renamed,
-  or means something else.
-
-Not with a new attack or field (it is in the manifest by its name), nor with the preparation of the model, which the
-manifest has as text: there the text is to change.
+A store of verdicts is continued only under the same ``easybn.evaluation.resumable.VERSION``. No test can tell that it
+must be raised; raise it with every change after which, for the same model, points, settings and seed, any attempt may
+end otherwise (another image, iteration, margin or number of passes). That is another formula, constant, default that
+is no field of the attack, order of floating-point operations, or stream of random numbers; another order or
+composition of batches (``AttackRunner``, ``PendingAttempts``); another rule of what counts as a success
+(``check_success``, ``misclassified``). If only the saved state of a half-finished attack no longer fits (a column of
+``AttackState`` or an entry of the runner's state is new, gone or renamed), raise
+``easybn.attacks.runner.STATE_VERSION``: half-finished chunks are then redone. Neither is due for a new attack or field
+(it is in the manifest by its name), nor for another preparation of the model, which the manifest has as text: there
+the text changes.
 """
 
 import math
@@ -23,47 +26,61 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, Linf, per_sample
-from .prepare import Prepared
-
-# Tries under way: a row each, whatever its point, its target and its age.
+from .attack_mode import TargetModel
 
 
-class Tracks(dict[str, Tensor]):
-    """Columns of B rows by name, one row a *try* (a point, a target class, a restart).
+class Attempt(NamedTuple):
+    """One attempt at a point.
+
+    Args:
+        target: rank of the target class: 0 for none; 1 for the class that the clean image is most easily taken for,
+            and so on.
+        restart: number of the restart, from 0.
+    """
+
+    target: int = 0
+    restart: int = 0
+
+
+class AttackState(dict[str, Tensor]):
+    """Columns of B rows by name; one row per attempt (a point, a target class, a restart) that is running.
 
     The columns that every attack finds there:
 
-    ============  ==================  ==========================================================
-    ``row``       int64 (B,)          position of the point among those attacked
-    ``label``     int64 (B,)          its true class
-    ``target``    int64 (B,)          the class to move to; -1 for none
-    ``number``    int64 (B,)          which try of its point this is
-    ``key``       int64 (B,)          key of its random streams (:class:`~easybn.keyed_random.Noise`)
-    ``age``       int64 (B,)          moves made
-    ``centre``    (B, ...)            original image
-    ``point``     (B, ...)            image that the model sees next
-    ``reach``     float64 (B,)        distance of the nearest adversarial image found; infinite if none
-    ``margin``    float64 (B,)        by how much the original model is wrong there; NaN if none
-    ``forwards``  int64 (B,)          forward passes spent on it
-    ``backwards`` int64 (B,)          backward passes spent on it
-    ``non_finite`` int64 (B,)         gradients that were NaN or infinite somewhere
-    ``zero_gradients`` int64 (B,)     gradients that were zero everywhere
-    ============  ==================  ==========================================================
+    =================  ==================  =========================================================
+    ``row``            int64 (B,)          position of the point among those attacked
+    ``label``          int64 (B,)          its true class
+    ``target``         int64 (B,)          the target class; -1 for none
+    ``attempt``        int64 (B,)          which attempt at its point this is, from 0
+    ``key``            int64 (B,)          key of its random streams (:class:`~easybn.keyed_random.Noise`)
+    ``iteration``      int64 (B,)          steps taken
+    ``original``       (B, ...)            original image
+    ``image``          (B, ...)            image that the model sees next
+    ``best_distance``  float64 (B,)        distance of the best adversarial image found; infinite if none
+    ``margin``         float64 (B,)        by how much the original model is wrong there; NaN if none
+    ``forwards``       int64 (B,)          forward passes spent on it
+    ``backwards``      int64 (B,)          backward passes spent on it
+    ``non_finite``     int64 (B,)          gradients with a NaN or infinite entry
+    ``zero_gradients`` int64 (B,)          gradients that were zero everywhere
+    =================  ==================  =========================================================
 
-    An attack adds columns of its own; they are kept and dropped with the rows.
+    An attack adds columns of its own (tensors of B rows); they are kept, saved and dropped with the rows.
     """
 
     @classmethod
-    def begun(cls, row: Tensor, label: Tensor, target: Tensor, number: Tensor, key: Tensor, centre: Tensor) -> "Tracks":
-        """Tries about to begin, on the device of ``centre``, with all columns of the table above."""
-        device = centre.device
+    def create(
+        cls, row: Tensor, label: Tensor, target: Tensor, attempt: Tensor, key: Tensor, original: Tensor
+    ) -> "AttackState":
+        """Attempts about to start, on the device of ``original``, with all columns of the table above."""
+        device = original.device
         zeros = torch.zeros(len(row), dtype=torch.int64, device=device)
-        far = torch.full((len(row),), torch.inf, dtype=torch.float64, device=device)
-        names = {"row": row, "label": label, "target": target, "number": number, "key": key}
-        counts = ("age", "forwards", "backwards", "non_finite", "zero_gradients")
+        infinite = torch.full((len(row),), torch.inf, dtype=torch.float64, device=device)
+        given = {"row": row, "label": label, "target": target, "attempt": attempt, "key": key}
+        counts = ("iteration", "forwards", "backwards", "non_finite", "zero_gradients")
         return cls(
-            {name: column.to(device) for name, column in names.items()},
-            centre=centre, point=centre, reach=far, margin=far * torch.nan, **dict.fromkeys(counts, zeros),
+            {name: column.to(device) for name, column in given.items()},
+            original=original, image=original, best_distance=infinite, margin=infinite * torch.nan,
+            **dict.fromkeys(counts, zeros),
         )  # fmt: skip
 
     @property
@@ -71,51 +88,156 @@ class Tracks(dict[str, Tensor]):
         """B; 0 as long as there are no columns."""
         return len(self["row"]) if self else 0
 
-    def those(self, mask: Tensor) -> "Tracks":
+    def select(self, mask: Tensor) -> "AttackState":
         """The rows where ``mask`` (bool, (B,)) is true."""
-        return Tracks({name: column[mask] for name, column in self.items()})
+        return AttackState({name: column[mask] for name, column in self.items()})
 
-    def joined_by(self, others: "Tracks") -> "Tracks":
+    def append(self, others: "AttackState") -> "AttackState":
         """These rows and then the others, which must have the same columns."""
         if not self.count:
             return others
-        return Tracks({name: torch.cat((column, others[name])) for name, column in self.items()})
+        return AttackState({name: torch.cat((column, others[name])) for name, column in self.items()})
 
-    def put(self, mask: Tensor, **values: Tensor) -> None:
-        """In the rows where ``mask`` is true, these values (of as many rows) in the place of the columns' own."""
-        every = bool(mask.all())
+    def update_rows(self, mask: Tensor, **values: Tensor) -> None:
+        """Overwrite columns in the rows where ``mask`` is true by ``values``, which have as many rows."""
+        all_rows = bool(mask.all())
         for name, value in values.items():
-            if every:
+            if all_rows:
                 self[name] = value.to(self[name].dtype)
                 continue
             self[name] = self[name].clone()
             self[name][mask] = value.to(self[name].dtype)
 
-    def spent(self, mask: Tensor | None = None, *, forwards: int = 0, backwards: int = 0) -> None:
+    def count_passes(self, mask: Tensor | None = None, *, forwards: int = 0, backwards: int = 0) -> None:
         """Count passes of the model over all rows, or over those of ``mask``."""
         rows = 1 if mask is None else mask.long()
         self["forwards"] = self["forwards"] + forwards * rows
         self["backwards"] = self["backwards"] + backwards * rows
 
 
-def stacked(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Columns of the parts one after the other; the parts have the same names."""
+class Attack(ABC):
+    """An iterative attack in which every row depends on its own point, target and random stream alone.
+
+    So a row that leaves or joins the batch changes no other (except for the rounding of kernels), rows of different
+    iterations share a batch, and an interrupted run continues from its columns. An attack holds no state of its own
+    and touches neither the modes nor the weights of the model. Subclasses are frozen dataclasses: their fields are the
+    settings, and are stored with the verdicts.
+
+    Args of every attack:
+        ball: where it searches, ``Linf(eps)`` or ``L2(eps)``.
+    """
+
+    ball: Ball
+    bounded = True
+    """Whether every image it evaluates lies in its ball; if not, what it finds outside counts for larger radii."""
+    uses_gradient = True
+    """Whether it takes gradients of the model."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in stored rows and options, such as "apgd-ce"; letters, digits and "-"."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps of an attempt; it evaluates one image more."""
+
+    def attempts(self, classes: int) -> list[Attempt]:
+        """The attempts at a point, in order, given the number of classes; a point is done at its first success."""
+        return [Attempt()]
+
+    @abstractmethod
+    def init(self, state: AttackState) -> None:
+        """Put the first image to evaluate in ``state["image"]``, and add the columns that the attack needs."""
+
+    @abstractmethod
+    def evaluate(self, model: TargetModel, state: AttackState) -> Tensor:
+        """(B, K) logits, without a graph, of ``state["image"]``; gradients are left in columns."""
+
+    @abstractmethod
+    def step(self, model: TargetModel, state: AttackState) -> None:
+        """Put the next image to evaluate in ``state["image"]``, for the rows that are still running."""
+
+
+# Parts that attacks share.
+
+
+def random_start(state: AttackState, ball: Ball, distance: float) -> Tensor:
+    """(B, ...) images in a random direction at ``distance`` from the original ones, then clamped to [0, 1].
+
+    As in the reference implementation of AutoAttack: in l-infinity uniform numbers scaled so that the largest is
+    ``distance``, in l2 normal numbers scaled to that length.
+    """
+    original, noise = state["original"], Noise(state["key"]).child("start")
+    if isinstance(ball, Linf):
+        offset = noise.uniform(*original.shape[1:]).mul_(2).sub_(1)
+        size = offset.flatten(1).abs().amax(1)
+    else:
+        offset = noise.normal(*original.shape[1:])
+        size = offset.flatten(1).norm(dim=1)
+    offset = offset * per_sample(distance / (size + 1e-12), offset)
+    return (original + offset.to(original.dtype)).clamp_(0, 1)
+
+
+def evaluate_with_gradient(
+    model: TargetModel, state: AttackState, steps: int, differentiate: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(B, K) logits of ``state["image"]``; by ``differentiate`` for the rows that will take another step.
+
+    Args:
+        steps: of an attempt; rows of that iteration are evaluated for the last time, and need no gradient.
+        differentiate: logits of the rows of a mask (bool, (B,)); it leaves their gradients in columns.
+    """
+    continues = state["iteration"] < steps
+    if continues.all():
+        return differentiate(continues)
+    state.count_passes(~continues, forwards=1)
+    with torch.no_grad():
+        last_logits = model(state["image"][~continues])
+    if not continues.any():
+        return last_logits
+    logits = last_logits.new_empty(state.count, last_logits.shape[1])
+    logits[~continues], logits[continues] = last_logits, differentiate(continues).to(last_logits.dtype)
+    return logits
+
+
+def finite_gradient(state: AttackState, mask: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` (n, ...) of the n rows of a mask, zero for a row with a NaN or infinite entry.
+
+    Such rows are counted in column ``non_finite``, rows that are zero everywhere in ``zero_gradients``.
+    """
+    largest = gradient.flatten(1).abs().amax(1)  # NaN where there is one
+    finite = largest.isfinite()
+    for name, affected in (("non_finite", ~finite), ("zero_gradients", largest == 0)):
+        if affected.any():
+            state[name] = state[name].index_add(0, mask.nonzero()[:, 0], affected.long())
+    return gradient if finite.all() else gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))
+
+
+def target_count(classes: int, most: int = 9) -> int:
+    """Number of target classes: ``most``, or all other classes if there are fewer."""
+    return min(most, classes - 1)
+
+
+def concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of all parts, one after the other; the parts have the same columns."""
     parts = list(parts)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 # When an attacked image counts as adversarial.
 
-# Kernels round differently for batches of other sizes; a margin within this many units of rounding of the
+# Kernels round differently for batches of other sizes: a margin within this many units of rounding of the
 # largest logit could change sign in the next forward pass.
 ROUNDING_UNITS = 32
 
 
-def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def misclassified(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Which images are misclassified, and which of these by more than rounding could explain.
 
-    Logits that say nothing (:func:`unanswered`) are misclassified: a model that breaks down on an image is not
-    robust there. The reference implementation counts the class of the first NaN.
+    Images with :func:`invalid_logits` are misclassified: a model that breaks down on an image is not robust there.
+    The reference implementation counts the class of the first NaN.
 
     Args:
         logits: (N, K), floating point.
@@ -124,28 +246,28 @@ def fooled(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two bool tensors (N,), the second implying the first.
     """
-    silent = unanswered(logits)
-    wrong = (logits.argmax(1) != y) | silent
+    invalid = invalid_logits(logits)
+    wrong = (logits.argmax(1) != y) | invalid
     unit = torch.finfo(logits.dtype).eps
-    true = logits.gather(1, y[:, None])[:, 0]
+    true_logit = logits.gather(1, y[:, None])[:, 0]
     size = logits.abs()
     # a class that is masked by -inf has no rounding
     tolerance = ROUNDING_UNITS * unit * size.where(size.isfinite(), torch.zeros_like(size)).amax(1)
-    return wrong, wrong & (silent | (logits.amax(1) - true > tolerance))
+    return wrong, wrong & (invalid | (logits.amax(1) - true_logit > tolerance))
 
 
-def unanswered(logits: Tensor) -> Tensor:
-    """bool (N,): logits (N, K) that say nothing: NaN or +inf is among them, or all are -inf."""
+def invalid_logits(logits: Tensor) -> Tensor:
+    """bool (N,): logits (N, K) that name no class: NaN or +inf is among them, or all are -inf."""
     return ~logits.amax(1).isfinite()
 
 
-def check_within(ball: Ball, images: Tensor, centre: Tensor) -> Tensor:
-    """(N,) float64 distances of ``images`` from ``centre`` (both (N, ...)), once they are known to be allowed.
+def check_in_ball(ball: Ball, images: Tensor, original: Tensor) -> Tensor:
+    """(N,) float64 distances of ``images`` from ``original`` (both (N, ...)), once they are known to be allowed.
 
     Raises:
-        RuntimeError: an image outside the ball or outside [0, 1]: a fault of an attack, whose verdicts are void.
+        RuntimeError: an image outside the ball or outside [0, 1]: a bug in an attack, whose verdicts are void.
     """
-    distance = ball.distance(images, centre)
+    distance = ball.distance(images, original)
     if not len(images):
         return distance
     # a pixel of float32 rounds by 6e-8 at most, and the roundings of d pixels add up to its square root in l2
@@ -157,114 +279,3 @@ def check_within(ball: Ball, images: Tensor, centre: Tensor) -> Tensor:
             f"an attack left its ball: distance {farthest:g} for eps {float(ball.eps):g}, pixels {low:g} .. {high:g}"
         )
     return distance
-
-
-# Where AutoAttack's gradient attacks start: at a fixed distance from the image, in a random direction.
-
-
-def around(tracks: Tracks, ball: Ball, distance: float) -> Tensor:
-    """(B, ...) images at ``distance`` from the original ones before they are clamped to [0, 1].
-
-    As in the reference implementation: in l-infinity uniform numbers scaled so that the largest is ``distance``, in
-    l2 normal numbers scaled to that length.
-    """
-    centre, noise = tracks["centre"], Noise(tracks["key"]).child("start")
-    if isinstance(ball, Linf):
-        offset = noise.uniform(*centre.shape[1:]).mul_(2).sub_(1)
-        size = offset.flatten(1).abs().amax(1)
-    else:
-        offset = noise.normal(*centre.shape[1:])
-        size = offset.flatten(1).norm(dim=1)
-    offset = offset * per_sample(distance / (size + 1e-12), offset)
-    return (centre + offset.to(centre.dtype)).clamp_(0, 1)
-
-
-class Try(NamedTuple):
-    """One try at a point.
-
-    Args:
-        target: 0 for none; 1 for the class that the clean image is most easily taken for, and so on.
-        restart: number of the restart, from 0.
-    """
-
-    target: int = 0
-    restart: int = 0
-
-
-class Attack(ABC):
-    """An iterative attack whose every row is a function of its own point, target and random stream alone.
-
-    So a row that leaves or joins changes no other (but for the rounding of kernels), rows of all ages share a
-    batch, and a run that was stopped goes on from its columns. An attack holds no state and touches neither
-    the modes nor the weights of the model.
-
-    Args of every attack:
-        ball: where it looks, ``Linf(eps)`` or ``L2(eps)``.
-    """
-
-    ball: Ball
-    bounded = True
-    """Whether every point it looks at lies in its ball; if not, what it finds outside serves larger radii."""
-    differentiates = True
-    """Whether it takes gradients of the model."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """As in tables and options: "apgd-ce"."""
-
-    @property
-    @abstractmethod
-    def moves(self) -> int:
-        """Moves of a try; it looks at one image more."""
-
-    def tries(self, classes: int) -> list[Try]:
-        """The tries at a point, in order, given the number of classes; a point leaves at its first success."""
-        return [Try()]
-
-    @abstractmethod
-    def begin(self, tracks: Tracks) -> None:
-        """Put the first image to look at in ``tracks["point"]``, and add the columns that the attack needs."""
-
-    @abstractmethod
-    def look(self, model: Prepared, tracks: Tracks) -> Tensor:
-        """(B, K) logits, without a graph, of ``tracks["point"]``; gradients are left in columns."""
-
-    @abstractmethod
-    def move(self, model: Prepared, tracks: Tracks) -> None:
-        """The next image to look at, for the rows that are still there."""
-
-
-def look_ahead(model: Prepared, tracks: Tracks, moves: int, climb: Callable[[Tensor], Tensor]) -> Tensor:
-    """(B, K) logits of ``tracks["point"]``, by ``climb`` for the rows that will move once more.
-
-    Args:
-        moves: of a try; rows of that age are looked at for the last time, and need no gradient.
-        climb: logits of the rows of a mask (bool, (B,)); it leaves their gradients in columns.
-    """
-    going = tracks["age"] < moves
-    if going.all():
-        return climb(going)
-    tracks.spent(~going, forwards=1)
-    with torch.no_grad():
-        last = model(tracks["point"][~going])
-    if not going.any():
-        return last
-    logits = last.new_empty(tracks.count, last.shape[1])
-    logits[~going], logits[going] = last, climb(going).to(last.dtype)
-    return logits
-
-
-def targets(classes: int, most: int = 9) -> int:
-    """How many target classes: ``most``, or all others if there are fewer."""
-    return min(most, classes - 1)
-
-
-def counted(tracks: Tracks, rows: Tensor, gradient: Tensor) -> Tensor:
-    """(n, ...) gradients of the n rows of a mask, zero where any of it is NaN or infinite; either kind is counted."""
-    largest = gradient.flatten(1).abs().amax(1)  # NaN where there is one
-    finite = largest.isfinite()
-    for name, kind in (("non_finite", ~finite), ("zero_gradients", largest == 0)):
-        if kind.any():
-            tracks[name] = tracks[name].index_add(0, rows.nonzero()[:, 0], kind.long())
-    return gradient if finite.all() else gradient.where(per_sample(finite, gradient), torch.zeros_like(gradient))

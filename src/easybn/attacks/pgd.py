@@ -7,16 +7,16 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, per_sample
-from .attack import Attack, Tracks, Try, counted, look_ahead
+from .attack import Attack, AttackState, Attempt, evaluate_with_gradient, finite_gradient
+from .attack_mode import TargetModel
 from .losses import Objective, log_odds, margin
-from .prepare import Prepared
 
 OBJECTIVES: dict[str, Objective] = {"ce": log_odds, "margin": margin}
 
 
 @dataclass(frozen=True)
 class PGDSweep(Attack):
-    """Steepest ascent with a fixed step; a point falls at any misclassified iterate.
+    """Steepest ascent with a fixed step; any misclassified iterate counts as a success.
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
@@ -24,7 +24,7 @@ class PGDSweep(Attack):
         steps: at least 1.
         step_size: in the ball's norm, in [0, 1] pixel units; default 2.5 * eps / steps.
         random_start: start from a random point of the ball rather than from the image.
-        restarts: tries from other starts; more than one only with ``random_start``.
+        restarts: attempts from other starts; more than one only with ``random_start``.
     """
 
     ball: Ball
@@ -49,35 +49,32 @@ class PGDSweep(Attack):
         return f"pgd-{self.loss}"
 
     @property
-    def moves(self) -> int:
-        return self.steps
-
-    @property
     def step_length(self) -> float:
         """The step size, the default resolved."""
         return 2.5 * float(self.ball.eps) / self.steps if self.step_size is None else self.step_size
 
-    def tries(self, classes: int) -> list[Try]:
-        return [Try(0, restart) for restart in range(self.restarts)]
+    def attempts(self, classes: int) -> list[Attempt]:
+        return [Attempt(0, restart) for restart in range(self.restarts)]
 
-    def begin(self, tracks: Tracks) -> None:
+    def init(self, state: AttackState) -> None:
         if self.random_start:
-            tracks["point"] = self.ball.random(tracks["centre"], Noise(tracks["key"]).child("start"))
-        tracks["gradient"] = torch.zeros_like(tracks["centre"])
+            state["image"] = self.ball.random(state["original"], Noise(state["key"]).child("start"))
+        state["gradient"] = torch.zeros_like(state["original"])
 
-    def look(self, model: Prepared, tracks: Tracks) -> Tensor:
-        def climb(rows: Tensor) -> Tensor:
-            point = tracks["point"][rows].detach().requires_grad_()
-            logits = model(point)
+    def evaluate(self, model: TargetModel, state: AttackState) -> Tensor:
+        def differentiate(rows: Tensor) -> Tensor:
+            image = state["image"][rows].detach().requires_grad_()
+            logits = model(image)
             # a sum: an image's gradient does not depend on how many others there are
-            (gradient,) = torch.autograd.grad(OBJECTIVES[self.loss](logits, tracks["label"][rows]).sum(), point)
-            tracks.spent(rows, forwards=1, backwards=1)
-            tracks.put(rows, gradient=counted(tracks, rows, gradient))
+            (gradient,) = torch.autograd.grad(OBJECTIVES[self.loss](logits, state["label"][rows]).sum(), image)
+            state.count_passes(rows, forwards=1, backwards=1)
+            state.update_rows(rows, gradient=finite_gradient(state, rows, gradient))
             return logits.detach()
 
-        return look_ahead(model, tracks, self.steps, climb)
+        return evaluate_with_gradient(model, state, self.steps, differentiate)
 
-    def move(self, model: Prepared, tracks: Tracks) -> None:
-        point, step = tracks["point"], torch.full_like(tracks["reach"], self.step_length)
-        step = per_sample(step.to(point.dtype), point)
-        tracks["point"] = self.ball.project(point + step * self.ball.steepest(tracks["gradient"]), tracks["centre"])
+    def step(self, model: TargetModel, state: AttackState) -> None:
+        image, step_size = state["image"], torch.full_like(state["best_distance"], self.step_length)
+        step_size = per_sample(step_size.to(image.dtype), image)
+        ascent = step_size * self.ball.steepest(state["gradient"])
+        state["image"] = self.ball.project(image + ascent, state["original"])

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from ..perturb.ball import L2, Ball, Linf
 from .apgd import APGD
 from .attack import Attack
+from .attack_mode import TargetModel
 from .fab import FAB
 from .pgd import PGDSweep
-from .prepare import Prepared
 from .square import Square
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
@@ -65,16 +65,16 @@ def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
     return [ATTACKS[name](ball) for name in names]
 
 
-def check_gradient(attacks: Sequence[Attack], model: Prepared) -> None:
-    """Before any work: ValueError if the model, prepared with a probe, has no gradient and an attack needs one."""
-    if model.calling.no_gradient and (blind := [attack.name for attack in attacks if attack.differentiates]):
+def check_gradient(attacks: Sequence[Attack], model: TargetModel) -> None:
+    """ValueError before any work if the model (in attack mode with a probe) has no gradient and an attack needs one."""
+    if model.call.no_gradient and (blind := [attack.name for attack in attacks if attack.uses_gradient]):
         raise ValueError(no_gradient(model, blind))
 
 
-def no_gradient(model: Prepared, attacks: Sequence[str]) -> str:
+def no_gradient(model: TargetModel, attacks: Sequence[str]) -> str:
     """What to tell of a model without a gradient, which attacks of these names need."""
     return (
-        f"the model has no gradient with respect to its images ({model.calling.no_gradient}), and {', '.join(attacks)} "
+        f"the model has no gradient with respect to its images ({model.call.no_gradient}), and {', '.join(attacks)} "
         f"cannot do without: choose square, which can (attacks='square', --attacks square)"
     )
 
@@ -88,7 +88,7 @@ def changed_attacks(attacks: Sequence[Attack], classes: int, shape: Sequence[int
         if classes < NEEDS_CLASSES.get(attack.name, 2):
             how = "the plain difference of logits" if classes < 3 else "the third logit in the place of the fourth"
             notes.append(f"{attack.name}: {classes} classes are too few for its loss, which uses {how}")
-    targeted = [attack.name for attack in attacks if any(each.target for each in attack.tries(classes))]
+    targeted = [attack.name for attack in attacks if any(attempt.target for attempt in attack.attempts(classes))]
     if classes < 10 and targeted:
         notes.append(f"{', '.join(targeted)}: {classes - 1} target classes instead of 9, for there are no more")
     return notes

@@ -1,4 +1,4 @@
-"""One attack on many points: tries that end make room for others, until every point has fallen or none is left."""
+"""Runs one attack on many points, refilling the batch as attempts finish, until every point is broken or robust."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Noise
-from .attack import Attack, Tracks, Try, check_within, fooled, stacked
+from .attack import Attack, AttackState, Attempt, check_in_ball, concatenate, misclassified
+from .attack_mode import TargetModel
 from .losses import margin
-from .prepare import Prepared
 
-# What a run of an attack leaves: a row a try that was begun.
+RunnerState = dict[str, Any]
+STATE_VERSION = 2
+"""Of what ``save`` is given; raise it if a column or an entry is new, gone or renamed."""
+OnStep = Callable[[int, int, int], None]
+"""``on_step(done, total, remaining)``: evaluations accounted for and in all, points that are not broken yet."""
 
 COLUMNS = {
     "row": torch.int64,
@@ -28,93 +32,98 @@ COLUMNS = {
     "non_finite": torch.int64,
     "zero_gradients": torch.int64,
 }
+"""Of an :class:`AttackResult`."""
+KEPT = (
+    "row", "attempt", "iteration", "best_distance", "margin", "forwards", "backwards", "finished",
+    "non_finite", "zero_gradients",
+)  # fmt: skip
+"""Columns of :class:`~easybn.attacks.attack.AttackState` that are kept of an attempt that has ended."""
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """Tries at n points, in the order of (point, try), all on the CPU.
+class AttackResult:
+    """What an attack found at n points: one row per attempt, in the order of (point, attempt); all on the CPU.
 
     Args:
         columns: of R rows each: ``row`` the point, ``target`` the rank of the target class (0 for none),
-            ``restart``, ``finished`` (False: given up because another try at the point had succeeded),
-            ``iteration`` at which it fell or ended, ``distance`` of its nearest adversarial image (infinite if
+            ``restart``, ``finished`` (False: given up because another attempt at the point had succeeded),
+            ``iteration`` at which it succeeded or ended, ``distance`` of its best adversarial image (infinite if
             there is none), ``margin`` of the original model there, ``forwards`` and ``backwards`` spent on it,
-            gradients that were ``non_finite``, and ``zero_gradients`` throughout.
-        nearest: float64 (n,), distance of each point's kept adversarial image, infinite if there is none.
-        images: (n, ...), the adversarial images; undefined where ``nearest`` is infinite.
+            numbers of gradients that were ``non_finite`` and of ``zero_gradients``.
+        best_distance: float64 (n,), distance of each point's kept adversarial image, infinite if there is none.
+        images: (n, ...), the adversarial images; undefined where ``best_distance`` is infinite.
     """
 
     columns: dict[str, Tensor]
-    nearest: Tensor
+    best_distance: Tensor
     images: Tensor
 
-    def fell(self, eps: float) -> Tensor:
+    def success(self, eps: float) -> Tensor:
         """bool (n,): an adversarial image was found within ``eps``."""
-        return self.nearest <= eps
+        return self.best_distance <= eps
 
     @classmethod
-    def of(cls, ended: dict[str, Tensor], tries: Sequence[Try], nearest: Tensor, images: Tensor) -> "Attempts":
-        """From the ended tracks (columns ``row``, ``number``, ``age``, ``reach`` and those of the same name)."""
+    def from_ended(
+        cls, ended: dict[str, Tensor], attempts: Sequence[Attempt], best_distance: Tensor, images: Tensor
+    ) -> "AttackResult":
+        """From the columns :data:`KEPT` of all attempts that were started, in any order."""
         if not ended:
-            return cls({name: torch.empty(0, dtype=dtype) for name, dtype in COLUMNS.items()}, nearest, images)
-        order = torch.argsort(ended["row"] * len(tries) + ended["number"])
+            empty = {name: torch.empty(0, dtype=dtype) for name, dtype in COLUMNS.items()}
+            return cls(empty, best_distance, images)
+        order = torch.argsort(ended["row"] * len(attempts) + ended["attempt"])
         ended = {name: column[order] for name, column in ended.items()}
-        number = ended.pop("number")
-        found = {
+        number = ended.pop("attempt")
+        columns = {
             **ended,
-            "target": torch.tensor([each.target for each in tries])[number],
-            "restart": torch.tensor([each.restart for each in tries])[number],
-            "iteration": ended["age"],
-            "distance": ended["reach"],
+            "target": torch.tensor([attempt.target for attempt in attempts])[number],
+            "restart": torch.tensor([attempt.restart for attempt in attempts])[number],
+            "distance": ended["best_distance"],
         }
-        return cls({name: found[name].to(dtype) for name, dtype in COLUMNS.items()}, nearest, images)
+        return cls({name: columns[name].to(dtype) for name, dtype in COLUMNS.items()}, best_distance, images)
 
 
-# The tries not yet begun, and which of them come next.
-
-
-class Pending:
-    """Tries of n points in the order (number of the try, point).
+class PendingAttempts:
+    """The attempts at n points that have not started yet, in the order (number of the attempt, point).
 
     Args:
         n: number of points.
-        tries: number of tries a point.
+        attempts: number of attempts per point.
     """
 
-    def __init__(self, n: int, tries: int) -> None:
+    def __init__(self, n: int, attempts: int) -> None:
         self.n = n
-        self.rows = torch.arange(n).repeat(tries)
-        self.numbers = torch.arange(tries).repeat_interleave(n)
+        self.rows = torch.arange(n).repeat(attempts)
+        self.numbers = torch.arange(attempts).repeat_interleave(n)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def drop(self, which: Tensor) -> None:
-        """Remove attempts; ``which`` is bool (n, number of attempts at a point)."""
-        kept = ~which[self.rows, self.numbers]
+    def drop(self, unwanted: Tensor) -> None:
+        """Remove attempts; ``unwanted`` is bool (n, number of attempts at a point)."""
+        kept = ~unwanted[self.rows, self.numbers]
         self.rows, self.numbers = self.rows[kept], self.numbers[kept]
 
-    def take(self, busy: Tensor, fallen: Tensor, most: int, beside: int) -> tuple[Tensor, Tensor]:
-        """Remove and return the next tries: points and numbers, two int64 tensors of the same length.
+    def take(self, active: Tensor, success: Tensor, most: int, min_active: int) -> tuple[Tensor, Tensor]:
+        """Remove and return the attempts to start next: points and numbers, two int64 tensors of the same length.
 
-        A point has one try at a time, for its next ones may be spared; only where fewer than ``beside`` rows
-        are busy do further tries join, because a pass over a few rows takes no less time than over some more.
+        A point has one attempt at a time, since a success saves its other ones. Only where fewer than ``min_active``
+        rows are active do further attempts join: a pass over a few rows takes no less time than over some more.
 
         Args:
-            busy: int64, the points of the rows under way.
-            fallen: bool (n,), points whose tries are dropped.
-            most: rows at a time, those under way included.
-            beside: see above.
+            active: int64, the points of the attempts that are running.
+            success: bool (n,), points whose attempts are dropped.
+            most: rows at a time, those that are running included.
+            min_active: see above.
         """
-        standing = ~fallen[self.rows]
-        self.rows, self.numbers = self.rows[standing], self.numbers[standing]
-        place = torch.arange(len(self.rows))
-        first = torch.full((self.n,), len(self.rows)).scatter_reduce(0, self.rows, place, "amin")
+        remaining = ~success[self.rows]
+        self.rows, self.numbers = self.rows[remaining], self.numbers[remaining]
+        position = torch.arange(len(self.rows))
+        first = torch.full((self.n,), len(self.rows)).scatter_reduce(0, self.rows, position, "amin")
         occupied = torch.zeros(self.n, dtype=torch.bool)
-        occupied[busy] = True
-        alone = (first[self.rows] == place) & ~occupied[self.rows]
-        taken = alone & (alone.cumsum(0) <= most - len(busy))
-        room = min(beside, most) - len(busy) - int(taken.sum())
+        occupied[active] = True
+        alone = (first[self.rows] == position) & ~occupied[self.rows]
+        taken = alone & (alone.cumsum(0) <= most - len(active))
+        room = min(min_active, most) - len(active) - int(taken.sum())
         if room > 0:
             taken |= ~taken & ((~taken).cumsum(0) <= room)
         out = self.rows[taken], self.numbers[taken]
@@ -122,111 +131,95 @@ class Pending:
         return out
 
 
-# Which of the images just looked at are adversarial: only what the original model gets wrong counts.
+def check_success(model: TargetModel, attack: Attack, state: AttackState, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Look for successes among ``state["image"]``; ``best_distance`` and ``margin`` are written.
 
-
-def judge(model: Prepared, attack: Attack, tracks: Tracks, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Look for successes among ``tracks["point"]``; ``reach`` and ``margin`` are written.
-
-    A suspect goes once more through the original model, alone with the other suspects. If it is wrong by more
-    than rounding can explain the point is down; if by less the success is noted and the try goes on. What an
-    unbounded attack finds outside its ball is only noted (``far``, ``far_point``): it is verified at the end.
+    Only what the original model gets wrong counts. Images that look adversarial go once more through the original
+    model, without the others. If it is wrong by more than rounding can explain, the attempt has succeeded; if by less,
+    the image is noted and the attempt continues. What an unbounded attack finds outside its ball is only noted
+    (``outside_distance``, ``outside_image``): it is verified when the attempt ends.
 
     Args:
-        logits: (B, K), what the prepared model said of the points.
+        logits: (B, K), of the images, by the model or its surrogate.
 
     Returns:
-        Two bool tensors (B,): down for good; the point is the try's best adversarial image so far.
+        Two bool tensors (B,): succeeded for good; the image is the attempt's best adversarial image so far.
 
     Raises:
         RuntimeError: a bounded attack's image outside the ball or outside [0, 1].
     """
-    wrong, clearly = fooled(logits, tracks["label"])
-    down, best = torch.zeros_like(wrong), torch.zeros_like(wrong)
+    wrong, clearly = misclassified(logits, state["label"])
+    success, best = torch.zeros_like(wrong), torch.zeros_like(wrong)
     if not wrong.any():
-        return down, best
-    near = wrong
+        return success, best
+    inside = wrong
     if not attack.bounded:
-        distance = attack.ball.distance(tracks["point"], tracks["centre"])
-        near = wrong & (distance <= float(attack.ball.eps))
-        far = clearly & ~near & (distance < tracks["far"])
-        if far.any():
-            tracks.put(far, far=distance[far], far_point=tracks["point"][far])
-        if not near.any():
-            return down, best
-    point, label = tracks["point"][near], tracks["label"][near]
-    verified, surely, by = _verify(model, tracks, near, point, label)
+        distance = attack.ball.distance(state["image"], state["original"])
+        inside = wrong & (distance <= float(attack.ball.eps))
+        outside = clearly & ~inside & (distance < state["outside_distance"])
+        if outside.any():
+            state.update_rows(outside, outside_distance=distance[outside], outside_image=state["image"][outside])
+        if not inside.any():
+            return success, best
+    image = state["image"][inside]
+    verified, for_sure, verified_margin = _verify(model, state, inside, image)
     if attack.bounded:
-        reached = check_within(attack.ball, point, tracks["centre"][near]).clamp(max=float(attack.ball.eps))
+        reached = check_in_ball(attack.ball, image, state["original"][inside]).clamp(max=float(attack.ball.eps))
     else:
-        reached = distance[near]
-    better = verified & (surely | (reached < tracks["reach"][near]))
-    down[near], best[near] = surely, better
-    tracks.put(best, reach=reached[better], margin=by[better])
-    return down, best
+        reached = distance[inside]
+    better = verified & (for_sure | (reached < state["best_distance"][inside]))
+    success[inside], best[inside] = for_sure, better
+    state.update_rows(best, best_distance=reached[better], margin=verified_margin[better])
+    return success, best
 
 
-def settle(model: Prepared, tracks: Tracks, over: Tensor) -> Tensor:
-    """At the end of the tries ``over`` (bool (B,)) of an unbounded attack: verify what was noted outside the ball.
+def verify_outside_ball(model: TargetModel, state: AttackState, ended: Tensor) -> Tensor:
+    """Verify what an unbounded attack noted outside its ball, for the attempts ``ended`` (bool (B,)).
 
     Returns:
-        bool (B,): ``far_point`` is adversarial, and ``reach`` its distance.
+        bool (B,): ``outside_image`` is adversarial, and ``best_distance`` its distance.
     """
-    rows = over & (tracks["far"] < tracks["reach"])
+    rows = ended & (state["outside_distance"] < state["best_distance"])
     best = torch.zeros_like(rows)
     if rows.any():
-        verified, _, by = _verify(model, tracks, rows, tracks["far_point"][rows], tracks["label"][rows])
+        verified, _, verified_margin = _verify(model, state, rows, state["outside_image"][rows])
         best[rows] = verified
-        tracks.put(best, reach=tracks["far"][best], margin=by[verified])
+        state.update_rows(best, best_distance=state["outside_distance"][best], margin=verified_margin[verified])
     return best
 
 
-def _verify(
-    model: Prepared, tracks: Tracks, rows: Tensor, point: Tensor, label: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _verify(model: TargetModel, state: AttackState, rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Wrong, wrong beyond rounding (bool), and the margin (float64), by the original model."""
-    logits = model.original(point)
-    tracks.spent(rows, forwards=1)
-    return *fooled(logits, label), margin(logits, label)
-
-
-Tick = Callable[[int, int, int], None]
-"""``tick(done, total, left)``: looks accounted for and in all, points that still stand."""
-State = dict[str, Any]
-RESULT = (
-    "row", "number", "age", "reach", "margin", "forwards", "backwards", "finished",
-    "non_finite", "zero_gradients",
-)  # fmt: skip
-
-
-def no_tick(done: int, total: int, left: int) -> None:
-    """The tick of those who gave none."""
+    logits, label = model.original(images), state["label"][rows]
+    state.count_passes(rows, forwards=1)
+    return *misclassified(logits, label), margin(logits, label)
 
 
 @dataclass
-class Drive:
-    """A run of an attack; :meth:`run` it once.
+class AttackRunner:
+    """Runs an attack; call :meth:`run` once.
 
-    Which rows share a batch follows from the points, the sizes and what has fallen, and from nothing else: the
-    same call gives the same bits, also when it goes on from a saved state.
+    Which rows share a batch follows from the points, the sizes and the successes, and from nothing else: the same call
+    gives the same bits, also when it continues from a saved state.
 
     Args:
-        model: from ``prepared``.
+        model: from ``attack_mode``.
         attack: what to run.
         x: images in [0, 1], (n, ...), on any device.
         y: true classes, int64 (n,).
-        ids: int64 (n,), the names of the points in the key of their random numbers.
+        ids: int64 (n,), the names of the points in the keys of their random numbers.
         ranking: int64 (n, K - 1), the other classes, the one of largest clean logit first; -1 in the place of those
             that are masked by -inf and no target.
         seed: of all that is random.
         batch_size: rows at a time, at most.
-        beside: where fewer rows than that are busy, further tries of the same points run at their side.
-        save: called with a state about every ``save_seconds``. The state is written, or copied, before it returns:
-            the run goes on in the same memory.
-        due: asked after every move whether to save, in the place of ``save_seconds``.
+        min_active: where fewer rows than that are active, further attempts at the same points join them.
+        on_step: called after every step.
+        save: called with a state about every ``save_seconds``. It must write or copy the state before it returns: the
+            run continues in the same memory.
+        save_due: asked after every step whether to save, instead of ``save_seconds``.
     """
 
-    model: Prepared
+    model: TargetModel
     attack: Attack
     x: Tensor
     y: Tensor
@@ -234,118 +227,127 @@ class Drive:
     ranking: Tensor
     seed: int = 0
     batch_size: int = 256
-    beside: int = 32
-    tick: Tick = no_tick
-    save: Callable[[State], None] | None = None
+    min_active: int = 32
+    on_step: OnStep | None = None
+    save: Callable[[RunnerState], None] | None = None
     save_seconds: float = 60.0
-    due: Callable[[], bool] | None = None
-    live: Tracks = field(default_factory=Tracks, init=False)
+    save_due: Callable[[], bool] | None = None
+    active: AttackState = field(default_factory=AttackState, init=False)
     ended: list[dict[str, Tensor]] = field(default_factory=list, init=False)
 
-    def run(self, resume: State | None = None) -> Attempts:
-        """Every try that was begun, in the order of (point, try), and the adversarial images.
+    def run(self, resume: RunnerState | None = None) -> AttackResult:
+        """Every attempt that was started, in the order of (point, attempt), and the adversarial images.
 
         Args:
             resume: a state that ``save`` was given by a run with the same arguments.
+
+        Raises:
+            ValueError: a state of another :data:`STATE_VERSION`.
         """
-        n, tries = len(self.ids), self.attack.tries(self.ranking.shape[1] + 1)
-        self.pending = Pending(n, len(tries))
-        self.fallen = torch.zeros(n, dtype=torch.bool)
+        n = len(self.ids)
+        self.attempts = self.attack.attempts(self.ranking.shape[1] + 1)
+        self.pending = PendingAttempts(n, len(self.attempts))
+        self.success = torch.zeros(n, dtype=torch.bool)
         self.images = torch.zeros(n, *self.x.shape[1:], dtype=self.model.image_dtype)
-        self.nearest = torch.full((n,), torch.inf, dtype=torch.float64)
+        self.best_distance = torch.full((n,), torch.inf, dtype=torch.float64)
         if resume is not None:
             self._restore(resume)
         else:
-            rank = torch.tensor([each.target for each in tries])
-            targets = self.ranking.cpu()[:, (rank - 1).clamp(min=0)]  # (n, tries)
+            rank = torch.tensor([attempt.target for attempt in self.attempts])
+            targets = self.ranking.cpu()[:, (rank - 1).clamp(min=0)]  # (n, attempts)
             self.pending.drop((rank > 0) & (targets < 0))
-        saved = time.monotonic()
-        while self._refill() or self.live.count:
-            logits = self.attack.look(self.model, self.live)
+        last_save = time.monotonic()
+        while self._refill() or self.active.count:
+            logits = self.attack.evaluate(self.model, self.active)
             with torch.no_grad():
-                down, best = judge(self.model, self.attack, self.live, logits)
-                self._keep(best, self.live["point"], down)
-                self._leave(down)
-                if self.live.count:
-                    self.attack.move(self.model, self.live)
-                    self.live["age"] = self.live["age"] + 1
-            self._report(len(tries))
-            over = time.monotonic() - saved > self.save_seconds if self.due is None else self.due()
-            if self.save is not None and over:
+                success, best = check_success(self.model, self.attack, self.active, logits)
+                self._keep_images(best, self.active["image"], success)
+                self._remove_ended(success)
+                if self.active.count:
+                    self.attack.step(self.model, self.active)
+                    self.active["iteration"] = self.active["iteration"] + 1
+            self._report()
+            due = time.monotonic() - last_save > self.save_seconds if self.save_due is None else self.save_due()
+            if self.save is not None and due:
                 self.save(self._state())
-                saved = time.monotonic()
-        return Attempts.of(stacked(self.ended), tries, self.nearest, self.images)
+                last_save = time.monotonic()
+        return AttackResult.from_ended(concatenate(self.ended), self.attempts, self.best_distance, self.images)
 
     def _refill(self) -> bool:
-        """Fill the batch up again once a quarter of it is free; whether anything was added."""
-        busy = self.live.count
-        if not len(self.pending) or busy > self.batch_size * 3 // 4:
+        """Start further attempts once a quarter of the batch is free; returns whether any was started."""
+        count = self.active.count
+        if not len(self.pending) or count > self.batch_size * 3 // 4:
             return False
         rows, numbers = self.pending.take(
-            self.live["row"].cpu() if busy else torch.empty(0, dtype=torch.int64),
-            self.fallen, self.batch_size, self.beside,
+            self.active["row"].cpu() if count else torch.empty(0, dtype=torch.int64),
+            self.success, self.batch_size, self.min_active,
         )  # fmt: skip
         if len(rows):
-            self.live = self.live.joined_by(self._tracks(rows, numbers))
+            self.active = self.active.append(self._started(rows, numbers))
         return bool(len(rows))
 
-    def _tracks(self, rows: Tensor, numbers: Tensor) -> Tracks:
-        tries = self.attack.tries(self.ranking.shape[1] + 1)
-        centre = self.model.load(self.x[rows.to(self.x.device)])
-        rank = torch.tensor([each.target for each in tries])[numbers]
+    def _started(self, rows: Tensor, numbers: Tensor) -> AttackState:
+        original = self.model.load(self.x[rows.to(self.x.device)])
+        rank = torch.tensor([attempt.target for attempt in self.attempts])[numbers]
         target = self.ranking.cpu()[rows, (rank - 1).clamp(min=0)].where(rank > 0, torch.tensor(-1))
         noise = Noise.of(self.seed, f"attacks/{self.attack.name}", self.ids.cpu()[rows]).numbered(numbers)
-        tracks = Tracks.begun(rows, self.y.cpu()[rows], target, numbers, noise.keys, centre)
-        self.attack.begin(tracks)
-        return tracks
+        state = AttackState.create(rows, self.y.cpu()[rows], target, numbers, noise.keys, original)
+        self.attack.init(state)
+        return state
 
-    def _keep(self, best: Tensor, images: Tensor, sure: Tensor) -> None:
+    def _keep_images(self, best: Tensor, images: Tensor, for_sure: Tensor) -> None:
         """Keep the images of the rows ``best`` where they are surer or nearer than what their point has."""
         if not best.any():
             return
-        reach, index = self.live["reach"].cpu(), self.live["row"].cpu()
-        # two tries may succeed at a point in one step: the sure one goes last, and stays
-        for i in torch.cat([rows.nonzero()[:, 0] for rows in (best & ~sure, best & sure)]).tolist():
-            row = int(index[i])
-            if reach[i] < self.nearest[row] or (self.attack.bounded and sure[i]):
-                self.nearest[row], self.images[row] = reach[i], images[i].to(self.images)
+        distance, points = self.active["best_distance"].cpu(), self.active["row"].cpu()
+        # two attempts may succeed at a point in one step: the sure one goes last, and is kept
+        for i in torch.cat([rows.nonzero()[:, 0] for rows in (best & ~for_sure, best & for_sure)]).tolist():
+            point = int(points[i])
+            if distance[i] < self.best_distance[point] or (self.attack.bounded and for_sure[i]):
+                self.best_distance[point], self.images[point] = distance[i], images[i].to(self.images)
 
-    def _leave(self, down: Tensor) -> None:
-        """Drop the rows that fell or are at their end, and the other tries of points that fell."""
-        over = down | (self.live["age"] >= self.attack.moves)
-        if not over.any():
+    def _remove_ended(self, success: Tensor) -> None:
+        """Remove the attempts that succeeded or are at their last step, and the other attempts at broken points."""
+        ended = success | (self.active["iteration"] >= self.attack.steps)
+        if not ended.any():
             return
         if not self.attack.bounded:
-            self._keep(settle(self.model, self.live, over), self.live["far_point"], down)
-        felled = over & (self.live["reach"] <= float(self.attack.ball.eps))
-        self.fallen[self.live["row"][felled].cpu()] = True
-        gone = over | self.fallen.to(over.device)[self.live["row"]]
-        left = self.live.those(gone)
-        left["finished"] = over[gone]
-        self.ended.append({name: left[name].cpu() for name in RESULT})
-        self.live = self.live.those(~gone)
+            outside = verify_outside_ball(self.model, self.active, ended)
+            self._keep_images(outside, self.active["outside_image"], success)
+        broke = ended & (self.active["best_distance"] <= float(self.attack.ball.eps))
+        self.success[self.active["row"][broke].cpu()] = True
+        removed = ended | self.success.to(ended.device)[self.active["row"]]
+        rows = self.active.select(removed)
+        rows["finished"] = ended[removed]
+        self.ended.append({name: rows[name].cpu() for name in KEPT})
+        self.active = self.active.select(~removed)
 
-    def _report(self, tries: int) -> None:
-        looks = self.attack.moves + 1
-        open_rows = int((~self.fallen[self.pending.rows]).sum())
-        ahead = open_rows * looks + int((looks - self.live["age"]).sum())
-        total = len(self.fallen) * tries * looks
-        self.tick(total - ahead, total, int((~self.fallen).sum()))
+    def _report(self) -> None:
+        if self.on_step is None:
+            return
+        evaluations = self.attack.steps + 1
+        pending = int((~self.success[self.pending.rows]).sum())
+        ahead = pending * evaluations + int((evaluations - self.active["iteration"]).sum())
+        total = len(self.success) * len(self.attempts) * evaluations
+        self.on_step(total - ahead, total, int((~self.success).sum()))
 
-    def _state(self) -> State:
+    def _state(self) -> RunnerState:
         return {
-            "live": dict(self.live),
-            "rows": self.pending.rows,
-            "numbers": self.pending.numbers,
-            "fallen": self.fallen,
+            "version": STATE_VERSION,
+            "active": dict(self.active),
+            "pending_rows": self.pending.rows,
+            "pending_attempts": self.pending.numbers,
+            "success": self.success,
             "images": self.images,
-            "nearest": self.nearest,
-            "ended": stacked(self.ended),
+            "best_distance": self.best_distance,
+            "ended": concatenate(self.ended),
         }
 
-    def _restore(self, state: State) -> None:
+    def _restore(self, state: RunnerState) -> None:
+        if state.get("version") != STATE_VERSION:
+            raise ValueError("this state of an attack is of another version of easybn: start the attack again")
         device = self.model.device or self.x.device  # a state from a file is on the CPU
-        self.live = Tracks({name: column.to(device) for name, column in state["live"].items()})
-        self.fallen, self.images = state["fallen"], state["images"]
-        self.nearest, self.ended = state["nearest"], [state["ended"]] if state["ended"] else []
-        self.pending.rows, self.pending.numbers = state["rows"], state["numbers"]
+        self.active = AttackState({name: column.to(device) for name, column in state["active"].items()})
+        self.success, self.images = state["success"], state["images"]
+        self.best_distance, self.ended = state["best_distance"], [state["ended"]] if state["ended"] else []
+        self.pending.rows, self.pending.numbers = state["pending_rows"], state["pending_attempts"]

@@ -1,7 +1,7 @@
-"""The copy of a model that attacks take gradients from: faster than the model, and the same as far as they can tell.
+"""The surrogate: a copy of a model that attacks take gradients from, faster and the same as far as they can tell.
 
-On a CPU nearly all the time of a residual network goes to its convolutions, and batch norms are next:
-folding them leaves little else to gain. bf16 pays on hardware that has it alone, ``torch.compile`` where
+On a CPU nearly all the time of a residual network goes to its convolutions, and batch norms are next: with them folded
+and Winograd's algorithm little else can be gained. bf16 pays on hardware that has it alone, ``torch.compile`` where
 there are many small operations.
 """
 
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from ..copying import copied
 from ..keyed_random import torch_generators
-from ..models.convolutions import Winograd, fits
+from ..models.convolutions import with_winograd
 from ..norm.fold import folded
-from .calling import Calling, ModelFailed, sentence
 from .equivalence import BOUNDS, answer, disagreement, logit_distance
+from .model_call import ModelCall, ModelFailed, one_line
 
 PRECISIONS = tuple(BOUNDS)
 
 
-class Fast(NamedTuple):
+class Surrogate(NamedTuple):
     """A function from images to logits that can stand for a model where gradients are taken.
 
     Args:
         call: (n, ...) images in the model's type, channels last, to (n, K) logits in the same type.
-        preparation: what was done, in words.
+        preparation: what was done, in words; part of what a store of verdicts is identified by.
     """
 
     call: Callable[[Tensor], Tensor]
@@ -37,13 +37,13 @@ class Fast(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class SurrogateOptions:
     """What may be done to the copy.
 
     Args:
         fold: batch norms into the layers before them.
         compile: by ``torch.compile``, for any batch size. That takes up to a minute. It is called, and its graphs are
-            backpropagated, inside :func:`kept_graphs`.
+            backpropagated, inside :func:`reusable_graphs`.
         precision: "32" for the model's own, "bf16" for automatic mixed precision with bfloat16, where a gradient is
             asked for; without one its coarse logits would only mislead a search that compares them.
     """
@@ -61,7 +61,7 @@ class Options:
         """Whether there is anything to do."""
         return self.fold or self.compile or self.precision != "32"
 
-    def steps(self) -> Iterator[tuple["Options", str]]:
+    def fallbacks(self) -> Iterator[tuple["SurrogateOptions", str]]:
         """These options and then ever fewer, with the name of what is given up if they fail."""
         options = self
         if options.precision == "bf16":
@@ -75,7 +75,7 @@ class Options:
 
 
 @contextmanager
-def kept_graphs(compile: bool) -> Iterator[None]:
+def reusable_graphs(compile: bool) -> Iterator[None]:
     """Graphs that are compiled in the block can be backpropagated again in it (``retain_graph``), as FAB does.
 
     Otherwise torch lets the first backward pass overwrite what it has saved; it names this switch where that fails.
@@ -89,85 +89,80 @@ def kept_graphs(compile: bool) -> Iterator[None]:
         yield
 
 
-def fast_copy(
-    model: nn.Module, x: Tensor, options: Options, calling: Calling = Calling()
-) -> tuple[Fast | None, list[str]]:
+def make_surrogate(
+    model: nn.Module, x: Tensor, options: SurrogateOptions, call: ModelCall = ModelCall()
+) -> tuple[Surrogate | None, list[str]]:
     """The fastest of the copies asked for that agrees with ``model`` on ``x``, and notes on those that did not.
 
-    None, if the model itself has to serve. The state of torch's random number generators is kept.
+    None if the model itself has to serve. The state of torch's random number generators is kept.
 
     Args:
         model: in eval mode, its parameters without gradient; it is left as it is.
         x: images as the model takes them, (n, ...), n >= 1, channels last.
         options: what to try; one after the other is given up where a copy fails or does not agree.
-        calling: how the model takes images.
+        call: how the model takes images.
 
     Raises:
         ValueError: bf16 for a model in float64.
     """
     if x.dtype not in (torch.float32, torch.float64):
         return None, [f"the weights are {x.dtype}: gradients are those of the model as it is"]
-    if calling.no_gradient:  # an attack that needs no gradient may still be possible
-        return None, [f"the model has no input gradient to compare a copy with: {calling.no_gradient}"]
+    if call.no_gradient:  # an attack that needs no gradient may still be possible
+        return None, [f"the model has no input gradient to compare a copy with: {call.no_gradient}"]
     if options.precision == "bf16" and x.dtype == torch.float64:
         raise ValueError("bf16 makes little sense for a model in float64: convert the model to float32")
     notes: list[str] = []
     with torch_generators([x.device] if x.device.type == "cuda" else []):
-        expected = answer(partial(calling, model), x)
+        expected = answer(partial(call, model), x)
         with torch.no_grad():
-            again = logit_distance(expected.logits, calling(model, x).double())
+            again = logit_distance(expected.logits, call(model, x).double())
         if not again <= BOUNDS["32"].logits:
             return None, ["two passes of the model differ, so that no copy of it can be checked: it is used as it is"]
-        for fewer, last in options.steps():
+        for fewer, last in options.fallbacks():
             # weights channels last make activations so, whatever the images: a copy that calls view() may want neither
-            for last_weights in (True, False) if calling.channels_last else (False,):
+            for channels_last in (True, False) if call.channels_last else (False,):
                 try:
-                    fast = _built(model, x, fewer, last_weights)
-                    found = answer(partial(calling, fast.call), x, expected.label)
-                    problem = disagreement(expected, found, BOUNDS[fewer.precision])
+                    surrogate = _build(model, x, fewer, channels_last)
+                    got = answer(partial(call, surrogate.call), x, expected.label)
+                    problem = disagreement(expected, got, BOUNDS[fewer.precision])
                 except Exception as error:  # of any kind: the model itself is there to serve
-                    problem = sentence(error)
+                    problem = one_line(error)
                     if isinstance(error, ModelFailed):
                         continue
                 break
             if problem is None:
-                return fast, notes
+                return surrogate, notes
             notes.append(f"{last} was given up after a check on {len(x)} images: {problem}")
     return None, notes
 
 
-def _built(model: nn.Module, x: Tensor, options: Options, channels_last: bool) -> Fast:
+def _build(model: nn.Module, x: Tensor, options: SurrogateOptions, channels_last: bool) -> Surrogate:
+    """A copy of ``model`` with its layers replaced; nothing has been checked yet."""
     done = []
     if options.fold:
-        new, count, norms = folded(model, x)
+        network, count, norms = folded(model, x)
         done.append(f"{count} of {norms} batch norms folded")
     else:
-        new = copied(model)
-    for parameter in new.parameters():
+        network = copied(model)
+    for parameter in network.parameters():
         parameter.requires_grad_(False)
         if parameter.dim() == 4 and channels_last:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     done.append("weights channels last" if channels_last else "weights as they are")
-    # torch.compile would take torch's own convolutions; these here return channels-last images
+    # torch.compile would take torch's own convolutions; Winograd's return channels-last images
     if x.device.type == "cpu" and not options.compile and channels_last:
-        count = 0
-        for module in new.modules():
-            if type(module) is nn.Conv2d and fits(module):
-                module.__class__ = Winograd  # the same parameters by the same names, another way to compute
-            if isinstance(module, Winograd) and fits(module):
-                module.keep()
-                count += 1
+        network, count = with_winograd(network)
         if count:
             done.append(f"{count} convolutions by Winograd's algorithm")
-    call: Callable[[Tensor], Tensor] = new
+    call: Callable[[Tensor], Tensor] = network
     if options.compile:
         # dynamic: the number of points under attack changes all the time
-        call = torch.compile(new, dynamic=True)
+        call = torch.compile(network, dynamic=True)
         done.append("compiled")
     if options.precision == "bf16":
         call = _in_bf16(call)
         done.append("bf16")
-    return Fast(call, ", ".join(done))
+    return Surrogate(call, ", ".join(done))
 
 
 def _in_bf16(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..attacks.attack_mode import attack_mode
 from ..attacks.losses import margin
-from ..attacks.prepare import prepared
 from .result import Evaluation
 
 
@@ -75,7 +75,7 @@ def agreement(model: nn.Module, y: Tensor, first: Evaluation, second: Evaluation
     if not first.images_at or not second.images_at:
         raise ValueError("no images were kept: evaluate(..., keep_images=True)")
     differing = []
-    with prepared(model, probe=first.images_at[radii[0]], fold=False) as ready, torch.no_grad():
+    with attack_mode(model, probe=first.images_at[radii[0]], fold=False) as ready, torch.no_grad():
         for eps in radii:
             for row in (first.robust_at[eps].cpu() != second.robust_at[eps].cpu()).nonzero()[:, 0].tolist():
                 fell_in = int(bool(first.robust_at[eps][row]))

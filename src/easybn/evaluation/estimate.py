@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..attacks.attack import Attack, Tracks
-from ..attacks.prepare import Prepared, prepared
+from ..attacks.attack import Attack, AttackState
+from ..attacks.attack_mode import TargetModel, attack_mode
 from ..attacks.registry import check_gradient
 from ..keyed_random import Noise
 from ..perturb.eps import parse_radii
@@ -75,7 +75,7 @@ def estimate(
     every = {e: choice.at(e) for e in radii}
     for e in radii:
         choice.pgd(e).ball.check_fits(x.shape[1:])
-    with prepared(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
+    with attack_mode(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
         check_gradient(every[radii[0]], ready)
         with torch.no_grad():
             classes = ready.original(ready.load(x[:1])).shape[1]
@@ -86,13 +86,13 @@ def estimate(
             if attack.name in FREE_OF_EPS and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
-            robust += len(attack.tries(classes)) * (attack.moves + 1) * seconds[attack.name]
+            robust += len(attack.attempts(classes)) * (attack.steps + 1) * seconds[attack.name]
     first = every[radii[0]][0] if every[radii[0]] else None
-    fallen = 0.0 if first is None else min(FALLEN, first.moves + 1) * seconds[first.name]
+    fallen = 0.0 if first is None else min(FALLEN, first.steps + 1) * seconds[first.name]
     return Estimate(len(x) if points is None else points, seconds, fallen, robust)
 
 
-def seconds_a_look(model: Prepared, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
+def seconds_a_look(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
     """Seconds that an image costs at each move of an attack, in the largest batch that does not take long to time."""
     rows = min(16, batch_size, len(x))
     while True:
@@ -102,27 +102,27 @@ def seconds_a_look(model: Prepared, attack: Attack, x: Tensor, y: Tensor, batch_
         rows = min(4 * rows, batch_size, len(x))
 
 
-def _move(model: Prepared, attack: Attack, x: Tensor, y: Tensor) -> float:
+def _move(model: TargetModel, attack: Attack, x: Tensor, y: Tensor) -> float:
     """Seconds of a move of all rows, the best of three."""
     rows = torch.arange(len(x))
     centre = model.load(x)
     with torch.no_grad():
         other = model(centre).double().cpu().scatter(1, y.cpu()[:, None], -torch.inf).argmax(1)
     noise = Noise.of(0, "evaluation/estimate", rows)
-    tracks = Tracks.begun(rows, y.cpu(), other, torch.zeros_like(rows), noise.keys, centre)
-    attack.begin(tracks)
+    state = AttackState.create(rows, y.cpu(), other, torch.zeros_like(rows), noise.keys, centre)
+    attack.init(state)
     times = []
-    for _ in range(min(4, attack.moves)):
+    for _ in range(min(4, attack.steps)):
         began = _now(model)
-        attack.look(model, tracks)
+        attack.evaluate(model, state)
         with torch.no_grad():
-            attack.move(model, tracks)
-            tracks["age"] = tracks["age"] + 1
+            attack.step(model, state)
+            state["iteration"] = state["iteration"] + 1
         times.append(_now(model) - began)
     return min(times[1:] or times)
 
 
-def _now(model: Prepared) -> float:
+def _now(model: TargetModel) -> float:
     """The time at which the device is done with all that was asked."""
     if model.device is not None and model.device.type == "cuda":
         torch.cuda.synchronize(model.device)

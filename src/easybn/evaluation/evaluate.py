@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..attacks.prepare import Progress, prepared, silent
+from ..attacks.attack_mode import Progress, attack_mode, silent
 from ..attacks.registry import changed_attacks, check_gradient, no_gradient
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
@@ -125,13 +125,13 @@ def evaluate(
         choice.pgd(e).ball.check_fits(x.shape[1:])
     x, y = x.detach(), y.detach().to(x.device).long()
     report = progress or silent
-    with prepared(model, probe=x[:PROBE], fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
+    with attack_mode(model, probe=x[:PROBE], fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
         points = Points(ready, x, y, _named(ids, len(x)), Plan(at, seed, batch_size, share=share))
         notes = list(ready.notes)
         check_gradient(at[radii[0]], ready)
         with torch.no_grad():  # batches become small where attacks succeed: a model that fails on them does so now
             ready.original(ready.load(x[: 1 if at[radii[0]] else len(x) % batch_size or min(len(x), batch_size)]))
-        if choice.literal and ready.calling.no_gradient:
+        if choice.literal and ready.call.no_gradient:
             raise ValueError(no_gradient(ready, ["pgd"]))
         if storing:
             stored = run_stored(points, choice, storing, keep_images, report)
@@ -157,7 +157,7 @@ def evaluate(
             robust = {e: each.robust for e, each in zip(radii, results, strict=True)}
             images = {e: each.images for e, each in zip(radii, results, strict=True) if each.images is not None}
             scores += [each.score for each in results]
-            broken = int(torch.stack([each.unanswered for each in results]).any(0).sum())
+            broken = int(torch.stack([each.invalid_logits for each in results]).any(0).sum())
         else:
             broken = unanswered_points(record)
     if lost := sum(score.non_finite for score in scores):

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attacks.attack import check_within, fooled, unanswered
-from ..attacks.prepare import Prepared, Progress, silent
+from ..attacks.attack import check_in_ball, invalid_logits, misclassified
+from ..attacks.attack_mode import Progress, TargetModel, silent
 from ..perturb.ball import L2, per_sample
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
@@ -31,17 +31,17 @@ class Attacked:
         robust: bool (N,), on the device of the images: classified correctly after the attack.
         images: (N, ...), the best iterates, or None.
         score: the row of results.
-        unanswered: bool (N,): misclassified because logits were NaN or infinite at an iterate.
+        invalid_logits: bool (N,): misclassified because logits were NaN or infinite at an iterate.
     """
 
     robust: Tensor
     images: Tensor | None
     score: Score
-    unanswered: Tensor
+    invalid_logits: Tensor
 
 
 def as_the_library(
-    model: Prepared,
+    model: TargetModel,
     attack: PGD,
     x: Tensor,
     y: Tensor,
@@ -52,7 +52,7 @@ def as_the_library(
     """Attack every point, those that are wrong already too; the verdict is that of its best iterate.
 
     Args:
-        model: from ``prepared``; the attack sees the original.
+        model: from ``attack_mode``; the attack sees the original.
         attack: ball, steps and step length; the start is always the image itself.
         x: images in [0, 1], (N, ...); y: their classes, int64, (N,), on the same device.
         batch_size: images a batch; part of the algorithm.
@@ -79,9 +79,9 @@ def as_the_library(
         best, count = best_iterate(model, attack, centre, label, tick)
         with torch.no_grad():
             logits = model.original(best)
-            robust[here] = ~fooled(logits, label)[0].to(x.device)
-            silent[here] = unanswered(logits).to(x.device)
-        farthest = max(farthest, float(check_within(attack.ball, best, centre).max()))
+            robust[here] = ~misclassified(logits, label)[0].to(x.device)
+            silent[here] = invalid_logits(logits).to(x.device)
+        farthest = max(farthest, float(check_in_ball(attack.ball, best, centre).max()))
         non_finite += count
         if images is not None:
             images[here] = best.to(images.device)
@@ -101,13 +101,15 @@ def as_the_library(
     return Attacked(robust, images, score, silent)
 
 
-def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Callable[[int], None]) -> tuple[Tensor, int]:
+def best_iterate(
+    model: TargetModel, attack: PGD, x: Tensor, y: Tensor, tick: Callable[[int], None]
+) -> tuple[Tensor, int]:
     """The iterate of largest cross-entropy for each image of one batch, and the count of non-finite gradients.
 
     Args:
-        model: from ``prepared``.
+        model: from ``attack_mode``.
         attack: ball, steps and step length.
-        x: one batch of images as ``Prepared.load`` gives them, (B, ...). B is part of the algorithm.
+        x: one batch of images as ``TargetModel.load`` gives them, (B, ...). B is part of the algorithm.
         y: their classes, int64, (B,).
         tick: told the number of forward passes so far, steps + 1 in the end.
     """
@@ -121,7 +123,7 @@ def best_iterate(model: Prepared, attack: PGD, x: Tensor, y: Tensor, tick: Calla
         logits = model.original(point)
         losses = F.cross_entropy(logits.to(x.dtype), y, reduction="none")
         # where logits say nothing the loss is NaN, which the library never keeps: the point would count as robust
-        worth = losses.detach().masked_fill(unanswered(logits.detach()), torch.inf)
+        worth = losses.detach().masked_fill(invalid_logits(logits.detach()), torch.inf)
         better = worth > best_loss
         best = torch.where(per_sample(better, best), point.detach(), best)
         best_loss = torch.where(better, worth, best_loss)

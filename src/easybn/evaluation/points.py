@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..attacks.attack import Attack, unanswered
+from ..attacks.attack import Attack, invalid_logits
+from ..attacks.attack_mode import Progress, TargetModel, silent
 from ..attacks.losses import margin
-from ..attacks.prepare import Prepared, Progress, silent
-from ..attacks.runner import Drive, State, no_tick
+from ..attacks.runner import AttackRunner, RunnerState
 from .record import CLEAN, Record, Stage
 from .verdicts import FREE_OF_EPS, to_attack
 
@@ -37,14 +37,14 @@ class Plan:
         attacks: for each radius, ascending, the attacks in their order; the same names at each.
         seed: of all that is random.
         batch_size: images a pass at most.
-        beside: where fewer rows than that are busy, further tries of the same points run at their side.
+        min_active: where fewer rows than that are active, further attempts at the same points join them.
         share: a point that fell at one radius is not attacked at the larger ones.
     """
 
     attacks: Mapping[float, Sequence[Attack]]
     seed: int = 0
     batch_size: int = 256
-    beside: int = 32
+    min_active: int = 32
     share: bool = True
 
     @property
@@ -61,7 +61,7 @@ class Plan:
         return self._by_stage[stage]
 
 
-Save = Callable[[State], None]
+Save = Callable[[RunnerState], None]
 Due = Callable[[], bool]
 
 
@@ -84,13 +84,13 @@ class Points:
     """The points under attack and what is known of them.
 
     Args:
-        model: from ``prepared``.
+        model: from ``attack_mode``.
         x: images in [0, 1], (N, ...), on any device; y: true classes, int64 (N,).
         ids: int64 (N,), ascending or not, each once: the names of the points in the keys of random numbers.
         plan: what to do.
     """
 
-    model: Prepared
+    model: TargetModel
     x: Tensor
     y: Tensor
     ids: NDArray[np.int64]
@@ -102,12 +102,12 @@ class Points:
         stage: Stage,
         points: NDArray[np.int64],
         *,
-        resume: State | None = None,
+        resume: RunnerState | None = None,
         save: Save | None = None,
         due: Due | None = None,
         progress: Progress = silent,
     ) -> Done:
-        """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.runner.Drive`."""
+        """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.runner.AttackRunner`."""
         rows = torch.as_tensor(self.rows_of(points))
         if stage == CLEAN:
             return self._clean(points, rows, progress)
@@ -115,23 +115,23 @@ class Points:
             return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0].cpu())
         attack = self.plan.attack(stage)
 
-        def tick(done: int, total: int, left: int) -> None:
-            progress(done, total, f"{stage}, {left:,} of {len(points):,} stand")
+        def on_step(done: int, total: int, remaining: int) -> None:
+            progress(done, total, f"{stage}, {remaining:,} of {len(points):,} remain")
 
-        drive = Drive(
+        runner = AttackRunner(
             self.model, attack, self.x[rows], self.y[rows], torch.as_tensor(points), self._ranking(rows),
-            self.plan.seed, self.plan.batch_size, self.plan.beside, tick if progress is not silent else no_tick, save,
-            due=due,
+            self.plan.seed, self.plan.batch_size, self.plan.min_active, None if progress is silent else on_step, save,
+            save_due=due,
         )  # fmt: skip
-        attempts = drive.run(resume)
-        columns = {name: column.numpy() for name, column in attempts.columns.items()}
+        result = runner.run(resume)
+        columns = {name: column.numpy() for name, column in result.columns.items()}
         record = Record.of(stage, points[columns.pop("row")], fell=columns["distance"] <= stage.eps, **columns)
-        record, found = record.sorted(), attempts.nearest.isfinite()
-        return Done(record, points[found.numpy()], attempts.images[found])
+        record, found = record.sorted(), result.best_distance.isfinite()
+        return Done(record, points[found.numpy()], result.images[found])
 
     def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: Progress) -> Done:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
-        if broken := int(unanswered(logits).sum()):
+        if broken := int(invalid_logits(logits).sum()):
             raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..attacks.prepare import Progress
+from ..attacks.attack_mode import Progress
 from ..files import check_guards
 from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
@@ -177,13 +177,18 @@ def manifest(points: Points, choice: Choice, storing: Storing, keep_images: bool
     )
 
 
+STORED_NAMES = {"min_active": "beside"}
+"""Settings that keep their older name in manifests: a store made before the field was renamed is the same job."""
+
+
 def _settings(plan: Plan) -> dict[str, Any]:
     """The fields of every attack."""
     of = {f"{attack.name} {eps!r}": attack for eps, attacks in plan.attacks.items() for attack in attacks}
-    ours: dict[str, Any] = {"beside": plan.beside}
+    settings: dict[str, Any] = {"beside": plan.min_active}
     for name, attack in of.items():
-        ours[name] = {f.name: getattr(attack, f.name) for f in fields(attack) if f.init and f.name != "ball"}  # type: ignore[arg-type]
-    return ours
+        own = {f.name: getattr(attack, f.name) for f in fields(attack) if f.init and f.name != "ball"}  # type: ignore[arg-type]
+        settings[name] = {STORED_NAMES.get(field, field): value for field, value in own.items()}
+    return settings
 
 
 FINDINGS = "findings.json"

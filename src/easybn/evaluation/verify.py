@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..attacks.attack import fooled
-from ..attacks.prepare import Progress, silent
+from ..attacks.attack import misclassified
+from ..attacks.attack_mode import Progress, silent
 from ..perturb.ball import L2, Ball, Linf
 from .record import CLEAN, Record, Stage
 from .resumable import expected_chunks
@@ -192,5 +192,5 @@ def _misclassified(logits: Logits, image: Tensor, label: Tensor, batch_size: int
     wrong = np.empty(len(image), np.bool_)
     for start in range(0, len(image), batch_size):
         batch = slice(start, start + batch_size)
-        wrong[batch] = fooled(logits(image[batch]).cpu(), label[batch])[0].numpy()
+        wrong[batch] = misclassified(logits(image[batch]).cpu(), label[batch])[0].numpy()
     return wrong

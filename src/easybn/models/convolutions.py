@@ -107,6 +107,16 @@ class Winograd(nn.Conv2d):
     kept: Tensor | None = None
     """(36, out_channels, in_channels): the transformed weight, after :meth:`keep`."""
 
+    @classmethod
+    def like(cls, layer: nn.Conv2d) -> "Winograd":
+        """A layer with the parameters of ``layer`` (the same objects) that computes them by Winograd's algorithm."""
+        new = cls(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
+            bias=False, device="meta",
+        )  # fmt: skip
+        new.weight, new.bias = layer.weight, layer.bias
+        return new.train(layer.training)
+
     def keep(self) -> None:
         """Transform the weight once for all, so that small batches are faster too: for a model that stays as it is.
 
@@ -151,6 +161,35 @@ def fits(layer: nn.Conv2d) -> bool:
         and layer.padding_mode == "zeros"
         and min(layer.in_channels, layer.out_channels) >= CHANNELS
     )
+
+
+def with_winograd(model: nn.Module) -> tuple[nn.Module, int]:
+    """``model``, which must not change any more, with its 3x3 convolutions computed by Winograd's algorithm.
+
+    Layers that :func:`fits` are replaced in their parents, in place; subclasses of ``nn.Conv2d`` and layers with hooks
+    or a forward pass of their own are left as they are.
+
+    Returns:
+        The model (another one if it was a single layer), and the number of layers that are computed so.
+    """
+    quick: dict[nn.Module, Winograd] = {}
+    for layer in model.modules():
+        if isinstance(layer, Winograd) and fits(layer):
+            quick[layer] = layer
+        elif type(layer) is nn.Conv2d and fits(layer) and _is_plain(layer):
+            quick[layer] = Winograd.like(layer)
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in quick and quick[child] is not child:
+                setattr(parent, name, quick[child])
+    for layer in quick.values():
+        layer.keep()
+    return quick.get(model, model), len(quick)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(layer)
 
 
 class _WinogradConvolution(torch.autograd.Function):

@@ -13,7 +13,7 @@ from rich.progress import Progress as Display
 from rich.progress import TaskID
 
 from .. import data
-from ..attacks.prepare import Progress, silent
+from ..attacks.attack_mode import Progress, silent
 from ..attacks.registry import PRESETS
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.config import Choice

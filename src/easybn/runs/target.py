@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import data, models
-from ..attacks.prepare import prepared
+from ..attacks.attack_mode import attack_mode
 from ..data import DataError, Source
 from ..data.source import listed
 from ..evaluation.store.manifest import data_digest, model_digest
@@ -110,7 +110,7 @@ class Evaluated:
         images = self.source.test
         index = torch.linspace(0, len(images) - 1, min(len(images), SAMPLED)).long()
         x, _ = images.batch(index)
-        with prepared(self.model, probe=x[:PROBE_IMAGES], fold=False) as ready:
+        with attack_mode(self.model, probe=x[:PROBE_IMAGES], fold=False) as ready:
             model = model_digest(ready, tuple(x.shape[1:]))
         return {"weights or code": model, "test images": data_digest(x, images.labels)}
 

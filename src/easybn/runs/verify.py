@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..attacks.prepare import Progress, prepared, silent
+from ..attacks.attack_mode import Progress, attack_mode, silent
 from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
 from ..evaluation.store.manifest import data_digest, model_digest
@@ -76,7 +76,7 @@ def verify_store(
         raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
     x, y = source.test.batch(points)
     for model in _candidates(folder, own, repeated):
-        with prepared(model.to(device or "cpu"), probe=x, fold=False) as ready:
+        with attack_mode(model.to(device or "cpu"), probe=x, fold=False) as ready:
             if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
                 continue
             problems = verify(

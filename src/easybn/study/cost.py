@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from .. import data, models
-from ..attacks.attack import Attack, Tracks
-from ..attacks.prepare import prepared
+from ..attacks.attack import Attack, AttackState
+from ..attacks.attack_mode import attack_mode
 from ..data import DataError
 from ..evaluation.config import Choice
 from ..evaluation.verdicts import FREE_OF_EPS
@@ -122,13 +122,13 @@ class Passes:
         """Of an attack's look at an image."""
         if attack.name not in self._looks:
             x, y = self._images(1)
-            with warnings.catch_warnings(), prepared(self._model) as ready:
+            with warnings.catch_warnings(), attack_mode(self._model) as ready:
                 warnings.simplefilter("ignore")
                 rows, noise = torch.arange(1), Noise.of(0, "experiments/study/passes", torch.arange(1))
                 other = (y + 1) % self._shape.classes
-                tracks = Tracks.begun(rows, y, other, torch.zeros_like(y), noise.keys, ready.load(x))
-                attack.begin(tracks)
-                self._looks[attack.name] = count(lambda: attack.look(ready, tracks))
+                state = AttackState.create(rows, y, other, torch.zeros_like(y), noise.keys, ready.load(x))
+                attack.init(state)
+                self._looks[attack.name] = count(lambda: attack.evaluate(ready, state))
         return self._looks[attack.name]
 
     def _images(self, n: int) -> tuple[Tensor, Tensor]:
@@ -258,5 +258,5 @@ def _point(choice: Choice, radii: tuple[float, ...], shape: Shape, passes: Passe
             if attack.name in FREE_OF_EPS and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
-            total += len(attack.tries(shape.classes)) * (attack.moves + 1) * passes.look(attack)
+            total += len(attack.attempts(shape.classes)) * (attack.steps + 1) * passes.look(attack)
     return total

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks.calling import ModelFailed, sentence
+from ..attacks.model_call import ModelFailed, one_line
 from ..data.source import Split
 from ..interrupt import Interrupted, deferred_signals
 from ..modes import evaluating, repeatable_convolutions
@@ -220,7 +220,7 @@ def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device
             logits = model(x).float()
         except Exception as error:
             shape = tuple(x.shape)
-            raise ModelFailed(f"the model fails in validation on images of shape {shape}: {sentence(error)}") from error
+            raise ModelFailed(f"the model fails in validation on images of shape {shape}: {one_line(error)}") from error
         loss = F.cross_entropy(logits, y, reduction="sum").double()
         total += torch.stack((loss, (logits.argmax(1) == y).sum().double()))
     loss_sum, correct = total.tolist()

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ..attacks.calling import BadLogits, ModelFailed, checked_logits, sentence
 from ..attacks.equivalence import logit_distance
+from ..attacks.model_call import BadLogits, ModelFailed, checked_logits, one_line
 from ..copying import CannotCopy, copied
 from ..data.source import Split
 from ..keyed_random import number, torch_generators
@@ -133,7 +133,7 @@ def try_input_format(model: nn.Module, x: Tensor, y: Tensor, channels_last: bool
         if isinstance(first, ModelFailed):
             if isinstance(contiguous, ModelFailed):
                 raise contiguous
-            why = sentence(first)
+            why = one_line(first)
         else:
             if isinstance(contiguous, ModelFailed):
                 return first
@@ -169,7 +169,7 @@ def _try_layout(
     except BadLogits:
         raise
     except Exception as error:
-        failed = ModelFailed(f"the model fails in training on images of shape {tuple(x.shape)}: {sentence(error)}")
+        failed = ModelFailed(f"the model fails in training on images of shape {tuple(x.shape)}: {one_line(error)}")
         failed.__cause__ = error
         return failed
     return _Trial(layout, writes, logits.shape[1], logits=logits.double(), differentiable=differentiable)

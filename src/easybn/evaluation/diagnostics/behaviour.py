@@ -1,4 +1,4 @@
-"""How the model was found, which ``prepared`` notes: a finding for each note."""
+"""How the model was found, which ``attack_mode`` notes: a finding for each note."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,7 +214,7 @@ def _watched(seen: set[str]) -> Iterator[None]:
 
 @contextmanager
 def _thawed(model: nn.Module) -> Iterator[None]:
-    """Parameters with gradients, which a prepared model has not: models that learn ask for them."""
+    """Parameters with gradients, which a model in attack mode has not: models that learn ask for them."""
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)

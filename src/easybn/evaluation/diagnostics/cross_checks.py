@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ...attacks.attack import Tracks
+from ...attacks.attack import AttackState
+from ...attacks.attack_mode import TargetModel
 from ...attacks.pgd import PGDSweep
-from ...attacks.prepare import Prepared
 from ...norm.branched import BranchedNorm
 from ...norm.route import route
 from ...perturb.ball import L2
@@ -75,12 +75,12 @@ def strongest(subject: Subject, n: int, steps: int) -> Tensor:
     for rows in torch.split(torch.arange(n), subject.batch_size):
         centre = subject.ready.load(subject.x[rows.to(subject.x.device)])
         nothing = torch.zeros_like(rows)
-        tracks = Tracks.begun(rows, subject.y[rows], nothing - 1, nothing, nothing, centre)
-        attack.begin(tracks)
+        state = AttackState.create(rows, subject.y[rows], nothing - 1, nothing, nothing, centre)
+        attack.init(state)
         for _ in range(steps):
-            attack.look(subject.ready, tracks)
-            attack.move(subject.ready, tracks)
-        made.append(tracks["point"].detach())
+            attack.evaluate(subject.ready, state)
+            attack.step(subject.ready, state)
+        made.append(state["image"].detach())
     return torch.cat(made)
 
 
@@ -149,7 +149,7 @@ def batch_sizes(subject: Subject) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _robust(ready: Prepared, attack: PGD, subject: Subject, rows: torch.Tensor, batch_size: int) -> torch.Tensor:
+def _robust(ready: TargetModel, attack: PGD, subject: Subject, rows: torch.Tensor, batch_size: int) -> torch.Tensor:
     x, y = subject.x[rows.to(subject.x.device)], subject.y[rows].to(subject.x.device)
     return as_the_library(ready, attack, x, y, batch_size).robust.cpu()
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from ...attacks.calling import sentence
-from ...attacks.prepare import Progress, prepared, silent
+from ...attacks.attack_mode import Progress, attack_mode, silent
+from ...attacks.model_call import one_line
 from ...attacks.registry import BALLS
 from ...keyed_random import permutation, torch_generators
 from ...modes import kept
@@ -112,9 +112,9 @@ def diagnose(
     devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
     with torch_generators(devices, seed), kept(model), ExitStack() as stack:
         try:
-            ready = stack.enter_context(prepared(model, probe=x.detach(), fold=False))
+            ready = stack.enter_context(attack_mode(model, probe=x.detach(), fold=False))
         except ValueError:  # the checks say what is wrong with it
-            ready = stack.enter_context(prepared(model))
+            ready = stack.enter_context(attack_mode(model))
         # indexed here, where they are no inference tensors
         drawn, label = x.detach()[rows.to(x.device)], y.detach().cpu().long()[rows]
         subject = Subject(
@@ -132,7 +132,7 @@ def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> l
         try:
             findings += check(subject)
         except Exception as error:  # of any kind: models do strange things, and the other checks still help
-            failed.setdefault(sentence(error), []).append(name)
+            failed.setdefault(one_line(error), []).append(name)
     progress(len(checks), len(checks), "diagnosis")
     for reason, names in failed.items():
         why = "nothing is known of what they look for"

@@ -1,4 +1,4 @@
-"""What the checks look at: a prepared model, some of the points, and what an evaluation left."""
+"""What the checks look at: a model in attack mode, some of the points, and what an evaluation left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...attacks.attack_mode import TargetModel
 from ...attacks.losses import margin
-from ...attacks.prepare import Prepared
 from ...perturb.ball import Ball
 from ..points import check_labels
 from ..record import Record
@@ -38,7 +38,7 @@ class Subject:
     """One diagnosis.
 
     Args:
-        ready: from ``prepared``, without a fast copy: the checks are about the model itself.
+        ready: from ``attack_mode``, without a fast copy: the checks are about the model itself.
         x: images in [0, 1], (n, ...), those drawn for the checks.
         y: their classes, int64 (n,), on the CPU.
         rows: int64 (n,), ascending: where they stand among the points of ``evaluation``.
@@ -49,7 +49,7 @@ class Subject:
         thorough: more points and more steps.
     """
 
-    ready: Prepared
+    ready: TargetModel
     x: Tensor
     y: Tensor
     rows: Tensor

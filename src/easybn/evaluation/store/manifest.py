@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...attacks.prepare import Prepared
+from ...attacks.attack_mode import TargetModel
 from ...files import new_folder
 from ...json_files import Damaged, read_json, write_json
 from ...keyed_random import Noise, torch_generators
@@ -190,14 +190,14 @@ PROBES = 32
 _DIGEST_BYTES = 8
 
 
-def model_digest(model: Prepared, shape: tuple[int, ...]) -> str:
+def model_digest(model: TargetModel, shape: tuple[int, ...]) -> str:
     """16 hexadecimal digits of the weights, the active branches, and the classes predicted for a few fixed images.
 
     The predictions tell models apart that have the same weights and another activation or normalisation: classes and
     not logits, because logits differ in their last digits from machine to machine.
 
     Args:
-        model: from :func:`easybn.attacks.prepare.prepared`.
+        model: from :func:`easybn.attacks.attack_mode.attack_mode`.
         shape: of an image, (C, H, W) or any other.
     """
     total = hashlib.blake2b(digest_size=_DIGEST_BYTES)
@@ -230,7 +230,7 @@ def probe_images(shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def _classes(model: Prepared, x: Tensor) -> Tensor:
+def _classes(model: TargetModel, x: Tensor) -> Tensor:
     devices = [model.device] if model.device is not None and model.device.type == "cuda" else []
     with torch_generators(devices, 0):  # a model that draws random numbers draws the same ones each time
         return model.original(model.load(x)).argmax(1).cpu()

@@ -18,7 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ...attacks.prepare import Progress, silent
+from ...attacks.attack_mode import Progress, silent
+from ...attacks.runner import STATE_VERSION
 from ...files import Removed, check_guards, explained
 from ...json_files import Damaged
 from ..record import Record, Stage
@@ -82,7 +83,7 @@ class Task:
             saved = file.load_state(self.points)
             if saved is None:
                 return None
-            if set(saved) != {"seconds", "state"}:
+            if set(saved) != {"seconds", "state"} or saved["state"].get("version") != STATE_VERSION:
                 raise Damaged("it is of another version of easybn")
             self._earlier = float(saved["seconds"])
             state: State = saved["state"]

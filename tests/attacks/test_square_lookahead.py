@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from easybn import L2, Linf
-from easybn.attacks.prepare import prepared
-from easybn.attacks.runner import Drive
-from easybn.attacks.square import Square, depths
+from easybn.attacks.attack_mode import attack_mode
+from easybn.attacks.runner import AttackRunner
+from easybn.attacks.square import Square, lookahead_depth
 
 from ..small import small_images, small_net
 
@@ -31,17 +31,17 @@ def test_the_attempts_are_those_of_one_query_a_pass(ball):
     y = net(x).argmax(1)
     ranking = net(x).argsort(1, descending=True)[:, 1:]
     runs, passes, images = [], [], []
-    for beside in (0, 48):
+    for min_active in (0, 48):
         model = Passes(net).eval()
-        with prepared(model) as ready:
-            attack = Square(ball, queries=700, beside=beside)
-            runs.append(Drive(ready, attack, x, y, torch.arange(6), ranking).run())
+        with attack_mode(model) as ready:
+            attack = Square(ball, queries=700, min_active=min_active)
+            runs.append(AttackRunner(ready, attack, x, y, torch.arange(6), ranking).run())
         passes.append(model.passes)
         images.append(model.images)
     plain, ahead = runs
-    fallen = plain.nearest.isfinite()
+    fallen = plain.best_distance.isfinite()
     assert 0 < fallen.sum() < 6
-    torch.testing.assert_close(plain.nearest, ahead.nearest, rtol=0, atol=1e-7)
+    torch.testing.assert_close(plain.best_distance, ahead.best_distance, rtol=0, atol=1e-7)
     torch.testing.assert_close(net(plain.images[fallen]), net(ahead.images[fallen]), rtol=0, atol=1e-6)
     for name in ("iteration", "finished"):
         assert torch.equal(plain.columns[name], ahead.columns[name])
@@ -52,5 +52,5 @@ def test_the_attempts_are_those_of_one_query_a_pass(ball):
 
 def test_depth_follows_luck_and_room():
     luck = torch.tensor([1.0, 0.3, 0.03, 0.0], dtype=torch.float64)
-    assert depths(luck, 8).tolist() == [1, 2, 8, 8]
-    assert depths(luck, 100).tolist() == [1, 2, 11, 100]
+    assert lookahead_depth(luck, 8).tolist() == [1, 2, 8, 8]
+    assert lookahead_depth(luck, 100).tolist() == [1, 2, 11, 100]

@@ -28,7 +28,7 @@ class ModelFailed(ValueError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Calling:
+class ModelCall:
     """A function from images to logits, whatever the model does with its input.
 
     A model may write into its input (a normalisation in place, ``relu_``): it is given a copy, so that neither an
@@ -65,39 +65,39 @@ class Calling:
         if given is x:
             given = x.clone()
         try:
-            said = call(given)
+            output = call(given)
         except Exception as error:
-            raise ModelFailed(f"the model fails on {_described(given)}: {sentence(error)}") from error
-        logits = checked_logits(said, len(x))
+            raise ModelFailed(f"the model fails on {_described(given)}: {one_line(error)}") from error
+        logits = checked_logits(output, len(x))
         if self.classes is not None and logits.shape[1] != self.classes:
-            raise BadLogits(f"the model returned {logits.shape[1]} logits an image, and {self.classes} before")
+            raise BadLogits(f"the model returned {logits.shape[1]} logits per image, and {self.classes} before")
         return _without_masks(logits).to(x.device)
 
 
-def checked_logits(said: Any, n: int) -> Tensor:
-    """``said``, if it is logits of ``n`` images.
+def checked_logits(output: Any, n: int) -> Tensor:
+    """``output``, if it is logits of ``n`` images.
 
     Raises:
         BadLogits: it is not; the message says what it is and what to do.
     """
-    if not isinstance(said, Tensor):
-        raise BadLogits(f"the model must return a tensor of logits, got {_answer(said)}")
-    shape = tuple(said.shape)
-    if said.dim() != 2 or len(said) != n or shape[1] < 2:
+    if not isinstance(output, Tensor):
+        raise BadLogits(f"the model must return a tensor of logits, got {_describe_output(output)}")
+    shape = tuple(output.shape)
+    if output.dim() != 2 or len(output) != n or shape[1] < 2:
         wanted = f"logits must be ({n}, classes) with at least two classes, got shape {shape}"
-        if len(said.shape) > 2 and shape[0] == n and said[0].numel() == shape[1] >= 2:
+        if len(output.shape) > 2 and shape[0] == n and output[0].numel() == shape[1] >= 2:
             wanted += ": let the model return logits.flatten(1)"
         elif n == 1 and len(shape) == 1 and shape[0] > 1:
-            wanted += ": a squeeze() in the model takes the batch away, too, where it is of one image"
+            wanted += ": a squeeze() in the model removes the batch axis too if there is one image"
         elif shape in ((n,), (n, 1)):
             wanted += ": a model of two classes with one output z returns torch.stack((-z, z), 1) instead"
         raise BadLogits(wanted)
-    if not said.is_floating_point():
-        raise BadLogits(f"logits must be floating point, got {said.dtype}: does the model return classes?")
-    return said
+    if not output.is_floating_point():
+        raise BadLogits(f"logits must be floating point, got {output.dtype}: does the model return classes?")
+    return output
 
 
-def tried(model: nn.Module, probe: Tensor) -> tuple[Calling, list[str]]:
+def probe_call(model: nn.Module, probe: Tensor) -> tuple[ModelCall, list[str]]:
     """How ``model`` takes images, found on a few of them, and notes on what is unusual.
 
     The types tried are that of the first layer, that of the first parameter, and then float32, float64, float16 and
@@ -116,7 +116,7 @@ def tried(model: nn.Module, probe: Tensor) -> tuple[Calling, list[str]]:
     x, failure = probe.detach().to(device, copy=True), None
     with torch_generators([device] if device.type == "cuda" else []):
         for dtype in _types(model):
-            last = Calling(device, dtype)
+            last = ModelCall(device, dtype)
             answer = _forward(model, last, x)
             if x.dim() != 4:
                 contiguous, other = last, answer
@@ -127,30 +127,30 @@ def tried(model: nn.Module, probe: Tensor) -> tuple[Calling, list[str]]:
                 odd = isinstance(other, Tensor) and _reads_memory(model, contiguous, x, answer, other)
                 why = "their order in memory changes its logits" if odd else None
             elif isinstance(other, Tensor):
-                why = sentence(answer)
+                why = one_line(answer)
             else:
                 failure = failure or other
                 continue
-            calling, said = (last, answer) if why is None else (contiguous, other)
-            assert isinstance(said, Tensor)
-            problem = _gradient_problem(model, calling, x, said)
-            if problem and calling is not contiguous and _gradient_problem(model, contiguous, x, said) is None:
-                calling, why, problem = contiguous, problem, None
+            call, logits = (last, answer) if why is None else (contiguous, other)
+            assert isinstance(logits, Tensor)
+            problem = _gradient_problem(model, call, x, logits)
+            if problem and call is not contiguous and _gradient_problem(model, contiguous, x, logits) is None:
+                call, why, problem = contiguous, problem, None
             notes = [f"the model does not work on channels-last images ({why}): it gets contiguous ones"] if why else []
-            return replace(calling, classes=said.shape[1], no_gradient=problem), notes
+            return replace(call, classes=logits.shape[1], no_gradient=problem), notes
     assert failure is not None
     raise failure
 
 
-def _forward(model: nn.Module, calling: Calling, x: Tensor) -> Tensor | ModelFailed:
+def _forward(model: nn.Module, call: ModelCall, x: Tensor) -> Tensor | ModelFailed:
     with torch.no_grad():
         try:
-            return calling(model, x)
+            return call(model, x)
         except ModelFailed as error:
             return error
 
 
-def _reads_memory(model: nn.Module, contiguous: Calling, x: Tensor, answer: Tensor, other: Tensor) -> bool:
+def _reads_memory(model: nn.Module, contiguous: ModelCall, x: Tensor, answer: Tensor, other: Tensor) -> bool:
     """Whether another layout changes the logits, and another pass over the same layout does not."""
     bound = STRIDES if contiguous.dtype in (torch.float32, torch.float64) else COARSE
     if logit_distance(other.double(), answer.double()) <= bound:
@@ -159,16 +159,16 @@ def _reads_memory(model: nn.Module, contiguous: Calling, x: Tensor, answer: Tens
     return isinstance(again, Tensor) and logit_distance(other.double(), again.double()) <= bound
 
 
-def _gradient_problem(model: nn.Module, calling: Calling, x: Tensor, answer: Tensor) -> str | None:
+def _gradient_problem(model: nn.Module, call: ModelCall, x: Tensor, answer: Tensor) -> str | None:
     """Why there is no gradient at ``x``, whose logits are ``answer``; None if there is one."""
-    point = calling.laid_out(x.to(calling.dtype or x.dtype)).detach().requires_grad_()
+    point = call.laid_out(x.to(call.dtype or x.dtype)).detach().requires_grad_()
     try:
-        logits = calling(model, point)
+        logits = call(model, point)
         if not logits.requires_grad:
             return "its logits have no graph: no_grad, detach, numpy or a choice of classes is in the way"
         (slope,) = torch.autograd.grad(log_odds(logits, answer.argmax(1)).sum(), point, allow_unused=True)
     except Exception as error:
-        return sentence(error)
+        return one_line(error)
     return None if slope is not None else "its logits do not depend on the images where gradients are taken"
 
 
@@ -207,21 +207,21 @@ def _described(x: Tensor) -> str:
     return f"images of shape {tuple(x.shape)} in {kind}{where}"
 
 
-def _answer(said: Any) -> str:
+def _describe_output(output: Any) -> str:
     """What a model returned, and how to get at its logits."""
-    kind = type(said).__name__
-    if hasattr(said, "logits"):
+    kind = type(output).__name__
+    if hasattr(output, "logits"):
         return f"{kind}: wrap the model in a module that returns its .logits"
-    if isinstance(said, dict):
-        keys = ", ".join(repr(key) for key in list(said)[:5])
+    if isinstance(output, dict):
+        keys = ", ".join(repr(key) for key in list(output)[:5])
         return f"dict with the keys {keys}: wrap the model in a module that returns one of them"
-    if isinstance(said, (tuple, list)):
-        parts = ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in said[:5])
+    if isinstance(output, (tuple, list)):
+        parts = ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in output[:5])
         return f"{kind} ({parts}): wrap the model in a module that returns the logits alone, such as model(x)[0]"
     return f"{kind}: wrap the model"
 
 
-def sentence(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line: its type and the first line of its message; of ModelFailed the model's own error."""
     if isinstance(error, ModelFailed) and error.__cause__ is not None:
         error = error.__cause__

@@ -5,9 +5,9 @@ import torch
 from pyautoattack.fab_projections import projection_l2, projection_linf
 from torch import Tensor
 
-from easybn.attacks import projection
+from easybn.attacks.fab import l2_to_plane, linf_to_plane
 
-BOTH = pytest.mark.parametrize("project", [projection.linf, projection.l2], ids=["linf", "l2"])
+BOTH = pytest.mark.parametrize("project", [linf_to_plane, l2_to_plane], ids=["linf", "l2"])
 
 
 def rows(n: int = 60, d: int = 50, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,7 +49,7 @@ def by_bisection(point: Tensor, normal: Tensor, excess: Tensor, euclidean: bool)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_displacement_is_that_of_bisection(project, dtype):
     point, normal, excess = (each.to(dtype) for each in rows())
-    exact = by_bisection(point.double(), normal.double(), excess.double(), project is projection.l2)
+    exact = by_bisection(point.double(), normal.double(), excess.double(), project is l2_to_plane)
     got = project(point, normal, excess)
     assert got.dtype == dtype
     # near a corner the last coordinates to stop have small weights, and the rounding of the others moves them far
@@ -61,7 +61,7 @@ def test_the_displacement_is_that_of_bisection(project, dtype):
 @BOTH
 def test_the_displacement_is_that_of_the_reference(project):
     point, normal, excess = rows(d=200)
-    reference = projection_linf if project is projection.linf else projection_l2
+    reference = projection_linf if project is linf_to_plane else projection_l2
     torch.set_default_dtype(torch.float64)  # its masks are of the default type
     try:
         expected = reference(point, normal, (normal * point).sum(1) - excess)
@@ -87,7 +87,7 @@ def test_the_image_stays_in_the_box_and_reaches_the_plane_or_else_the_corner_nea
 def test_nothing_nearer_does_as_well():
     """KKT: the coordinates inside the box move along the normal alike, and those on its faces want to go on."""
     point, normal, excess = rows()
-    moved = projection.l2(point, normal, excess)
+    moved = l2_to_plane(point, normal, excess)
     moves = (normal != 0) & (excess.abs() <= farthest(point, normal, excess))[:, None]
     inside = moves & (point + moved > 1e-12) & (point + moved < 1 - 1e-12)
     multiplier = -excess.sign()[:, None] * moved / normal
@@ -96,7 +96,7 @@ def test_nothing_nearer_does_as_well():
     tight = inside.any(1, keepdim=True)
     assert bool(((high - low) <= 1e-9 * high)[tight].all())
     assert bool((multiplier <= high * (1 + 1e-9))[moves & ~inside & tight].all())
-    moved = projection.linf(point, normal, excess)
+    moved = linf_to_plane(point, normal, excess)
     step = moved.abs().amax(1, keepdim=True)
     free = moves & (point + moved > 1e-12) & (point + moved < 1 - 1e-12)
     assert bool((step - moved.abs() < 1e-12)[free].all())

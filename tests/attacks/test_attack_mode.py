@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from easybn import convert, route
-from easybn.attacks import surrogate as fast_module
-from easybn.attacks.prepare import prepared
+from easybn.attacks import surrogate as surrogate_module
+from easybn.attacks.attack_mode import attack_mode
 from easybn.evaluation import evaluate
 from easybn.norm.fold import Folded, folded
 
@@ -65,7 +65,7 @@ def test_the_model_comes_back_as_it_was(protocol, progress):
 
 def test_inside_it_is_in_eval_mode_without_weight_gradients():
     model = _awkward()
-    with prepared(model) as ready:
+    with attack_mode(model) as ready:
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
         assert ready.model is model
@@ -117,7 +117,7 @@ def test_works_where_the_caller_has_switched_gradients_off(context):
 def test_the_model_sees_its_own_type(dtype):
     model = small_net().to(dtype)
     x = small_images(10)
-    with prepared(model) as ready:
+    with attack_mode(model) as ready:
         assert ready(ready.load(x)).dtype == dtype
         assert ready.load(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         assert ready.load(x).is_contiguous(memory_format=torch.channels_last)
@@ -176,12 +176,12 @@ def _leaves(node, found=None):
 def test_steps_are_taken_on_a_folded_copy_and_verdicts_on_the_model():
     model, x = small_net(), small_images(20, seed=3)
     expected, gradient = model(x).detach(), _gradient(model, x)
-    with prepared(model, probe=small_images(4)) as ready:
+    with attack_mode(model, probe=small_images(4)) as ready:
         assert ready.model is model
         assert ready.notes == ()
         assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
-        assert isinstance(ready.fast[1], nn.Identity)
-        assert ready.fast[0].weight.is_contiguous(memory_format=torch.channels_last)
+        assert isinstance(ready.surrogate[1], nn.Identity)
+        assert ready.surrogate[0].weight.is_contiguous(memory_format=torch.channels_last)
         seen = ready.load(x)
         torch.testing.assert_close(ready(seen), expected)
         torch.testing.assert_close(_gradient(ready, seen), gradient)
@@ -191,15 +191,15 @@ def test_steps_are_taken_on_a_folded_copy_and_verdicts_on_the_model():
 
 def test_without_a_probe_the_model_itself_serves():
     model, x = small_net(), small_images(3)
-    with prepared(model) as ready:
-        assert ready.fast is None
+    with attack_mode(model) as ready:
+        assert ready.surrogate is None
         assert ready.preparation == "as found"
         assert torch.equal(ready(x), ready.original(x))
 
 
 def test_no_weight_is_in_the_graph():
     x = small_images(3).requires_grad_()
-    with prepared(_awkward(), probe=small_images(4)) as ready:
+    with attack_mode(_awkward(), probe=small_images(4)) as ready:
         for call in (ready, ready.original):
             leaves = _leaves(call(x).grad_fn)
             assert leaves
@@ -215,8 +215,8 @@ def test_the_model_comes_back_as_it_was_with_a_copy(context, interrupted):
     random = torch.get_rng_state()
     with context():
         try:
-            with prepared(model, probe=torch.full((3, 3, 8, 8), 0.5)) as ready:
-                assert ready.fast is not None
+            with attack_mode(model, probe=torch.full((3, 3, 8, 8), 0.5)) as ready:
+                assert ready.surrogate is not None
                 assert _gradient(ready, ready.load(small_images(2))).abs().sum() > 0
                 if interrupted:
                     raise Interrupted
@@ -231,7 +231,7 @@ def test_branches_are_folded_through_the_active_one():
     model, x = convert(small_net()), small_images(5)
     model[1].norms["easy"].bias.data.uniform_(-3, 3)
     for branch in ("main", "easy"):
-        with route(model, branch), prepared(model, probe=small_images(4)) as ready:
+        with route(model, branch), attack_mode(model, probe=small_images(4)) as ready:
             assert ready.preparation.startswith("1 of 1 batch norms folded")
             torch.testing.assert_close(ready(ready.load(x)), model(x))
 
@@ -239,8 +239,8 @@ def test_branches_are_folded_through_the_active_one():
 def _falls_back(model, said, **options):
     """No copy, a note that says why, and the model's own logits."""
     x = small_images(5)
-    with prepared(model, probe=small_images(8, seed=2), **options) as ready:
-        assert ready.fast is None
+    with attack_mode(model, probe=small_images(8, seed=2), **options) as ready:
+        assert ready.surrogate is None
         assert ready.preparation == "as found"
         assert said in ready.notes[-1]
         assert torch.equal(ready(ready.load(x)), ready.original(ready.load(x)))
@@ -265,7 +265,7 @@ def test_a_wrong_fold_is_found_out(monkeypatch):
         fold.model[0].bias.data *= 1.01
         return fold
 
-    monkeypatch.setattr(fast_module, "folded", broken)
+    monkeypatch.setattr(surrogate_module, "folded", broken)
     _falls_back(small_net(), "folding batch norms was given up after a check on 8 images: logits differ")
 
 
@@ -273,7 +273,7 @@ def test_a_copy_with_right_logits_and_wrong_gradients_is_found_out(monkeypatch):
     def masking(model, x):
         return Folded(Custom(lambda m, x: m.inner(x.detach()) + 0 * m.inner(x)), 1, 1)
 
-    monkeypatch.setattr(fast_module, "folded", masking)
+    monkeypatch.setattr(surrogate_module, "folded", masking)
     _falls_back(small_net(), "the cosine between input gradients is 0.0")
 
 
@@ -290,8 +290,8 @@ def test_a_model_that_cannot_be_copied():
 def test_a_randomised_model_is_used_as_it_is():
     model = Custom(lambda m, x: m.inner(x + 0.1 * torch.randn_like(x)))
     random = torch.get_rng_state()
-    with prepared(model, probe=small_images(4)) as ready:
-        assert ready.fast is None
+    with attack_mode(model, probe=small_images(4)) as ready:
+        assert ready.surrogate is None
         assert "two passes of the model differ" in ready.notes[0]
     assert torch.equal(random, torch.get_rng_state())
 
@@ -307,22 +307,22 @@ def test_weights_of_low_precision_are_used_as_they_are():
 
 
 def test_without_folding_there_is_nothing_to_copy():
-    with prepared(small_net(), probe=small_images(4), fold=False) as ready:
-        assert ready.fast is None
+    with attack_mode(small_net(), probe=small_images(4), fold=False) as ready:
+        assert ready.surrogate is None
         assert ready.notes == ()
 
 
 def test_float64_stays_float64():
     model, x = small_net().double(), small_images(5)
-    with prepared(model, probe=x) as ready:
-        assert ready.fast is not None
+    with attack_mode(model, probe=x) as ready:
+        assert ready.surrogate is not None
         torch.testing.assert_close(ready(ready.load(x)), model(x.double()), rtol=0, atol=1e-12)
 
 
 def test_bf16_serves_the_steps_alone():
     model, x = small_net(), small_images(20, seed=5)
     expected = model(x).detach()
-    with prepared(model, probe=small_images(8), precision="bf16") as ready:
+    with attack_mode(model, probe=small_images(8), precision="bf16") as ready:
         assert ready.notes == ()
         assert ready.preparation.endswith("bf16")
         seen = ready.load(x)
@@ -340,7 +340,7 @@ def test_bf16_is_given_up_before_folding():
     def narrow(m, x):
         return (m.inner(x) + 200) - 200
 
-    with prepared(Custom(narrow), probe=small_images(8), precision="bf16") as ready:
+    with attack_mode(Custom(narrow), probe=small_images(8), precision="bf16") as ready:
         assert len(ready.notes) == 1
         assert ready.notes[0].startswith("bf16 was given up after a check on 8 images: logits differ by")
         assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
@@ -350,7 +350,7 @@ def test_bf16_is_given_up_before_folding():
 @pytest.mark.filterwarnings("default")  # the compiler's own
 def test_a_compiled_copy_serves_batches_of_any_size():
     model = small_net()
-    with prepared(model, probe=small_images(8), compile=True) as ready:
+    with attack_mode(model, probe=small_images(8), compile=True) as ready:
         assert ready.notes == ()
         assert ready.preparation.endswith("compiled")
         for n in (1, 3, 20):
@@ -364,7 +364,7 @@ def test_a_compiler_that_fails_is_given_up(monkeypatch):
         raise RuntimeError("no compiler\nand a long story")
 
     monkeypatch.setattr(torch, "compile", fails)
-    with prepared(small_net(), probe=small_images(4), compile=True) as ready:
+    with attack_mode(small_net(), probe=small_images(4), compile=True) as ready:
         assert ready.notes == ("torch.compile was given up after a check on 4 images: RuntimeError: no compiler",)
         assert ready.preparation == "1 of 1 batch norms folded, weights channels last"
 
@@ -379,5 +379,5 @@ def test_a_compiler_that_fails_is_given_up(monkeypatch):
     ],
 )
 def test_options_that_make_no_sense(options, message):
-    with pytest.raises(ValueError, match=message), prepared(small_net(), **options):
+    with pytest.raises(ValueError, match=message), attack_mode(small_net(), **options):
         pass

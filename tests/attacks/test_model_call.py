@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from easybn.attacks.calling import BadLogits, Calling, ModelFailed, tried
+from easybn.attacks.attack_mode import attack_mode
 from easybn.attacks.losses import DLR, TargetedDLR
-from easybn.attacks.prepare import prepared
+from easybn.attacks.model_call import BadLogits, ModelCall, ModelFailed, probe_call
 from easybn.evaluation import evaluate as evaluate_and_diagnose
 
 from ..small import small_images, small_net
@@ -76,7 +76,7 @@ def test_a_model_that_writes_into_its_input_is_the_function_without(kind, how):
 
 def test_a_leaf_gets_its_gradient_through_a_model_that_writes():
     x = small_images(3).requires_grad_()
-    with prepared(Model(IN_PLACE["normalise"][0]), probe=small_images(4)) as ready:
+    with attack_mode(Model(IN_PLACE["normalise"][0]), probe=small_images(4)) as ready:
         for call in (ready, ready.original):
             (found,) = torch.autograd.grad(call(x).sum(), x)
             (expected,) = torch.autograd.grad(Model(IN_PLACE["normalise"][1])(x).sum(), x)
@@ -137,7 +137,7 @@ def test_a_model_for_contiguous_images_gets_them(run, why, fold):
 def test_a_copy_of_a_model_that_views_is_folded_too():
     for channels in (1, 3):
         model, images = Model(viewing, small_net(channels)), small_images(4, channels)
-        with prepared(model, probe=images) as ready:
+        with attack_mode(model, probe=images) as ready:
             assert ready.preparation.startswith("1 of 1 batch norms folded")
             torch.testing.assert_close(ready(images), model(images))
 
@@ -182,7 +182,7 @@ class FromBuffers(nn.Module):
 def test_the_type_of_images_that_a_model_takes_is_found(model, dtype):
     x = small_images(8)
     y = model(x.to(dtype)).argmax(1)
-    with prepared(model, probe=x) as ready:
+    with attack_mode(model, probe=x) as ready:
         assert ready.dtype == dtype
         assert torch.equal(ready.original(ready.load(x)).argmax(1), y)
     assert evaluate(model, x, y, norm="linf", eps=1e-4, attacks="apgd-ce").clean.all()
@@ -226,7 +226,7 @@ def test_answers_that_are_no_logits_are_told_before_any_work(answer, said):
         (lambda net, x: x.nothing, "AttributeError"),
         (lambda net, x: net(x).view(5, 4), r"images of shape \(1, 3, 8, 8\)"),
         (lambda net, x: net(x).squeeze(), r"got shape \(4,\): a squeeze"),
-        (lambda net, x: net(x)[:, : 4 if len(x) > 1 else 3], "3 logits an image, and 4 before"),
+        (lambda net, x: net(x)[:, : 4 if len(x) > 1 else 3], "3 logits per image, and 4 before"),
     ],
     ids=["channels", "size", "mistake", "batch", "squeeze", "width"],
 )
@@ -266,11 +266,11 @@ def test_without_a_gradient_square_runs_and_the_others_say_so(run):
 
 def test_masks_are_infinite_and_a_networks_own_logits_stay():
     rows = torch.tensor([[1.0, -2.0, -torch.inf], [1.0, -2.0, -1e9], [1.0, -2.0, -3e38], [1e6, -3e8, -2e8]])
-    found = Calling()(lambda x: rows, torch.rand(4, 2))
+    found = ModelCall()(lambda x: rows, torch.rand(4, 2))
     assert found.isneginf().tolist() == [[False, False, True]] * 3 + [[False] * 3]
     assert torch.equal(found[:, :2], rows[:, :2])
     half = torch.tensor([[100.0, -100.0, -65504.0]], dtype=torch.float16)
-    assert Calling()(lambda x: half, torch.rand(1, 2)).isneginf().tolist() == [[False, False, True]]
+    assert ModelCall()(lambda x: half, torch.rand(1, 2)).isneginf().tolist() == [[False, False, True]]
 
 
 @pytest.mark.parametrize("loss", [DLR(), TargetedDLR()], ids=["dlr", "t"])
@@ -292,7 +292,7 @@ def test_losses_go_over_the_classes_that_are_not_masked(loss, classes):
 def test_the_callers_random_numbers_are_not_drawn():
     model = Model(lambda net, x: net(x) + torch.randn(len(x), 4))
     state = torch.get_rng_state()
-    tried(model, small_images(3))
+    probe_call(model, small_images(3))
     assert torch.equal(state, torch.get_rng_state())
 
 

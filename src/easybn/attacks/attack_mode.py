@@ -1,6 +1,6 @@
-"""A model made ready for attack, and given back as it was found.
+"""Attack mode: a model in eval mode and without weight gradients for the length of a block, then as it was before.
 
-Attacks take their steps from a fast copy, if there are images to check it on; verdicts are the model's own.
+Attacks take their gradients from a surrogate, if there are images to check it on; verdicts are the model's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..modes import evaluating, full_float32
 from ..norm.branched import BranchedNorm
-from .calling import Calling, likely_type, tried
-from .surrogate import Options, fast_copy, kept_graphs
+from .model_call import ModelCall, likely_type, probe_call
+from .surrogate import SurrogateOptions, make_surrogate, reusable_graphs
 
 PROBES = 16
 """Images of a probe batch that are used, at most."""
@@ -28,34 +28,34 @@ def silent(done: int, total: int, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What an attack sees of a model: a function from images to logits, and where and how to call it.
+class TargetModel:
+    """The model under attack: a function from images to logits, and where and how to call it.
 
-    Calling it is for the steps of an attack; verdicts and reported logits are those of :meth:`original`.
+    Call it for the steps of an attack; verdicts and reported logits are those of :meth:`original`.
 
     Args:
-        model: the user's model itself, in eval mode and without weight gradients for as long as it is prepared.
-        calling: how it takes images, as found on the probe.
-        notes: what a reader of the result should know about how the model was found, and what was given up.
-        fast: a copy that stands for the model where gradients are taken; None if the model itself does.
-        preparation: what was done to the copy.
+        model: the user's model itself, in eval mode and without weight gradients as long as the block lasts.
+        call: how it takes images, as found on the probe.
+        notes: what a reader of the result should know about the model as it was given, and what was given up.
+        surrogate: a faster copy that stands for the model where gradients are taken; None if the model itself does.
+        preparation: what was done to the surrogate.
     """
 
     model: nn.Module
-    calling: Calling
+    call: ModelCall
     notes: tuple[str, ...] = ()
-    fast: Callable[[Tensor], Tensor] | None = None
+    surrogate: Callable[[Tensor], Tensor] | None = None
     preparation: str = "as found"
 
     @property
     def device(self) -> torch.device | None:
         """Of its parameters; None if it has none."""
-        return self.calling.device
+        return self.call.device
 
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the images that it takes; None if any will do."""
-        return self.calling.dtype
+        return self.call.dtype
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -64,10 +64,10 @@ class Prepared:
 
     def load(self, x: Tensor) -> Tensor:
         """A batch as attacks work on it: on the model's device, in ``image_dtype``, channels last if it takes that."""
-        return self.calling.laid_out(x.detach().to(self.device or x.device, self.image_dtype))
+        return self.call.laid_out(x.detach().to(self.device or x.device, self.image_dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, K) logits of ``x`` (N, ...), which keeps its graph, by the fast copy if there is one.
+        """(N, K) logits of ``x`` (N, ...), which keeps its graph, by the surrogate if there is one.
 
         Neither ``x`` nor the caller's images change, whatever the model does with its input.
 
@@ -75,17 +75,17 @@ class Prepared:
             BadLogits: the model does not return a tensor (N, K) with at least two classes (TypeError and ValueError).
             ModelFailed: its forward pass raised an error (RuntimeError and ValueError).
         """
-        return self.calling(self.fast or self.model, x)
+        return self.call(self.surrogate or self.model, x)
 
     def original(self, x: Tensor) -> Tensor:
         """(N, K) logits of ``x`` (N, ...) by the user's own model in its own precision; raises as a call does."""
-        return self.calling(self.model, x)
+        return self.call(self.model, x)
 
 
 @contextmanager
-def prepared(
+def attack_mode(
     model: nn.Module, *, probe: Tensor | None = None, fold: bool = True, compile: bool = False, precision: str = "32"
-) -> Iterator[Prepared]:
+) -> Iterator[TargetModel]:
     """``model`` in eval mode, its parameters without gradient, inside the block; exactly as it was after it.
 
     Float32 is float32 there, not TF32. Works under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
@@ -94,55 +94,56 @@ def prepared(
         model: images (N, ...) in [0, 1] to logits (N, K).
         probe: images in [0, 1], (n, ...), n >= 1, like those to be attacked; the first 16 are used. On them it is
             found out how the model takes images: their type and layout in memory, and whether there is a gradient.
-            Then a fast copy of the model is made, and compared with the model in logits and input gradients;
-            whatever makes the copy fail or differ is given up, and noted. Without a probe there is no copy.
-        fold: batch norms of the copy into the layers before them. Without ``compile`` or bf16, False is no copy.
-        compile: the copy, by ``torch.compile``.
-        precision: of the copy where gradients are taken, "32" for the model's own or "bf16".
+            Then a surrogate is made, and compared with the model in logits and input gradients; whatever makes it
+            fail or differ is given up, and noted. Without a probe there is no surrogate.
+        fold: batch norms of the surrogate into the layers before them. Without ``compile`` or bf16, False means no
+            surrogate.
+        compile: the surrogate, by ``torch.compile``.
+        precision: of the surrogate where gradients are taken, "32" for the model's own or "bf16".
 
     Raises:
         ValueError: an unknown precision, an empty probe, options that need a probe without one; a model that fails
             on the probe or returns no logits.
     """
-    options = Options(fold, compile, precision)
+    options = SurrogateOptions(fold, compile, precision)
     if probe is None and (compile or precision != "32"):
         raise ValueError("compile and bf16 are checked on images before they are used: pass probe=")
     if probe is not None and not len(probe):
         raise ValueError("the probe must hold one image or more, got none")
-    notes = tuple(_notes(model))
-    learning = [p for p in model.parameters() if p.requires_grad]
+    notes = tuple(_notes_on(model))
+    trainable = [p for p in model.parameters() if p.requires_grad]
     try:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         with ExitStack() as stack:
             for block in (evaluating(model), full_float32(), torch.inference_mode(False), torch.enable_grad()):
                 stack.enter_context(block)
-            stack.enter_context(kept_graphs(compile))
+            stack.enter_context(reusable_graphs(compile))
             if probe is None:
                 device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
-                yield Prepared(model, Calling(device, likely_type(model)), notes)
+                yield TargetModel(model, ModelCall(device, likely_type(model)), notes)
             else:
-                yield _tried(model, notes, probe[:PROBES], options)
+                yield _probed(model, notes, probe[:PROBES], options)
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
-def _tried(model: nn.Module, notes: tuple[str, ...], probe: Tensor, options: Options) -> Prepared:
+def _probed(model: nn.Module, notes: tuple[str, ...], probe: Tensor, options: SurrogateOptions) -> TargetModel:
     probe = probe.clone()  # a caller's inference tensor can have no gradient
-    calling, found = tried(model, probe)
-    plain = Prepared(model, calling, (*notes, *found))
+    call, found = probe_call(model, probe)
+    plain = TargetModel(model, call, (*notes, *found))
     if not options.any:
         return plain
     x = plain.load(probe)
-    fast, given_up = fast_copy(model, x.to(plain.dtype or x.dtype), options, calling)
-    every = (*plain.notes, *given_up)
-    if fast is None:
-        return Prepared(model, calling, every)
-    return Prepared(model, calling, every, fast.call, fast.preparation)
+    surrogate, given_up = make_surrogate(model, x.to(plain.dtype or x.dtype), options, call)
+    all_notes = (*plain.notes, *given_up)
+    if surrogate is None:
+        return TargetModel(model, call, all_notes)
+    return TargetModel(model, call, all_notes, surrogate.call, surrogate.preparation)
 
 
-def _notes(model: nn.Module) -> Iterator[str]:
+def _notes_on(model: nn.Module) -> Iterator[str]:
     # a container is never called, so that its mode means nothing
     modules = [m for m in model.modules() if not isinstance(m, (nn.ModuleDict, nn.ModuleList))]
     if training := sum(module.training for module in modules):

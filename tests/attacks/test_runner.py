@@ -14,36 +14,36 @@ from torch import nn
 
 from easybn import L2, Linf
 from easybn.attacks.apgd import APGD
-from easybn.attacks.attack import Attack, Try
-from easybn.attacks.prepare import prepared
-from easybn.attacks.runner import Drive, Pending
+from easybn.attacks.attack import Attack, Attempt
+from easybn.attacks.attack_mode import attack_mode
+from easybn.attacks.runner import AttackRunner, PendingAttempts
 
 from ..small import small_images, small_net
 
 
 @dataclass(frozen=True)
 class Ramp(Attack):
-    """Every pixel rises evenly; the tries at a point have speeds of their own, of which 1 ends at eps."""
+    """Every pixel rises evenly; the attempts at a point have different speeds, of which 1 ends at eps."""
 
     ball: Linf = Linf(0.4)
     speeds: tuple[float, ...] = (1.0,)
-    moves = 8
+    steps = 8
     name = "ramp"
 
-    def tries(self, classes):
-        return [Try(restart=number) for number in range(len(self.speeds))]
+    def attempts(self, classes):
+        return [Attempt(restart=number) for number in range(len(self.speeds))]
 
-    def begin(self, tracks):
-        tracks["speed"] = torch.tensor(self.speeds)[tracks["number"]]
+    def init(self, state):
+        state["speed"] = torch.tensor(self.speeds)[state["attempt"]]
 
-    def look(self, model, tracks):
-        tracks.spent(forwards=1)
+    def evaluate(self, model, state):
+        state.count_passes(forwards=1)
         with torch.no_grad():
-            return model(tracks["point"])
+            return model(state["image"])
 
-    def move(self, model, tracks):
-        rise = tracks["speed"] * (tracks["age"] + 1) / self.moves * self.ball.eps
-        tracks["point"] = tracks["centre"] + rise[:, None]
+    def step(self, model, state):
+        rise = state["speed"] * (state["iteration"] + 1) / self.steps * self.ball.eps
+        state["image"] = state["original"] + rise[:, None]
 
 
 class Steps(nn.Module):
@@ -68,34 +68,34 @@ THIN = {0.55: 1e-6, 0.75: 0.5}  # the first lead is within the rounding of logit
 def ramp(net, attack, x, **options):
     x = torch.tensor(x)[:, None]
     zeros = torch.zeros(len(x), dtype=torch.int64)
-    with prepared(net) as model:
-        model = replace(model, fast=options.pop("fast", None))
-        return Drive(model, attack, x, zeros, torch.arange(len(x)), zeros[:, None] + 1, **options).run()
+    with attack_mode(net) as model:
+        model = replace(model, surrogate=options.pop("surrogate", None))
+        return AttackRunner(model, attack, x, zeros, torch.arange(len(x)), zeros[:, None] + 1, **options).run()
 
 
-def drive_of(model, net, attack, x, y, **options):
+def runner_of(model, net, attack, x, y, **options):
     ranking = net(x).scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
-    return Drive(model, attack, x, y, torch.arange(len(x)), ranking, **options)
+    return AttackRunner(model, attack, x, y, torch.arange(len(x)), ranking, **options)
 
 
 def run(net, attack, x, y, **options):
-    with prepared(net) as model:
-        return drive_of(model, net, attack, x, y, **options).run()
+    with attack_mode(net) as model:
+        return runner_of(model, net, attack, x, y, **options).run()
 
 
 def assert_same(a, b, rounding=0.0):
     """Whole numbers alike; margins, distances and images within ``rounding``, by default bit for bit."""
     for name, column in a.columns.items():
         torch.testing.assert_close(column, b.columns[name], rtol=0, atol=rounding, equal_nan=True)
-    torch.testing.assert_close(a.nearest, b.nearest, rtol=0, atol=rounding)
+    torch.testing.assert_close(a.best_distance, b.best_distance, rtol=0, atol=rounding)
     torch.testing.assert_close(a.images, b.images, rtol=0, atol=rounding)
 
 
-def test_a_point_falls_at_its_first_success_and_its_other_tries_are_spared():
+def test_a_point_is_broken_at_its_first_success_and_its_other_attempts_are_spared():
     # a step is 0.05: the points need 2, 7, more than 8 and 0 moves
     x = [0.46, 0.21, 0.1, 0.6]
-    found = ramp(Steps(CLEAR), Ramp(speeds=(1.0, 0.5, 0.25)), x, beside=0)
-    assert found.fell(0.4).tolist() == [True, True, False, True]
+    found = ramp(Steps(CLEAR), Ramp(speeds=(1.0, 0.5, 0.25)), x, min_active=0)
+    assert found.success(0.4).tolist() == [True, True, False, True]
     assert found.columns["row"].tolist() == [0, 1, 2, 2, 2, 3]
     assert found.columns["restart"].tolist() == [0, 0, 0, 1, 2, 0]
     assert found.columns["iteration"].tolist() == [2, 7, 8, 8, 8, 0]
@@ -107,9 +107,9 @@ def test_a_point_falls_at_its_first_success_and_its_other_tries_are_spared():
     assert found.images[[0, 1, 3], 0].tolist() == pytest.approx([0.56, 0.56, 0.6])
 
 
-def test_tries_side_by_side_are_given_up_at_the_first_success_of_one():
+def test_attempts_side_by_side_are_given_up_at_the_first_success_of_one():
     net = Steps(CLEAR)
-    found = ramp(net, Ramp(speeds=(0.25, 1.0, 0.5)), [0.46], beside=3)
+    found = ramp(net, Ramp(speeds=(0.25, 1.0, 0.5)), [0.46], min_active=3)
     assert found.columns["restart"].tolist() == [0, 1, 2]
     assert found.columns["finished"].tolist() == [False, True, False]
     assert found.columns["iteration"].tolist() == [2, 2, 2]
@@ -119,7 +119,7 @@ def test_tries_side_by_side_are_given_up_at_the_first_success_of_one():
 
 def test_no_points():
     found = ramp(Steps(CLEAR), Ramp(), [])
-    assert found.fell(1.0).tolist() == []
+    assert found.success(1.0).tolist() == []
     assert all(len(column) == 0 for column in found.columns.values())
 
 
@@ -128,15 +128,19 @@ def test_a_success_within_rounding_goes_on_and_a_clear_one_takes_its_place():
     assert found.columns["iteration"].tolist() == [6]
     assert found.columns["margin"].tolist() == pytest.approx([0.5])
     assert found.images[0].item() == pytest.approx(0.76)
-    assert found.nearest.item() == pytest.approx(0.3)
+    assert found.best_distance.item() == pytest.approx(0.3)
 
 
 def test_a_success_within_rounding_counts_if_nothing_better_comes():
     left = []
     found = ramp(
-        Steps(THIN), Ramp(speeds=(1.0, 1.0)), [0.3], beside=0, tick=lambda done, total, standing: left.append(standing)
+        Steps(THIN),
+        Ramp(speeds=(1.0, 1.0)),
+        [0.3],
+        min_active=0,
+        on_step=lambda done, total, n: left.append(n),
     )
-    assert found.fell(0.4).all()
+    assert found.success(0.4).all()
     assert found.columns["iteration"].tolist() == [8]
     assert found.columns["margin"].tolist() == pytest.approx([1e-6], rel=0.2)
     assert found.images[0].item() == pytest.approx(0.6)  # the nearest one
@@ -144,18 +148,18 @@ def test_a_success_within_rounding_counts_if_nothing_better_comes():
 
 
 @pytest.mark.parametrize("speeds", [(1.0, 0.5), (0.5, 1.0)])
-def test_of_two_tries_that_succeed_in_one_step_the_clear_one_stays(speeds):
+def test_of_two_attempts_that_succeed_in_one_step_the_clear_one_stays(speeds):
     """The other one is nearer, but within rounding."""
-    found = ramp(Steps(THIN), Ramp(speeds=speeds), [0.36], beside=2)
+    found = ramp(Steps(THIN), Ramp(speeds=speeds), [0.36], min_active=2)
     assert found.columns["iteration"].tolist() == [8, 8]
     assert found.images[0].item() == pytest.approx(0.76)
-    assert found.nearest.item() == pytest.approx(0.4)
+    assert found.best_distance.item() == pytest.approx(0.4)
 
 
 def test_what_the_original_model_does_not_confirm_never_counts():
     net = Steps({0.7: 0.5})
-    found = ramp(net, Ramp(), [0.46, 0.2], fast=lambda x: torch.stack((0 * x[:, 0], 0 * x[:, 0] + 9), 1))
-    assert found.fell(0.4).tolist() == [True, False]
+    found = ramp(net, Ramp(), [0.46, 0.2], surrogate=lambda x: torch.stack((0 * x[:, 0], 0 * x[:, 0] + 9), 1))
+    assert found.success(0.4).tolist() == [True, False]
     assert found.columns["iteration"].tolist() == [5, 8]
     assert found.columns["forwards"].tolist() == [12, 18]
     assert net.rows == 6 + 9
@@ -169,56 +173,58 @@ def test_an_attack_that_leaves_its_ball_is_stopped():
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "t"])
 def test_neither_the_batch_nor_its_company_changes_a_verdict(loss):
-    """In float64. The images are the same too, unless which of several tries comes first depends on the company.
+    """In float64. The images are the same too, unless which of several attempts comes first depends on the company.
 
     Kernels may add in another order for another batch: logits, sums of about 100 products below 1, then differ by some
     100 units of rounding (2e-14), and ten steps carry that on.
     """
     net, x = small_net().double(), small_images(9, dtype=torch.float64)
     y, attack = net(x).argmax(1), APGD(Linf(0.012), loss, iterations=10)
-    expected = run(net, attack, x, y, batch_size=9, beside=0)
-    fell = expected.fell(0.012)
-    assert 0 < fell.sum() < 9
-    for batch_size, beside in ((1, 0), (3, 0), (3, 2), (7, 0), (7, 5), (100, 0), (100, 32)):
-        found = run(net, attack, x, y, batch_size=batch_size, beside=beside)
-        assert torch.equal(found.fell(0.012), fell)
-        if loss != "t" or beside == 0:
+    expected = run(net, attack, x, y, batch_size=9, min_active=0)
+    success = expected.success(0.012)
+    assert 0 < success.sum() < 9
+    for batch_size, min_active in ((1, 0), (3, 0), (3, 2), (7, 0), (7, 5), (100, 0), (100, 32)):
+        found = run(net, attack, x, y, batch_size=batch_size, min_active=min_active)
+        assert torch.equal(found.success(0.012), success)
+        if loss != "t" or min_active == 0:
             assert_same(found, expected, rounding=1e-12)
 
 
-@pytest.mark.parametrize("beside", [0, 8])
-def test_a_run_goes_on_from_any_state_as_if_it_had_not_stopped(beside):
+@pytest.mark.parametrize("min_active", [0, 8])
+def test_a_run_goes_on_from_any_state_as_if_it_had_not_stopped(min_active):
     net, x = small_net(), small_images(5)
-    y, attack, states, ticks = net(x).argmax(1), APGD(L2(0.1), "t", iterations=6), [], []
+    y, attack, states, steps = net(x).argmax(1), APGD(L2(0.1), "t", iterations=6), [], []
 
     def save(state):
         file = io.BytesIO()
         torch.save(state, file)
         states.append(file.getvalue())
 
-    with prepared(net) as model:
-        options = {"batch_size": 4, "beside": beside, "save_seconds": 0.0}
-        whole = drive_of(model, net, attack, x, y, save=save, tick=lambda *tick: ticks.append(tick), **options).run()
+    with attack_mode(net) as model:
+        options = {"batch_size": 4, "min_active": min_active, "save_seconds": 0.0}
+        whole = runner_of(
+            model, net, attack, x, y, save=save, on_step=lambda *step: steps.append(step), **options
+        ).run()
         assert len(states) > 10
-        assert 0 < whole.fell(0.1).sum() < 5
+        assert 0 < whole.success(0.1).sum() < 5
         for number, state in enumerate(states):
             loaded, again = torch.load(io.BytesIO(state), weights_only=True), []
-            rest = drive_of(model, net, attack, x, y, tick=lambda *tick, to=again: to.append(tick), **options)
+            rest = runner_of(model, net, attack, x, y, on_step=lambda *step, to=again: to.append(step), **options)
             assert_same(rest.run(loaded), whole)
-            assert again == ticks[number + 1 :]
+            assert again == steps[number + 1 :]
 
 
-@pytest.mark.parametrize("beside", [0, 32])
-def test_the_work_done_rises_to_the_total(beside):
+@pytest.mark.parametrize("min_active", [0, 32])
+def test_the_work_done_rises_to_the_total(min_active):
     net, x = small_net(), small_images(9)
-    y, attack, ticks = net(x).argmax(1), APGD(Linf(0.012), "t", iterations=6), []
-    found = run(net, attack, x, y, batch_size=4, beside=beside, tick=lambda *tick: ticks.append(tick))
-    done, total, left = (list(column) for column in zip(*ticks, strict=True))
+    y, attack, steps = net(x).argmax(1), APGD(Linf(0.012), "t", iterations=6), []
+    found = run(net, attack, x, y, batch_size=4, min_active=min_active, on_step=lambda *step: steps.append(step))
+    done, total, left = (list(column) for column in zip(*steps, strict=True))
     assert set(total) == {9 * 3 * 7}
     assert done[-1] == total[-1]
     assert all(a < b for a, b in pairwise(done))
     assert left == sorted(left, reverse=True)
-    assert left[-1] == 9 - found.fell(0.012).sum()
+    assert left[-1] == 9 - found.success(0.012).sum()
 
 
 class Counted(nn.Module):
@@ -244,16 +250,16 @@ class Counted(nn.Module):
 def test_the_passes_noted_are_those_made(loss, eot):
     net, x = small_net(), small_images(9)
     y, counted = net(x).argmax(1), Counted(net)
-    with prepared(counted) as model:
+    with attack_mode(counted) as model:
         attack = APGD(Linf(0.012), loss, iterations=6, eot=eot)
-        found = drive_of(model, net, attack, x, y, batch_size=20, beside=20).run()
+        found = runner_of(model, net, attack, x, y, batch_size=20, min_active=20).run()
     assert found.columns["forwards"].sum() == counted.forwards
     assert found.columns["backwards"].sum() == counted.backwards
     assert (~found.columns["finished"]).any() == (loss == "t")
 
 
-def slow_take(queue, busy, fallen, most, beside):
-    """What :meth:`Pending.take` says, try by try."""
+def slow_take(queue, busy, fallen, most, min_active):
+    """What :meth:`PendingAttempts.take` says, try by try."""
     queue[:] = [each for each in queue if each[0] not in fallen]
     taken, points = [], set(busy)
     for each in queue:
@@ -261,7 +267,7 @@ def slow_take(queue, busy, fallen, most, beside):
             taken.append(each)
             points.add(each[0])
     for each in queue:
-        if each not in taken and len(busy) + len(taken) < min(beside, most):
+        if each not in taken and len(busy) + len(taken) < min(min_active, most):
             taken.append(each)
     taken = [each for each in queue if each in taken]
     queue[:] = [each for each in queue if each not in taken]
@@ -270,25 +276,25 @@ def slow_take(queue, busy, fallen, most, beside):
 
 @given(st.data())
 def test_the_queue_against_a_slow_one(data):
-    n, tries = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 4))
-    most, beside = data.draw(st.integers(1, 8)), data.draw(st.integers(0, 10))
-    fast, slow = Pending(n, tries), [(row, number) for number in range(tries) for row in range(n)]
+    n, attempts = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 4))
+    most, min_active = data.draw(st.integers(1, 8)), data.draw(st.integers(0, 10))
+    pending, slow = PendingAttempts(n, attempts), [(row, number) for number in range(attempts) for row in range(n)]
     busy, fallen, begun = [], set(), []
-    while len(fast):
+    while len(pending):
         down = torch.tensor([row in fallen for row in range(n)], dtype=torch.bool)
-        rows, numbers = fast.take(torch.tensor([row for row, _ in busy], dtype=torch.int64), down, most, beside)
+        rows, numbers = pending.take(torch.tensor([row for row, _ in busy], dtype=torch.int64), down, most, min_active)
         taken = list(zip(rows.tolist(), numbers.tolist(), strict=True))
-        assert taken == slow_take(slow, [row for row, _ in busy], fallen, most, beside)
-        assert list(zip(fast.rows.tolist(), fast.numbers.tolist(), strict=True)) == slow
+        assert taken == slow_take(slow, [row for row, _ in busy], fallen, most, min_active)
+        assert list(zip(pending.rows.tolist(), pending.numbers.tolist(), strict=True)) == slow
         busy, begun = busy + taken, begun + taken
         assert len(busy) <= most
-        assert len({row for row, _ in busy}) == len(busy) or len(busy) <= beside
+        assert len({row for row, _ in busy}) == len(busy) or len(busy) <= min_active
         ended = data.draw(st.lists(st.sampled_from(busy), min_size=1, unique=True)) if busy else []
         fallen |= {row for row, _ in ended if data.draw(st.booleans())}
         busy = [each for each in busy if each not in ended and each[0] not in fallen]
     assert len(set(begun)) == len(begun)
     assert {
-        each for each in ((row, number) for row in range(n) for number in range(tries)) if each[0] not in fallen
+        each for each in ((row, number) for row in range(n) for number in range(attempts)) if each[0] not in fallen
     } <= {*begun}
 
 
@@ -299,7 +305,7 @@ def test_few_classes(classes, loss, ball):
     net, x = small_net(classes=classes), small_images(12)
     y = net(x).argmax(1)
     found = run(net, APGD(ball, loss, iterations=15), x, y)
-    assert found.fell(float(ball.eps)).all()
+    assert found.success(float(ball.eps)).all()
     assert (net(found.images).argmax(1) != y).all()
     assert found.columns["target"].max() <= (classes - 1 if loss == "t" else 0)
 
@@ -317,9 +323,9 @@ def test_confidence_does_not_protect():
     assert not gradient.any()
 
     attack = APGD(ball, "ce", iterations=20)
-    quiet_fell, loud_fell = (run(each, attack, x, y).fell(0.02) for each in (net, loud))
-    assert 10 < quiet_fell.sum() < len(x)
-    assert abs(int(loud_fell.sum()) - int(quiet_fell.sum())) <= 2
+    quiet_success, loud_success = (run(each, attack, x, y).success(0.02) for each in (net, loud))
+    assert 10 < quiet_success.sum() < len(x)
+    assert abs(int(loud_success.sum()) - int(quiet_success.sum())) <= 2
     peer = APGDAttack(loud, norm="Linf", eps=0.02, n_iter=20, loss="ce", device="cpu")
     theirs = loud(peer.perturb(x, y)).argmax(1) != y
-    assert theirs.sum() < loud_fell.sum() / 2
+    assert theirs.sum() < loud_success.sum() / 2
