@@ -1,74 +1,101 @@
-"""Live lines in the terminal: one for each attack, with the points that still stand and the time left."""
+"""How far a long piece of work has come: one callback for data, attacks and whatever else takes its time, and its bars.
+
+What takes long accepts a function ``on_progress(done, total, what)``. The commands give it :class:`ProgressBars` on one
+live display of the terminal, :func:`progress_display`. rich is imported only where something is drawn.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich import progress as bars
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
 
 
-# How far a long preparation has come.
+class OnProgress(Protocol):
+    """A function that long work calls now and then."""
 
+    def __call__(self, done: int, total: int, what: str, /) -> object:
+        """Take note of progress.
 
-class Progress(Protocol):
-    """What is called now and then while something is decoded or downloaded."""
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` images or bytes of ``what`` are through; total is None if unknown."""
+        Args:
+            done, total: amount of work; total is 0 where it is not known.
+            what: name of the work, such as ``fab-t linf 8/255``; after a comma, details that change while it is done,
+                such as ``fab-t linf 8/255, 12 of 100 stand``.
+        """
         ...
 
 
-def silent(what: str, done: int, total: int | None) -> None:
+def silent(done: int, total: int, what: str, /) -> None:
     """Show nothing."""
 
 
-@contextmanager
-def showing(progress: Progress | None) -> Iterator[Progress]:
-    """``progress`` itself, or for None a bar on the terminal (nothing where stderr is no terminal)."""
-    if progress is not None:
-        yield progress
-        return
-    from .terminal import Terminal
+def progress_display(*, stderr: bool = False, percent: bool = False) -> "Display":
+    """A rich display with the columns that :class:`ProgressBars` fills; live inside a ``with`` block.
 
-    console = Terminal(stderr=True)
-    if not console.is_terminal:
-        yield silent
-        return
-    from rich import progress as bars
-
-    columns = (bars.TextColumn("{task.description}", markup=False), bars.BarColumn(), bars.TaskProgressColumn())
-    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=console) as display:
-        tasks: dict[str, bars.TaskID] = {}
-
-        def show(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = display.add_task(what, total=total)
-            display.update(tasks[what], completed=done, total=total)
-
-        yield show
-
-
-class AttackBars:
-    """A progress callback; call it as :func:`easybn.evaluate` does.
+    On a narrow terminal words continue on the next line; nothing is cut off.
 
     Args:
-        display: a live rich display with :func:`easybn.train.observers.training_progress`'s columns.
-        title: what stands before every line.
+        stderr: draw on stderr rather than stdout.
+        percent: show the share that is done rather than the numbers.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+
+    from .terminal import Terminal
+
+    amount = TaskProgressColumn if percent else MofNCompleteColumn
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+        BarColumn(bar_width=20),
+        amount(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[info]}", markup=False, table_column=Column(overflow="fold")),
+        console=Terminal(stderr=stderr),
+    )
+
+
+class ProgressBars:
+    """An :class:`OnProgress` that draws bars; a bar appears with the first call about its work.
+
+    Args:
+        display: of :func:`progress_display`, already live.
+        title: written before the name of each work.
+        work: draw one bar of this name for all calls; by default one bar per name.
     """
 
-    def __init__(self, display: "bars.Progress", title: str):
-        self._display, self._title = display, title
-        self._tasks: dict[str, bars.TaskID] = {}
-        self._now = ("", "")
+    def __init__(self, display: "Display", title: str = "", work: str | None = None):
+        self._display, self._title, self._work = display, title, work
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
-    def __call__(self, done: int, total: int, what: str) -> None:
-        attack, _, left = what.partition(", ")
-        chunk = what.partition(", chunk ")[2]
-        line = attack.partition(":")[0]  # of the diagnosis, whose checks share one
-        if line not in self._tasks:
-            self._tasks[line] = self._display.add_task(f"{self._title}: {line}", info="")
-        elif (line, chunk) != self._now:
-            self._display.reset(self._tasks[line])  # the time left is of this chunk
-        self._now = (line, chunk)
-        self._display.update(self._tasks[line], completed=done, total=total, info=left or attack[len(line) + 2 :])
+    def __call__(self, done: int, total: int, what: str, /) -> None:
+        name, _, info = what.partition(", ") if self._work is None else (self._work, "", what)
+        if name not in self._tasks:
+            self._tasks[name] = self._display.add_task(": ".join(filter(None, (self._title, name))), info="")
+        elif done < self._done[name]:  # begun again, such as an attack on the next chunk of points
+            self._display.reset(self._tasks[name])  # the time that remains is of this part
+        self._done[name] = done
+        self._display.update(self._tasks[name], completed=done, total=total or None, info=info)
+
+
+@contextmanager
+def shown(on_progress: OnProgress | None) -> Iterator[OnProgress]:
+    """``on_progress`` itself; for None bars on stderr, or nothing where that is no terminal."""
+    if on_progress is not None:
+        yield on_progress
+        return
+    display = progress_display(stderr=True, percent=True)
+    if not display.console.is_terminal:
+        yield silent
+        return
+    with display:
+        yield ProgressBars(display)

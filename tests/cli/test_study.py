@@ -14,7 +14,7 @@ from easybn import data
 from easybn.cli import study_file
 from easybn.runs import run as run_module
 from easybn.runs.run import Run, train
-from easybn.study.execute import work
+from easybn.study.execute import train_and_evaluate
 from easybn.train.checkpoint import load
 
 from .conftest import start
@@ -68,7 +68,8 @@ def test_in_this_process_and_again(easybn, monkeypatch):
     dry = easybn(*words, "--dry-run")
     assert dry.status == 0
     assert "a-0" in dry.out
-    assert "nothing" in dry.out
+    assert "not started" in dry.out
+    assert "not measured" in dry.out
     assert not Path("s").exists()
     assert easybn(*words).status == 0
     (clean,) = Run(Path("s/a-0")).scores
@@ -106,7 +107,7 @@ def test_a_run_trained_by_hand_is_taken_over_and_another_ones_folder_left_alone(
     assert "failed: a-1: s/a-1 holds another run" in outer.out
     assert files("s/a-1") == foreign
     with pytest.raises(ValueError, match="holds another run"):
-        work(other, Path("s/a-1"))
+        train_and_evaluate(other, Path("s/a-1"))
 
 
 def test_a_failure_is_isolated_reported_and_retried(easybn):
@@ -205,8 +206,8 @@ def test_ctrl_c_stops_the_runs_in_good_order(easybn):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "easybn: stopped, all that was done is saved: the same command goes on from there\n"
-    assert "a-0: begun" in out
+    assert err == "easybn: stopped; everything done so far is saved: run the same command to continue\n"
+    assert "a-0: started" in out
     log = Path("s/a-0/study.log").read_text()
     assert f"stopped after step {load(Path('s/a-0/checkpoint.pt')).step} of" in log
     assert not Path("s/a-0/failed.json").exists()

@@ -23,13 +23,13 @@ from easybn.evaluation.result import Score
 from easybn.paper import stacked
 from easybn.paper import tables as census
 from easybn.paper import tables as hidden
+from easybn.progress import progress_display
 from easybn.runs.evaluate import Attacks
 from easybn.runs.run import Run
 from easybn.study import state as study_state
-from easybn.study import status as watch
+from easybn.study import status
 from easybn.study.state import State
 from easybn.tables.table import Cell, Fitted, Line, Table, show, terminal
-from easybn.train.observers import training_progress
 
 from ..report.made_up import study
 
@@ -87,7 +87,7 @@ def test_there_is_no_other_way_to_show_a_table():
     files = [
         path for path in Path(package.__file__).parent.rglob("*.py") if "rich.table import Table" in path.read_text()
     ]
-    assert [path.name for path in files] == ["terminal.py"]
+    assert [path.name for path in files] == ["table.py"]
 
 
 words = some.text(some.sampled_from("abcdefghij -_.界é[]"), min_size=1, max_size=100)
@@ -247,7 +247,7 @@ def test_the_table_of_a_study_under_way(width):
     ]
     seen = SimpleNamespace(states=dict(zip(names, states, strict=True)), here={names[2]}, elsewhere=set())
     needed = {"": 1e6, **dict.fromkeys(names, 123_456.0)}
-    fitted = watch.table(seen, lambda _: needed)
+    fitted = status.status_table(seen, needed)
     text = printed(fitted, width)
     assert_whole(text, width, *of_block(fitted))
     assert "91.23" in text
@@ -258,13 +258,11 @@ def test_the_plan_of_a_study(width, monkeypatch, tmp_path):
     runs = [SimpleNamespace(name=f"{squeezed(LONG)}-{i}", wanted=["clean"], code=None) for i in range(2)]
     failed = State("failed", 2, 4, 0, 7, 40.0, {}, error="RuntimeError: [bold] " + "word " * 20)
     monkeypatch.setattr(study_state, "state", lambda run, folder: failed)
-    monkeypatch.setattr("easybn.study.cost.Costs.__call__", lambda self, run: None)
     out = StringIO()
-    arguments = SimpleNamespace(estimate=False)
     plan = SimpleNamespace(name="s")
-    show_study.show_plan(Console(file=out, width=width, highlight=False), plan, runs, tmp_path, arguments)
-    heads = [squeezed("run", *(run.name for run in runs)), squeezed("there is", *[f"failed: {failed.error}"] * 2)]
-    columns = [[name, "?", "?"] for name in ("training", "evaluation", "GPU-hours")]
+    show_study.show_plan(Console(file=out, width=width, highlight=False), plan, runs, tmp_path, {})
+    heads = [squeezed("run", *(run.name for run in runs)), squeezed("status", *[f"failed: {failed.error}"] * 2)]
+    columns = [["training, minutes", "not measured", "not measured"]]
     text = out.getvalue()
     assert_whole(text, width, heads, columns)
     assert max(map(cell_len, text.splitlines())) <= width
@@ -285,7 +283,7 @@ def test_the_confidences_of_perturb(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_lines_of_progress_bars(width):
-    display = training_progress()
+    display = progress_display()
     out = StringIO()
     display.live.console = Console(file=out, width=width)
     info = "epoch 10/100  12,345 images/s  main 0.123/98.7% easy 0.012/99.9%"

@@ -37,7 +37,7 @@ def never() -> Undecoded:
     raise AssertionError("decoded again")
 
 
-def silent(what: str, done: int, total: int | None) -> None:
+def silent(done: int, total: int, what: str) -> None:
     pass
 
 

@@ -21,7 +21,7 @@ from easybn.data.registry import SAMPLE
 from .published import PUBLISHED, SIZES, dump2, idx, make, md5, tar
 
 
-def silent(what: str, done: int, total: int | None) -> None:
+def silent(done: int, total: int, what: str) -> None:
     pass
 
 
@@ -196,7 +196,9 @@ def test_a_download_tries_every_address_and_is_found_ever_after(
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
     seen: dict[str, list[tuple[int, int | None]]] = {}
     source = load(
-        "fashion-mnist", download=True, progress=lambda what, *numbers: seen.setdefault(what, []).append(numbers)
+        "fashion-mnist",
+        download=True,
+        progress=lambda done, total, what: seen.setdefault(what, []).append((done, total)),
     )
     assert torch.equal(source.train.images, torch.from_numpy(made.images["train"]))
     size = (folder / "train-images-idx3-ubyte.gz").stat().st_size

@@ -8,7 +8,7 @@ from PIL import Image
 
 from easybn.data import NAMES, DataError, available, load
 from easybn.data.registry import SAMPLE
-from easybn.progress import showing
+from easybn.progress import shown
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_the_table_tells_what_is_there_and_what_to_do(tmp_path: Path, monkeypatc
 
 
 def test_no_bar_is_drawn_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    with showing(None) as show:
-        show("something", 1, 2)
+    with shown(None) as show:
+        show(1, 2, "something")
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_bar_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with showing(None) as show:
-        show("something", 1, 2)
-        show("something", 2, 2)
+    with shown(None) as show:
+        show(1, 2, "something")
+        show(2, 2, "something")
     drawn = capfd.readouterr()
     assert "something" in drawn.err
     assert "100%" in drawn.err

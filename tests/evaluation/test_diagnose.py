@@ -139,7 +139,7 @@ def test_ones_own_checks_and_progress(trained):
         model, x, y, norm="l2", eps=[0.1, "1/2"], checks=mine, progress=lambda *report: seen.append(report)
     )
     assert [str(each) for each in found] == ["note     mine: Points: 200."]
-    assert seen == [(0, 1, "diagnosis: mine"), (1, 1, "diagnosis")]
+    assert seen == [(0, 1, "diagnosis, mine"), (1, 1, "diagnosis")]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from easybn.paper.columns import beside_the_paper, in_the_paper
 from easybn.paper.numbers import COLUMNS, ROWS
 from easybn.runs.evaluate import Attacks, measure
 from easybn.runs.run import Run
-from easybn.runs.target import Evaluated
+from easybn.runs.target import EvaluationTarget
 from easybn.runs.verdicts import store_verdicts
 
 from ..small import small_images, small_net
@@ -148,7 +148,7 @@ def verdicts_of(run, branch, model, x, **how):
     labels = model(x).argmax(1)
     images = (x * 255).round().byte()
     source = Source.from_tensors(images, labels, images, labels, classes="abcd", name="fashion-mnist")
-    subject = Evaluated(run, lambda: model, lambda: source, branch)
+    subject = EvaluationTarget(run, lambda: model, lambda: source, branch)
     wanted = {"attacks": ("apgd-ce",), "norm": "linf", "eps": (8 / 255,), "points": len(x), "diagnosed": False}
     return measure(subject, Attacks(**(wanted | how)))
 
@@ -185,7 +185,7 @@ def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(ma
 @pytest.mark.parametrize("branch", ["main", "easy", "random", "pgd", "square", "plus", "main-x"])
 def test_stores_from_before_branches_were_written_are_told_apart_by_their_whole_names(attacks, branch):
     asked = Attacks(attacks=attacks, norm="l2", eps=(0.25, 0.5))
-    folder = asked.folder(Evaluated(Run(Path("r")), small_net, lambda: None, branch))
+    folder = asked.folder(EvaluationTarget(Run(Path("r")), small_net, lambda: None, branch))
     ran = [attack.name for attack in Choice(attacks, "l2").at(0.5)]
     manifest = Manifest(model="m", data="d", points=(1,), norm="l2", eps=asked.eps, attacks=tuple(ran))
     assert Store(folder, manifest).deployed == (branch == "main")

@@ -18,7 +18,7 @@ from easybn.runs import hidden_states as hidden_module
 from easybn.runs.evaluate import test_points as points_of
 from easybn.runs.hidden_states import Hidden, measure, rows_of, write_branch_distances
 from easybn.runs.run import Run
-from easybn.runs.target import Evaluated
+from easybn.runs.target import EvaluationTarget
 from easybn.train.checkpoint import load
 
 WANTED = Hidden(images=30, eps=(8 / 255,), batch_size=20)
@@ -31,7 +31,7 @@ def run(finished_run, tmp_path) -> Run:
 
 
 def test_rows_are_means_over_the_images(run):
-    what = Evaluated.of_run(run)
+    what = EvaluationTarget.of_run(run)
     measure(what, WANTED, device="cpu")
     rows = rows_of(what, WANTED)
     assert rows == read_rows(run.folder / "hidden.jsonl")
@@ -57,7 +57,7 @@ def test_rows_are_means_over_the_images(run):
 
 
 def test_only_what_is_missing_is_measured(run, monkeypatch):
-    what, asked = Evaluated.of_run(run), []
+    what, asked = EvaluationTarget.of_run(run), []
 
     def counting(model, x, moved, layers):
         asked.append(len(moved))
@@ -77,7 +77,7 @@ def test_only_what_is_missing_is_measured(run, monkeypatch):
 
 
 def test_the_batch_size_changes_no_result(run):
-    what = Evaluated.of_run(run)
+    what = EvaluationTarget.of_run(run)
     measure(what, WANTED, device="cpu")
     first = rows_of(what, WANTED)
     (run.folder / "hidden.jsonl").unlink()
@@ -88,7 +88,7 @@ def test_the_batch_size_changes_no_result(run):
 
 def test_another_branch_is_other_rows(run):
     for branch in (None, "easy"):
-        measure(Evaluated.of_run(run, branch), WANTED, device="cpu")
+        measure(EvaluationTarget.of_run(run, branch), WANTED, device="cpu")
     rows = read_rows(run.folder / "hidden.jsonl")
     assert [row["branch"] for row in rows] == ["main"] * 15 + ["easy"] * 15
     assert rows[9]["relative_distance"] != rows[24]["relative_distance"]
@@ -101,7 +101,7 @@ def test_mistakes(run):
         with pytest.raises(ValueError, match=field.removesuffix("s")):
             replace(WANTED, **{field: value})
     with pytest.raises(ValueError, match=r"did you mean network\.stages\.1"):
-        measure(Evaluated.of_run(run), replace(WANTED, layers=("network.stage.1",)), device="cpu")
+        measure(EvaluationTarget.of_run(run), replace(WANTED, layers=("network.stage.1",)), device="cpu")
     assert not (run.folder / "hidden.jsonl").exists()
 
 
@@ -144,7 +144,7 @@ def test_the_table_has_models_of_other_depths_side_by_side():
 
 
 def test_a_layer_that_is_zero_for_all_images_is_not_moved(run):
-    what = Evaluated.of_run(run)
+    what = EvaluationTarget.of_run(run)
     norm = what.model.get_submodule("network.stages.1.0.bn2")
     shortcut = what.model.get_submodule("network.stages.1.0.shortcut.1")
     with torch.no_grad():

@@ -7,10 +7,10 @@ import torch
 from easybn import data, models
 from easybn.evaluation import evaluate
 from easybn.keyed_random import permutation
+from easybn.progress import progress_display
 from easybn.runs import evaluate as score_run
 from easybn.runs.evaluate import Measurement
 from easybn.runs.run import BusyError, Run
-from easybn.train.observers import training_progress
 
 HOW = Measurement(eps=(0.5, 0.1), points=12, steps=2, batch_size=5)
 
@@ -23,7 +23,7 @@ def run(finished_run, tmp_path):
 
 @pytest.fixture
 def display():
-    with training_progress() as progress:
+    with progress_display() as progress:
         yield progress
 
 

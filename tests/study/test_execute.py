@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from easybn.runs.evaluate import Attacks, Measurement
 from easybn.runs.run import Run
-from easybn.study.execute import BUSY, Progress, execute
+from easybn.study.execute import BUSY, StudyStatus, parallel
 from easybn.study.plan import CLEAN, Planned, Study
-from easybn.study.state import State, add_evaluated, fail, failure, forgive, state
-from easybn.study.status import Left, Lines, table
+from easybn.study.state import State, clear_failure, failure, record_evaluation, record_failure, state
+from easybn.study.status import RemainingTime, StatusLines, status_table
 from easybn.terminal import Terminal
 
 from ..conftest import TINY
@@ -28,7 +28,7 @@ def done(finished_run: Run, tmp_path: Path) -> Path:
     folder = tmp_path / "done"
     shutil.copytree(finished_run.folder, folder)
     Run(folder).add_scores([{"attack": "clean", "n": 1000, "correct": 300, "accuracy": 0.3, "branch": "main"}])
-    add_evaluated(folder, CLEAN, 2.0, [])
+    record_evaluation(folder, CLEAN, 2.0, [])
     return folder
 
 
@@ -36,7 +36,7 @@ def runs(*names: str) -> list[Planned]:
     return [Planned(name, TINY) for name in names]
 
 
-def silent(progress: Progress) -> None:
+def silent(status: StudyStatus) -> None:
     pass
 
 
@@ -46,22 +46,22 @@ def test_a_death_is_one_runs_own(done, tmp_path):
     def command(planned: Planned) -> list[str]:
         return [sys.executable, "-c", scripts[planned.name], str(done), str(tmp_path / "s" / planned.name)]
 
-    states = execute(runs(*scripts), tmp_path / "s", command, 2, silent)
+    states = parallel(runs(*scripts), tmp_path / "s", command, 2, silent)
     assert {name: state.kind for name, state in states.items()} == {
         "killed": "failed", "silent": "failed", "wrong": "failed", "fine": "done",
     }  # fmt: skip
     assert states["killed"].error == "killed (signal 9): out of memory?"
     assert states["silent"].error == "ended before everything was done"
-    assert states["wrong"].error == "ended with status 3 and left no word"
+    assert states["wrong"].error == "ended with status 3 and no message"
 
     def none(planned: Planned) -> list[str]:
         raise AssertionError("a process was started")
 
-    assert execute(runs(*scripts), tmp_path / "s", none, 2, silent) == states
-    forgive(tmp_path / "s" / "killed")
+    assert parallel(runs(*scripts), tmp_path / "s", none, 2, silent) == states
+    clear_failure(tmp_path / "s" / "killed")
     assert failure(tmp_path / "s" / "killed") is None
     scripts["killed"] = COPY
-    assert execute(runs(*scripts), tmp_path / "s", command, 2, silent)["killed"].kind == "done"
+    assert parallel(runs(*scripts), tmp_path / "s", command, 2, silent)["killed"].kind == "done"
 
 
 def test_what_others_are_at_is_waited_for_while_the_rest_is_done(done, tmp_path):
@@ -69,9 +69,9 @@ def test_what_others_are_at_is_waited_for_while_the_rest_is_done(done, tmp_path)
     folder.mkdir(parents=True)
     theirs, seen = FileLock(folder / ".lock"), []
 
-    def watch(progress: Progress) -> None:
-        seen.append(set(progress.elsewhere))
-        if progress.states["mine"].kind == "done" and theirs.is_locked:
+    def on_status(status: StudyStatus) -> None:
+        seen.append(set(status.elsewhere))
+        if status.states["mine"].kind == "done" and theirs.is_locked:
             theirs.release()
 
     def command(planned: Planned) -> list[str]:
@@ -79,7 +79,7 @@ def test_what_others_are_at_is_waited_for_while_the_rest_is_done(done, tmp_path)
         return [sys.executable, "-c", COPY, str(done), str(tmp_path / "s" / planned.name)]
 
     theirs.acquire()
-    states = execute(runs("theirs", "mine"), tmp_path / "s", command, 1, watch)
+    states = parallel(runs("theirs", "mine"), tmp_path / "s", command, 1, on_status)
     assert {state.kind for state in states.values()} == {"done"}
     assert {"theirs"} in seen
     assert seen[-1] == set()
@@ -89,7 +89,7 @@ def test_a_child_that_finds_another_at_work_has_not_failed(done, tmp_path):
     first = "import pathlib, sys; p = pathlib.Path(sys.argv[2], 'once'); done = p.exists(); p.touch()\n"
     script = f"{first}if not done: sys.exit({BUSY})\n{COPY}"
     words = [sys.executable, "-c", script, str(done), str(tmp_path / "s" / "a")]
-    states = execute(runs("a"), tmp_path / "s", lambda _: words, 1, silent)
+    states = parallel(runs("a"), tmp_path / "s", lambda _: words, 1, silent)
     assert states["a"].kind == "done"
 
 
@@ -106,7 +106,7 @@ def test_the_folder_alone_says_where_a_run_stands(done, tmp_path):
     other = replace(planned, experiment=replace(TINY, training=replace(TINY.training, lr=0.3)))
     assert state(other, done).kind == "failed"
     assert "training.lr: 0.05 -> 0.3" in state(other, done).error
-    fail(done, "no\nmemory")
+    record_failure(done, "no\nmemory")
     assert state(planned, done).error == "no memory"
     (done / "failed.json").unlink()
     (done / "config.json").write_text("{")
@@ -118,7 +118,7 @@ def test_two_runs_of_a_name():
         Study("s", tuple(runs("a", "b", "a")))
 
 
-def progress() -> tuple[list[Planned], Progress]:
+def status_of_five() -> tuple[list[Planned], StudyStatus]:
     """Four runs that differ in the seed, and one of another rate."""
     of_seed = [
         Planned(f"a-{seed}", replace(TINY, training=replace(TINY.training, epochs=4, seed=seed))) for seed in range(4)
@@ -131,37 +131,37 @@ def progress() -> tuple[list[Planned], Progress]:
         "a-3": State("failed", 0, 4, 0, 1, 0.0, {}, error="[no] memory"),
         "b-0": State("waiting", 0, 4, 0, 1, 0.0, {}),
     }
-    return [*of_seed, other], Progress(states, here={"a-1"})
+    return [*of_seed, other], StudyStatus(states, here={"a-1"})
 
 
-def test_time_left_by_measured_speeds_alone():
-    planned, seen = progress()
-    left = Left(planned, jobs=2)(seen)
-    assert left["a-0"] == left["a-3"] == 0
-    assert left["a-1"] == 3 * 20 + 6  # its own speed
-    assert left["a-2"] == 4 * (10 + 20) / 2 + 6  # that of its siblings
-    assert left["b-0"] is None
-    assert left[""] is None
+def test_remaining_time_by_measured_speeds_alone():
+    planned, seen = status_of_five()
+    eta = RemainingTime(planned, jobs=2)(seen)
+    assert eta["a-0"] == eta["a-3"] == 0
+    assert eta["a-1"] == 3 * 20 + 6  # its own speed
+    assert eta["a-2"] == 4 * (10 + 20) / 2 + 6  # that of its siblings
+    assert eta["b-0"] is None
+    assert eta[""] is None
     seen.states["b-0"] = State("training", 2, 4, 0, 1, 10.0, {})
-    assert Left(planned, jobs=2)(seen)[""] == pytest.approx((66 + 66 + 10 + 6) / 2)
+    assert RemainingTime(planned, jobs=2)(seen)[""] == pytest.approx((66 + 66 + 10 + 6) / 2)
 
 
 def test_the_table_and_the_lines_say_how_it_stands():
-    planned, seen = progress()
+    planned, seen = status_of_five()
     console = Terminal(width=120, record=True, force_terminal=False, color_system=None)
     with console.capture() as caught:
-        console.print(table(seen, Left(planned, 1)))
+        console.print(status_table(seen, RemainingTime(planned, 1)(seen)))
     text = caught.get()
     for words in ("a-0", "90.00", "epoch 1 of 4", "failed", "1 of 5 done, 1 under way, 1 failed"):
         assert words in text
-    few = table(seen, Left(planned, 1), most=2)
+    few = status_table(seen, RemainingTime(planned, 1)(seen), most=2)
     with console.capture() as caught:
         console.print(few)
     shown = caught.get()
     assert "a-1" in shown
     assert "a-3" in shown
     assert "a-0" not in shown
-    lines = Lines(console, Left(planned, 1))
+    lines = StatusLines(console)
     with console.capture() as caught:
         lines(seen)
         seen.states["a-1"] = State("training", 2, 4, 0, 1, 40.0, {})
@@ -198,7 +198,7 @@ def empty(path: Path) -> None:
         ("model.safetensors", cut, "training", ""),
         ("metrics.jsonl", cut, "failed", "metrics.jsonl, line 2 is damaged: it is cut off"),
         ("config.json", empty, "failed", "config.json is damaged"),
-        ("failed.json", empty, "failed", "failed.json is damaged, so that why the run failed is not known: delete it"),
+        ("failed.json", empty, "failed", "failed.json is damaged, so why the run failed is not known: delete it"),
         ("failed.json", lambda path: path.write_text('{"log": 1}'), "failed", "failed.json is damaged"),
     ],
 )  # fmt: skip
@@ -253,7 +253,7 @@ def test_an_evaluation_needs_its_own_rows():
 def test_a_folder_removed_meanwhile_is_a_failure_and_stays_removed(tmp_path):
     script = "import shutil, sys; shutil.rmtree(sys.argv[1])"
     words = [sys.executable, "-c", script, str(tmp_path / "s" / "a")]
-    states = execute(runs("a"), tmp_path / "s", lambda _: words, 1, silent)
+    states = parallel(runs("a"), tmp_path / "s", lambda _: words, 1, silent)
     assert states["a"].kind == "failed"
-    assert "s/a was removed while it was worked on" in states["a"].error
+    assert "s/a was removed while a process was working in it" in states["a"].error
     assert not (tmp_path / "s" / "a").exists()

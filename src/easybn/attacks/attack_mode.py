@@ -19,13 +19,6 @@ from .surrogate import SurrogateOptions, make_surrogate, reusable_graphs
 PROBES = 16
 """Images of a probe batch that are used, at most."""
 
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, what)``: work done and to do, in whole units of what is being done."""
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """The progress callback of those who gave none."""
-
 
 @dataclass(frozen=True)
 class TargetModel:

@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> None:
     from ..json_files import read_rows
     from ..paper.census import Census, census, subset_path
     from ..paper.tables import block
-    from ..train.observers import training_progress
+    from ..progress import progress_display
 
     wanted = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps))
     every = [(Path(arguments.out) / name_of(each), experiment_of(each)) for each in arguments.trainings]
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> None:
         raise ValueError(f"two trainings are called {twice[0]}: count one of them with another --out")
     console = Terminal(soft_wrap=True)
     for folder, experiment in every:
-        with training_progress() as display:
+        with progress_display() as display:
             rows = census(experiment, folder, wanted, display, arguments.device)
         pairs = [row for row in read_rows(folder / "overlap.jsonl") if wanted.has(row)]
         table = block(rows, pairs)

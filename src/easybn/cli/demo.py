@@ -7,14 +7,15 @@ done again.
 from pathlib import Path
 
 from jsonargparse import Namespace
-from rich.progress import Progress
+from rich.progress import Progress as Display
 
+from ..progress import progress_display
 from ..recipes import EBN, AdvProp, Recipe, Vanilla
 from ..runs.config import Experiment
 from ..runs.evaluate import Measurement, score
 from ..runs.run import Run, train
 from ..terminal import Terminal
-from ..train.observers import ProgressBar, training_progress
+from ..train.observers import ProgressBar
 from ..train.schedule import Training
 from .arguments import Parser
 
@@ -25,18 +26,18 @@ TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
 MEASUREMENT = Measurement(points=150, batch_size=150)
 
 
-def demo(folder: Path, progress: Progress | None = None) -> list[Run]:
+def demo(folder: Path, display: Display | None = None) -> list[Run]:
     """Train and score the three recipes below ``folder``; what is done there already is not done again.
 
     Args:
-        progress: a rich display with :func:`easybn.train.observers.training_progress`'s columns.
+        display: of :func:`easybn.progress.progress_display`; by default one of its own.
     """
     runs = []
-    with progress or training_progress() as display:
+    with display or progress_display() as live:
         for name, recipe in RECIPES.items():
             experiment = Experiment(recipe=recipe, data="sample", model="resnet_tiny", training=TRAINING)
-            run = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", display)])
-            score(run, display, MEASUREMENT)
+            run = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", live)])
+            score(run, live, MEASUREMENT)
             runs.append(run)
     return runs
 

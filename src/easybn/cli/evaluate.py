@@ -24,20 +24,20 @@ from ..tables.table import Cell, Line, Table, show
 from ..terminal import Terminal
 from .arguments import Parser, number, time_span
 from .train import duration
-from .user_model import check_said_once, of_own_model, show_notes, subjects
+from .user_model import add_model_options, check_said_once, show_notes, subjects
 
 if TYPE_CHECKING:
     from ..evaluation import Score
     from ..evaluation.diagnostics import Finding
     from ..evaluation.estimate import Estimate
     from ..runs.evaluate import Attacks, Measurement, Result
-    from ..runs.target import Evaluated
+    from ..runs.target import EvaluationTarget
 
 
 # What an evaluation found, in the terminal.
 
 
-def show_result(console: Console, evaluated: "Evaluated", wanted: "Attacks", result: "Result") -> None:
+def show_result(console: Console, evaluated: "EvaluationTarget", wanted: "Attacks", result: "Result") -> None:
     """Accuracies with their intervals, what broke how many points, notes and findings; or what is still missing."""
     found = result.evaluation
     n, where = len(found.clean), evaluated.run.folder
@@ -64,7 +64,7 @@ def _line(name: str, texts: Sequence[str]) -> Line:
     return Line(name, [Cell(text) for text in texts])
 
 
-def show_kept(console: Console, evaluated: "Evaluated") -> None:
+def show_kept(console: Console, evaluated: "EvaluationTarget") -> None:
     """Notes and findings that the rows of PGD keep, without the notes of the data."""
     from ..evaluation.diagnostics import Finding
     from ..evaluation.diagnostics.run import ORDER
@@ -106,7 +106,7 @@ def _accuracy(score: "Score") -> tuple[str, str]:
     return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
 
 
-def show_estimate(console: Console, evaluated: "Evaluated", found: "Estimate") -> None:
+def show_estimate(console: Console, evaluated: "EvaluationTarget", found: "Estimate") -> None:
     """Between which times it will end."""
     looks = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in found.seconds_a_look.items())
     console.print(f"{evaluated.run.folder}: ms an image and move: {looks}")
@@ -153,7 +153,7 @@ def configure(parser: Parser) -> None:
     add("--compile", action="store_true", help="attack a compiled copy of the model: for long evaluations")
     add("--precision", choices=["float32", "bf16"], default=None, help="of gradients; verdicts stay in float32")
     add("--no_diagnosis", action="store_true", help="do not look for what makes the figures misleading")
-    add = of_own_model(parser)
+    add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
 
 
@@ -177,13 +177,13 @@ def is_pgd(arguments: Namespace) -> bool:
 
 
 def _pgd(arguments: Namespace) -> None:
+    from ..progress import progress_display
     from ..runs.evaluate import score
-    from ..train.observers import training_progress
     from .table import show
 
     every = subjects(arguments)
     wanted = measurement_of(arguments)
-    with training_progress() as display:
+    with progress_display() as display:
         for each in every:
             score(each.run, display, wanted, each)
     console = Terminal(soft_wrap=True)
@@ -194,9 +194,8 @@ def _pgd(arguments: Namespace) -> None:
 
 
 def _evaluate_attacks(arguments: Namespace) -> None:
-    from ..progress import AttackBars
+    from ..progress import ProgressBars, progress_display
     from ..runs.evaluate import measure, time_needed
-    from ..train.observers import training_progress
 
     wanted, console = wanted_of(arguments), Terminal(soft_wrap=True)
     for each in subjects(arguments):
@@ -204,8 +203,8 @@ def _evaluate_attacks(arguments: Namespace) -> None:
             show_estimate(console, each, time_needed(each, wanted))
             show_notes(console, [each])
             continue
-        with training_progress() as display:
-            result = measure(each, wanted, AttackBars(display, each.run.folder.name))
+        with progress_display() as display:
+            result = measure(each, wanted, ProgressBars(display, each.run.folder.name))
         show_result(console, each, wanted, result)
         show_notes(console, [each])
 

@@ -12,16 +12,15 @@ easybn hidden --model fashion-mnist-vanilla --images 500
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
-from rich.progress import Progress, TaskID
 
 from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser, number
-from .user_model import check_said_once, of_own_model, show_notes, subjects
+from .user_model import add_model_options, check_said_once, show_notes, subjects
 
 if TYPE_CHECKING:
-    from ..runs.hidden_states import Hidden, Told
-    from ..runs.target import Evaluated
+    from ..runs.hidden_states import Hidden
+    from ..runs.target import EvaluationTarget
 
 
 def configure(parser: Parser) -> None:
@@ -42,20 +41,20 @@ def configure(parser: Parser) -> None:
     add("--batch_size", type=int, default=100, help="images a pass; no result depends on it")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--markdown", action="store_true", help="print Markdown")
-    add = of_own_model(parser)
+    add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
 
 
 def run(arguments: Namespace) -> None:
     check_said_once(arguments)
     from ..paper.tables import CAPTION, tables
+    from ..progress import ProgressBars, progress_display
     from ..runs.hidden_states import measure, rows_of, write_branch_distances
-    from ..train.observers import training_progress
 
     wanted, every = _wanted(arguments), subjects(arguments)
-    with training_progress() as display:
+    with progress_display() as display:
         for each in every:
-            measure(each, wanted, _told(display, each.run.folder.name), arguments.device)
+            measure(each, wanted, ProgressBars(display, each.run.folder.name, "hidden states"), arguments.device)
     console = Terminal(soft_wrap=True)
     for table in tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
         say(table.markdown()) if arguments.markdown else Terminal().print(table.rich())
@@ -66,18 +65,6 @@ def run(arguments: Namespace) -> None:
         told = write_branch_distances(each.run)
         if not arguments.markdown:
             console.print(told)
-
-
-def _told(display: Progress, name: str) -> "Told":
-    """A bar that appears with the first images: where all is known there is none."""
-    task: list[TaskID] = []
-
-    def told(done: int, total: int, info: str) -> None:
-        if not task:
-            task.append(display.add_task(f"{name}: hidden states", info=""))
-        display.update(task[0], completed=done, total=total, info=info)
-
-    return told
 
 
 def _wanted(arguments: Namespace) -> "Hidden":
@@ -96,7 +83,7 @@ def _wanted(arguments: Namespace) -> "Hidden":
     )
 
 
-def _names(every: "list[Evaluated]") -> list[str]:
+def _names(every: "list[EvaluationTarget]") -> list[str]:
     """The folders' names, longer where two are alike."""
     short = [each.run.folder.name for each in every]
     return [name if short.count(name) == 1 else str(each.run.folder) for name, each in zip(short, every, strict=True)]

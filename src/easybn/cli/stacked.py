@@ -52,14 +52,14 @@ def configure(parser: Parser) -> None:
 def run(arguments: Namespace) -> None:
     from ..paper.stacked import caption, stacked, tables
     from ..paper.stacked_images import Settings
-    from ..train.observers import training_progress
+    from ..progress import progress_display
 
     given = {name: getattr(arguments, name) for name in Settings.__dataclass_fields__}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     folder = Path(arguments.out or f"runs/stacked-{Path(arguments.data).stem}")
     console = Terminal(soft_wrap=True)
-    with training_progress() as display:
+    with progress_display() as display:
         rows = stacked(settings, folder, display, arguments.device)
     if arguments.markdown:
         say("\n".join([*(table.markdown() for table in tables(rows)), caption(rows)]))

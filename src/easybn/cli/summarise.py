@@ -8,7 +8,6 @@ easybn summarise runs/cpu
 """
 
 from jsonargparse import Namespace
-from rich.progress import TaskID
 
 from ..terminal import Terminal
 from .arguments import Parser
@@ -19,23 +18,16 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from ..runs.summary import gather
-    from ..train.observers import training_progress
+    from ..progress import ProgressBars, progress_display
+    from ..runs.summary import summarise
     from .table import find
 
     runs = [each for each in find(arguments.runs) if (each.folder / "config.json").exists()]
     if unfinished := [each for each in runs if not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
     console = Terminal(soft_wrap=True)
-    with training_progress() as display:
+    with progress_display() as display:
         for each in runs:
-            task: list[TaskID] = []
-
-            def told(done: int, total: int, info: str, name: str = each.folder.name, task: list[TaskID] = task) -> None:
-                if not task:
-                    task.append(display.add_task(f"{name}: summary", info=""))
-                display.update(task[0], completed=done, total=total, info=info)
-
-            gather(each, told)
+            summarise(each, ProgressBars(display, each.folder.name, "summary"))
     for each in runs:
         console.print(f"{each.folder}/summary.json, gallery.png, verdicts.jsonl")

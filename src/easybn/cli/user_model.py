@@ -10,8 +10,8 @@ from rich.console import Console
 from .arguments import Parser
 
 if TYPE_CHECKING:
-    from ..runs.target import Evaluated
-    from ..runs.user_model import OwnModel
+    from ..runs.target import EvaluationTarget
+    from ..runs.user_model import UserModel
 
 OWN = (
     *("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std"),
@@ -19,7 +19,7 @@ OWN = (
 )
 
 
-def of_own_model(parser: Parser) -> Callable[..., Any]:
+def add_model_options(parser: Parser) -> Callable[..., Any]:
     """Add the options, in a group; returns what adds more to it."""
     add: Callable[..., Any] = parser.add_argument_group("a model of yours").add_argument
     where = (
@@ -46,17 +46,17 @@ def of_own_model(parser: Parser) -> Callable[..., Any]:
     return add
 
 
-def own(arguments: Namespace) -> "OwnModel":
+def own(arguments: Namespace) -> "UserModel":
     """The model that the arguments describe.
 
     Raises:
         ValueError: they name none.
     """
-    from ..runs.user_model import OwnModel
+    from ..runs.user_model import UserModel
 
     values = {name: getattr(arguments, name) for name in OWN}
     values |= {name: None if values[name] is None else tuple(values[name]) for name in ("mean", "std")}
-    return OwnModel(**values)
+    return UserModel(**values)
 
 
 def repeats(arguments: Namespace) -> bool:
@@ -82,7 +82,7 @@ def check_said_once(arguments: Namespace) -> None:
         raise ValueError("--branch is for runs: route the model to a branch in your function")
 
 
-def subjects(arguments: Namespace) -> "list[Evaluated]":
+def subjects(arguments: Namespace) -> "list[EvaluationTarget]":
     """What is measured; FileNotFoundError if a run among it is not finished, before hours of work on the others."""
     from ..runs.user_model import evaluated_in
     from .table import find
@@ -97,7 +97,7 @@ def subjects(arguments: Namespace) -> "list[Evaluated]":
     return [evaluated_in(each.folder, arguments.branch, repeated) for each in runs]
 
 
-def show_notes(console: Console, every: "list[Evaluated]") -> None:
+def show_notes(console: Console, every: "list[EvaluationTarget]") -> None:
     """What was done to the images and the labels, each note once."""
     for note in dict.fromkeys(note for each in every for note in each.notes):
         console.print(f"note: {note}")

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from ..terminal import Terminal
 from .arguments import Parser
-from .user_model import of_own_model, own, repeats
+from .user_model import add_model_options, own, repeats
 
 SHOWN = 20  # problems
 
@@ -22,21 +22,20 @@ def configure(parser: Parser) -> None:
     add("store", type=str, help="folder of verdicts")
     add("--batch_size", type=int, default=256, help="images a pass")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
-    of_own_model(parser)
+    add_model_options(parser)
 
 
 def run(arguments: Namespace) -> None:
-    from ..progress import AttackBars
+    from ..progress import ProgressBars, progress_display
     from ..runs.verify import belongs, verify_store
-    from ..train.observers import training_progress
     from ..train.prepare import usable_device
 
     model = own(arguments) if arguments.model or arguments.weights else None
     repeated = model if model is not None and repeats(arguments) and belongs(Path(arguments.store)) else None
     device = None if arguments.device is None else str(usable_device(arguments.device))
     console = Terminal(soft_wrap=True)
-    with training_progress() as display:
-        bars = AttackBars(display, arguments.store)
+    with progress_display() as display:
+        bars = ProgressBars(display, arguments.store)
         found = verify_store(
             Path(arguments.store), None if repeated else model, device, arguments.batch_size, bars, repeated
         )

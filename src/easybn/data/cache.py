@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..files import discard, new_folder, sync
 from ..json_files import Damaged, read_json, with_checksum, write_json
-from ..progress import Progress, showing
+from ..progress import OnProgress, shown
 from .source import Source, Split
 from .split import DataError, from_histogram, histogram
 
@@ -79,7 +79,7 @@ class Undecoded:
 
 
 def decode(
-    part: Part, shape: tuple[int, int, int], write: Callable[[Any], object], what: str, show: Progress
+    part: Part, shape: tuple[int, int, int], write: Callable[[Any], object], what: str, show: OnProgress
 ) -> Tensor:
     """Hand every chunk to ``write``, in order, while ``show`` is told how far ``what`` has come.
 
@@ -97,13 +97,13 @@ def decode(
         write(chunk)
         count += histogram(torch.from_numpy(chunk))
         done += len(chunk)
-        show(what, done, len(part.labels))
+        show(done, len(part.labels), what)
     if done != len(part.labels):
         raise DataError(f"{what}: every image needs one label, got {done} images and {len(part.labels)} labels")
     return count
 
 
-def in_memory(data: Undecoded, show: Progress) -> Source:
+def in_memory(data: Undecoded, show: OnProgress) -> Source:
     """Decode everything into memory."""
     splits, counts = {}, {}
     for kind, part in data.parts():
@@ -134,7 +134,7 @@ def origin_of(files: Iterable[tuple[str, os.stat_result | None]], **options: obj
 
 
 def cached(
-    kind: str, origin: str, prepare: Callable[[], Undecoded], *, cache: bool = True, progress: Progress | None = None
+    kind: str, origin: str, prepare: Callable[[], Undecoded], *, cache: bool = True, progress: OnProgress | None = None
 ) -> Source:
     """The data set from the cache, decoded into it first if it is not there.
 
@@ -153,7 +153,7 @@ def cached(
         warnings.warn(f"{error}: decoding into memory", stacklevel=2)
         cache = False
     data = prepare()
-    with showing(progress) as show:
+    with shown(progress) as show:
         if cache:
             try:
                 _write(folder, origin, data, show)
@@ -227,7 +227,7 @@ def map_array(path: Path) -> Tensor:
             return torch.from_numpy(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _write(folder: Path, origin: str, data: Undecoded, show: Progress) -> None:
+def _write(folder: Path, origin: str, data: Undecoded, show: OnProgress) -> None:
     about: dict[str, Any] = {"origin": origin, "name": data.name, "classes": data.classes, "shape": data.shape}
     about["checksums"] = checksums = {}
     with new_folder(folder) as part:

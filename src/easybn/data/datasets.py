@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..files import open_regular, scratch_folder, sync
-from ..progress import Progress, silent
+from ..progress import OnProgress, silent
 from .cache import Part, Undecoded, cache_folder, cached, origin_of
 from .source import Source
 from .split import DataError
@@ -127,7 +127,7 @@ class Published:
         *,
         download: bool = False,
         cache: bool = True,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> Source:
         """The data set, verified.
 
@@ -172,7 +172,7 @@ class Published:
         train, test = (Part.of_array(np.asarray(x), np.asarray(y).astype(np.int64)) for x, y, _ in parts)
         return Undecoded(self.name, tuple(parts[0][2]), self.shape, train, test)
 
-    def download(self, folder: Path, progress: Progress = silent) -> None:
+    def download(self, folder: Path, progress: OnProgress = silent) -> None:
         """Get the files that ``folder`` does not have; torchvision verifies them, and draws a bar on a terminal.
 
         Args:
@@ -193,7 +193,7 @@ class Published:
                             sync(file)
                         (scratch / name).replace(folder / name)
                     size = (folder / name).stat().st_size
-                    progress(name, size, size)
+                    progress(size, size, name)
                     break
                 except (OSError, RuntimeError, http.client.HTTPException) as error:
                     failures.append(f"{url} ({str(error).partition(chr(10))[0]})")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..progress import Progress, showing
+from ..progress import OnProgress, shown
 from .cache import Part, Undecoded, cached, origin_of
 from .file_tree import Tree, check_link, open_tree
 from .listing import Files, Listing, list_images
@@ -31,7 +31,7 @@ def image_folder(
     test_fraction: float | None = None,
     name: str | None = None,
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Source:
     """The images below ``path``, classes in alphabetical order.
 
@@ -50,7 +50,7 @@ def image_folder(
         name: what results call it; by default the file's name without its suffix. CIFAR-10 as JPEG files
             is called cifar10-jpeg, for its pixels are not quite CIFAR-10's.
         cache: keep the decoded images, so that the next opening takes no time.
-        progress: told how far the work is; by default a bar on the terminal.
+        progress: called as ``progress(done, total, what)``; by default a bar on the terminal.
 
     Raises:
         DataError: no such folder, no images, an unreadable one, a class without images, no test split.
@@ -66,7 +66,7 @@ def image_folder(
     origin = origin_of(_status(path), kind="images", **options)
 
     def prepare() -> Undecoded:
-        with open_tree(path) as tree, showing(progress) as show:
+        with open_tree(path) as tree, shown(progress) as show:
             listing = _with_test(list_images(tree.names(), str(path), tree.folders()), test_fraction, path)
             assert listing.test is not None
             first = [*listing.train, *listing.test][0][0]
@@ -132,14 +132,14 @@ def _with_test(listing: Listing, fraction: float | None, path: Path) -> Listing:
     return Listing(listing.classes, train, test, listing.notes)
 
 
-def _common_size(tree: Tree, path: Path, files: Files, show: Progress, notes: list[str]) -> int | None:
+def _common_size(tree: Tree, path: Path, files: Files, show: OnProgress, notes: list[str]) -> int | None:
     """None if all pictures have one size; else the size to bring them to, and a note of it."""
     sizes: Counter[tuple[int, int]] = Counter()
     for done, (name, _) in enumerate(files, 1):
         with tree.open(name) as file:
             sizes[picture_size(file, f"{path}: {name}")] += 1
         if done % _CHUNK == 0 or done == len(files):
-            show(f"{path.stem}: sizes", done, len(files))
+            show(done, len(files), f"{path.stem}: sizes")
     if len(sizes) == 1:
         return None
     shorter: Counter[int] = Counter()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..progress import Progress, showing
+from ..progress import OnProgress, shown
 from ..user_code import call, is_permitted, is_user_code, load_object
 from .datasets import VARIABLE, Archive, MedMnist, Mnist, Published, Svhn
 from .image_folder import image_folder
@@ -105,7 +105,7 @@ def load(
     resize: int | None = None,
     test_fraction: float | None = None,
     cache: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Source:
     """A data set by its name or path, or made by a function.
 
@@ -166,7 +166,7 @@ def load(
     return source if limit is None else source.part(limit)
 
 
-def as_source(made: Any, name: str, progress: Progress | None = None) -> Source:
+def as_source(made: Any, name: str, progress: OnProgress | None = None) -> Source:
     """What a user's function returned, as a :class:`.Source`.
 
     Args:
@@ -183,11 +183,11 @@ def as_source(made: Any, name: str, progress: Progress | None = None) -> Source:
     if not isinstance(made, tuple | list) or len(made) != 2:
         found = f"{len(made)} values" if isinstance(made, tuple | list) else f"a {type(made).__name__}"
         raise DataError(f"{name}: returned {found}, expected an easybn.data.Source or (train, test)")
-    with showing(progress) as show:
+    with shown(progress) as show:
         return Source.from_datasets(*made, name=name, progress=show)
 
 
-def _made_by(name: str, progress: Progress | None) -> Source:
+def _made_by(name: str, progress: OnProgress | None) -> Source:
     """The data set that a function returns which the command line of this call names."""
     if not is_permitted(name):
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..progress import Progress, silent
+from ..progress import OnProgress, silent
 from .split import DataError, Split, as_labels, as_pixels, channel_statistics, draw
 
 __all__ = ["DataError", "Source", "Split"]
@@ -109,7 +109,7 @@ class Source:
         *,
         classes: Sequence[str] | None = None,
         name: str = "datasets",
-        progress: Progress = silent,
+        progress: OnProgress = silent,
     ) -> "Source":
         """A source of data sets as torchvision's are, or of arrays; all images are read into memory, as 8 bits.
 
@@ -212,7 +212,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
 
 
-def _as_tensors(part: Any, what: str, progress: Progress) -> tuple[Tensor, Tensor]:
+def _as_tensors(part: Any, what: str, progress: OnProgress) -> tuple[Tensor, Tensor]:
     """(images, labels) of one split, see :meth:`Source.from_datasets`."""
     if isinstance(part, tuple | list) and [isinstance(each, Tensor | np.ndarray) for each in part] == [True, True]:
         return torch.as_tensor(part[0]), torch.as_tensor(part[1])
@@ -236,7 +236,7 @@ def _as_tensors(part: Any, what: str, progress: Progress) -> tuple[Tensor, Tenso
             raise DataError(f"{what}: the image of item {number} has shape {shapes}: bring all to one size")
         images.append(image)
         if number % 256 == 255 or number + 1 == count:
-            progress(what, number + 1, count)
+            progress(number + 1, count, what)
     if not images:
         raise DataError(f"{what} has no items")
     return torch.stack(images), torch.tensor(labels)

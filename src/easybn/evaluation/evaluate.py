@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..attacks.attack_mode import Progress, attack_mode, silent
+from ..attacks.attack_mode import attack_mode
 from ..attacks.registry import changed_attacks, check_gradient, no_gradient
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
+from ..progress import OnProgress, silent
 from .config import Choice
 from .diagnostics import diagnose
 from .pgd_robustness import as_the_library
@@ -53,7 +54,7 @@ def evaluate(
     budget: float | None = None,
     branch: str | None = None,
     diagnosis: bool = True,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Classify images as they are and under attack.
 

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks.attack import check_in_ball, invalid_logits, misclassified
-from ..attacks.attack_mode import Progress, TargetModel, silent
+from ..attacks.attack_mode import TargetModel
 from ..perturb.ball import L2, per_sample
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
+from ..progress import OnProgress, silent
 from .result import Score
 
 GRADIENT_STABILISER = 1e-10  # the library's, absolute
@@ -47,7 +48,7 @@ def as_the_library(
     y: Tensor,
     batch_size: int,
     keep_images: bool = False,
-    progress: Progress = silent,
+    progress: OnProgress = silent,
 ) -> Attacked:
     """Attack every point, those that are wrong already too; the verdict is that of its best iterate.
 

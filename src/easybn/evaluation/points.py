@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attacks.attack import Attack, invalid_logits
-from ..attacks.attack_mode import Progress, TargetModel, silent
+from ..attacks.attack_mode import TargetModel
 from ..attacks.losses import margin
 from ..attacks.runner import AttackRunner, RunnerState
+from ..progress import OnProgress, silent
 from .record import CLEAN, Record, Stage
 from .verdicts import FREE_OF_EPS, to_attack
 
@@ -105,7 +106,7 @@ class Points:
         resume: RunnerState | None = None,
         save: Save | None = None,
         due: Due | None = None,
-        progress: Progress = silent,
+        progress: OnProgress = silent,
     ) -> Done:
         """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.runner.AttackRunner`."""
         rows = torch.as_tensor(self.rows_of(points))
@@ -129,7 +130,7 @@ class Points:
         record, found = record.sorted(), result.best_distance.isfinite()
         return Done(record, points[found.numpy()], result.images[found])
 
-    def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: Progress) -> Done:
+    def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: OnProgress) -> Done:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
         if broken := int(invalid_logits(logits).sum()):
             raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
@@ -145,7 +146,7 @@ class Points:
         """
         self._classify(torch.as_tensor(self.rows_of(points)))
 
-    def _classify(self, rows: Tensor, progress: Progress = silent) -> Tensor:
+    def _classify(self, rows: Tensor, progress: OnProgress = silent) -> Tensor:
         """(n, K) clean logits of the original model, on the CPU; each point is classified once."""
         done = 0
         for some in torch.split(rows, self.plan.batch_size):
@@ -194,7 +195,7 @@ class Points:
         return np.argsort(self.ids, kind="stable")
 
 
-def run_all(points: Points, progress: Progress = silent, keep_images: bool = False) -> list[Done]:
+def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = False) -> list[Done]:
     """Every stage on all points, in this process and its memory; images only if they are to be kept."""
     every: list[Done] = []
     for stage in points.plan.stages:

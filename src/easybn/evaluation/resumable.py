@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..attacks.attack_mode import Progress
 from ..files import check_guards
 from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
+from ..progress import OnProgress
 from .config import Choice
 from .diagnostics import CHECKS, Finding
 from .points import Done, Plan, Points, check_labels
@@ -229,7 +229,7 @@ class Stored:
                 yield Done(record, images[0], torch.from_numpy(images[1]))
 
 
-def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bool, progress: Progress) -> Stored:
+def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bool, progress: OnProgress) -> Stored:
     """Do what is missing in the store, and read what is there.
 
     Raises:
@@ -273,7 +273,7 @@ def run_stored(points: Points, choice: Choice, storing: Storing, keep_images: bo
     return Stored(points.ids[np.isin(points.ids, done)], Record.joined(whole.values()), frozenset(whole), store)
 
 
-def _run(points: Points, task: Task, progress: Progress) -> StageResult:
+def _run(points: Points, task: Task, progress: OnProgress) -> StageResult:
     chunks, ids = task.store.manifest.chunks, task.store.manifest.points_of(task.chunk)
 
     def tell(done: int, total: int, what: str) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attacks.attack import misclassified
-from ..attacks.attack_mode import Progress, silent
 from ..perturb.ball import L2, Ball, Linf
+from ..progress import OnProgress, silent
 from .record import CLEAN, Record, Stage
 from .resumable import expected_chunks
 from .store import Store
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
 
 
 def verify(
-    store: Store, logits: Logits, x: Tensor, y: Tensor, *, batch_size: int = 256, progress: Progress = silent
+    store: Store, logits: Logits, x: Tensor, y: Tensor, *, batch_size: int = 256, progress: OnProgress = silent
 ) -> list[Problem]:
     """Classify every stored adversarial image again, and measure how far it is from its original.
 

@@ -274,7 +274,7 @@ def census(
     ======================= ======================================================================================
 
     Args:
-        display: a live rich display with :func:`easybn.train.observers.training_progress`'s columns.
+        display: of :func:`easybn.progress.progress_display`, already live.
         device: by default CUDA where there is one, else the CPU.
 
     Raises:
@@ -327,7 +327,7 @@ class _Bar(ProgressBar):
     def start(self, state: TrainingState) -> None:
         super().start(state)
         if self._task is not None:
-            self._progress.update(self._task, total=self._epochs * state.steps_per_epoch)
+            self._display.update(self._task, total=self._epochs * state.steps_per_epoch)
 
 
 def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str) -> None:

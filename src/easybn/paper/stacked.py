@@ -156,7 +156,7 @@ def stacked(settings: Settings, folder: Path, display: Progress, device: str | N
     ==================== =========================================================================================
 
     Args:
-        display: a live rich display with :func:`easybn.train.observers.training_progress`'s columns.
+        display: of :func:`easybn.progress.progress_display`, already live.
         device: by default CUDA where there is one, else the CPU.
 
     Raises:

@@ -3,17 +3,15 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import Progress as Display
-from rich.progress import TaskID
 
 from .. import data
-from ..attacks.attack_mode import Progress, silent
 from ..attacks.registry import PRESETS
 from ..evaluation import Evaluation, evaluate
 from ..evaluation.config import Choice
@@ -23,12 +21,11 @@ from ..evaluation.store import Store
 from ..evaluation.verdicts import pack_bits, points_digest
 from ..json_files import Row
 from ..keyed_random import permutation
+from ..progress import OnProgress, ProgressBars, silent
 from .run import Run
-from .target import Evaluated
+from .target import EvaluationTarget
 
 # Measure a finished run on the test split, once: what its scores.jsonl holds is not measured again.
-
-OnPoints = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,13 @@ def has_row(scores: Sequence[Row], wanted: Row, points: int | None = None) -> bo
     return False
 
 
-def score(run: Run, display: Display, wanted: Measurement = Measurement(), evaluated: Evaluated | None = None) -> None:
+def score(
+    run: Run, display: Display, wanted: Measurement = Measurement(), evaluated: EvaluationTarget | None = None
+) -> None:
     """Measure what is ``wanted`` and not yet among the run's scores.
 
     Args:
-        display: a live rich display with :func:`easybn.train.observers.training_progress`'s columns.
+        display: of :func:`easybn.progress.progress_display`, already live.
         evaluated: the model and its images; by default those of the run.
 
     Raises:
@@ -98,22 +97,14 @@ def score(run: Run, display: Display, wanted: Measurement = Measurement(), evalu
         BusyError: another process is at work there.
         ValueError: an unknown norm or protocol, or a number out of range.
     """
-    what = evaluated or Evaluated.of_run(run)
-    task: list[TaskID] = []
-
-    def progress(done: int, total: int, what: str) -> None:
-        if not task:  # shown once there is something to do
-            task.append(display.add_task(f"{run.folder.name}: evaluation", info=""))
-        display.update(task[0], completed=done, total=total, info=what)
-
+    what = evaluated or EvaluationTarget.of_run(run)
+    progress = ProgressBars(display, run.folder.name, "evaluation")
     what.check()  # a mistake in the model, the data or the labels leaves no folder behind
     what.claim()
     with run.locked():
         _clean(what, wanted, progress)
         for protocol in wanted.protocols:
             _pgd(what, wanted, protocol, progress)
-    if task:
-        display.update(task[0], info="")
 
 
 def test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
@@ -122,14 +113,14 @@ def test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
     return permutation(count, seed, "test points")[: min(points, count)].sort().values
 
 
-def _clean(what: Evaluated, wanted: Measurement, progress: OnPoints) -> None:
+def _clean(what: EvaluationTarget, wanted: Measurement, progress: OnProgress) -> None:
     count = len(what.source.test)
     request = {"branch": what.branch, "attack": "clean", "test_images": count}
     if not _known(what.run, request):
         _measure(what, torch.arange(count), request, progress, wanted.device, attacks="clean", batch_size=500)
 
 
-def _pgd(what: Evaluated, wanted: Measurement, protocol: str, progress: OnPoints) -> None:
+def _pgd(what: EvaluationTarget, wanted: Measurement, protocol: str, progress: OnProgress) -> None:
     index = test_points(what.source, wanted.points, wanted.seed)
     request = {
         "branch": what.branch,
@@ -156,10 +147,10 @@ def _known(run: Run, wanted: dict[str, Any]) -> bool:
 
 
 def _measure(
-    what: Evaluated,
+    what: EvaluationTarget,
     index: torch.Tensor,
     request: dict[str, Any],
-    progress: OnPoints,
+    progress: OnProgress,
     device: str | None,
     **how: Any,
 ) -> None:
@@ -233,12 +224,12 @@ class Attacks:
         clean = {"attack": "clean", "branch": branch}
         return has_row(scores, clean) and all(has_row(scores, each, points) for each in attacked)
 
-    def index(self, evaluated: Evaluated) -> torch.Tensor:
+    def index(self, evaluated: EvaluationTarget) -> torch.Tensor:
         """int64 (n,), the numbers of the test images, ascending."""
         every = len(evaluated.source.test)
         return test_points(evaluated.source, self.points or (every if self.budget else POINTS), self.seed)
 
-    def folder(self, evaluated: Evaluated) -> Path:
+    def folder(self, evaluated: EvaluationTarget) -> Path:
         """Of the verdicts: a readable name, and a digest of all that was asked."""
         names = ("attacks", "norm", "eps", "points", "seed", "batch_size", "chunk", "keep_images", "share")
         asked: dict[str, Any] = {name: getattr(self, name) for name in names} | {"in random order": bool(self.budget)}
@@ -269,7 +260,7 @@ class Result:
         return self.evaluation.findings
 
 
-def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) -> Result:
+def measure(evaluated: EvaluationTarget, wanted: Attacks, progress: OnProgress = silent) -> Result:
     """Do what is missing of the verdicts; once all are there, add the rows that the scores do not have yet.
 
     Raises:
@@ -295,7 +286,7 @@ def measure(evaluated: Evaluated, wanted: Attacks, progress: Progress = silent) 
     return Result(found, store, seconds)
 
 
-def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
+def time_needed(evaluated: EvaluationTarget, wanted: Attacks) -> Estimate:
     """How long :func:`measure` would take if nothing was there yet."""
     evaluated.check()
     index = wanted.index(evaluated)
@@ -306,7 +297,7 @@ def time_needed(evaluated: Evaluated, wanted: Attacks) -> Estimate:
     return estimate(model, x, y, **how, points=len(index), batch_size=wanted.batch_size)
 
 
-def _add_rows(evaluated: Evaluated, wanted: Attacks, found: Evaluation, seconds: float) -> None:
+def _add_rows(evaluated: EvaluationTarget, wanted: Attacks, found: Evaluation, seconds: float) -> None:
     clean, *attacked = found.scores
     known = {"points_seed": wanted.seed, "requested_batch_size": wanted.batch_size, "branch": evaluated.branch}
     known |= {"share": wanted.share, "budget": wanted.budget, "test_images": len(found.clean)}

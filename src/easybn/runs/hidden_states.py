@@ -1,7 +1,7 @@
 """How far perturbations move the hidden states of a trained model: rows in its folder, each measured once."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -18,12 +18,13 @@ from ..modes import evaluating
 from ..perturb.ball import L2, Ball, Linf
 from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
+from ..progress import OnProgress, silent
 from ..rows import HIDDEN
 from ..train.checkpoint import load
 from ..train.prepare import usable_device
 from .evaluate import test_points
 from .run import Run
-from .target import Evaluated, branches
+from .target import EvaluationTarget, branches
 
 # What is asked about the hidden states of a model.
 
@@ -70,7 +71,7 @@ class Hidden:
         """Of the norm asked for."""
         return Linf(eps) if self.norm == "linf" else L2(eps)
 
-    def requests(self, what: Evaluated) -> list[dict[str, Any]]:
+    def requests(self, what: EvaluationTarget) -> list[dict[str, Any]]:
         """The keys by which the rows of each perturbation are known again."""
         shared = {
             "data": what.source.name,
@@ -129,10 +130,11 @@ def write_branch_distances(run: Run) -> str:
 
 
 HIDDEN_FILE = "hidden.jsonl"
-Told = Callable[[int, int, str], None]
 
 
-def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, device: str | None = None) -> None:
+def measure(
+    what: EvaluationTarget, wanted: Hidden, on_progress: OnProgress = silent, device: str | None = None
+) -> None:
     """Measure what is ``wanted`` and not yet in the folder's hidden.jsonl.
 
     A row a layer and perturbation: the request (data, branch, norm, images, seed, layers, perturbation, eps, steps);
@@ -143,7 +145,7 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
 
     Args:
         what: a model in the folder of its results.
-        told: of images done, images in all, and the perturbation's name.
+        on_progress: called after every batch of images.
         device: by default CUDA where there is one, else the CPU.
 
     Raises:
@@ -162,11 +164,11 @@ def measure(what: Evaluated, wanted: Hidden, told: Told = lambda *_: None, devic
         known = read_rows(path, HIDDEN)
         todo = [each for each in requests if not any(_is_of(row, each) for row in known)]
         if todo:
-            found = _found(what, model, layers, wanted, todo, told)
+            found = _found(what, model, layers, wanted, todo, on_progress)
             write_rows(path, [*known, *found])
 
 
-def rows_of(what: Evaluated, wanted: Hidden) -> list[dict[str, Any]]:
+def rows_of(what: EvaluationTarget, wanted: Hidden) -> list[dict[str, Any]]:
     """The rows that are ``wanted``, in order."""
     rows = read_rows(what.run.folder / HIDDEN_FILE, HIDDEN)
     return [row for each in wanted.requests(what) for row in rows if _is_of(row, each)]
@@ -177,12 +179,12 @@ def _is_of(row: dict[str, Any], request: dict[str, Any]) -> bool:
 
 
 def _found(
-    what: Evaluated,
+    what: EvaluationTarget,
     model: nn.Module,
     layers: dict[str, nn.Module],
     wanted: Hidden,
     todo: list[dict[str, Any]],
-    told: Told,
+    on_progress: OnProgress,
 ) -> Iterator[dict[str, Any]]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     ids = test_points(what.source, wanted.images, wanted.seed)
@@ -197,7 +199,7 @@ def _found(
             for i in range(len(todo)):
                 distances.setdefault(layer, {}).setdefault(i, []).append(found[str(i)])
         done += len(index)
-        told(done, len(ids), f"{len(todo)} perturbations, {len(distances)} layers")
+        on_progress(done, len(ids), f"{len(todo)} perturbations, {len(distances)} layers")
     for i, request in enumerate(todo):
         for depth, (layer, parts) in enumerate(distances.items()):
             place = {"layer": layer, "depth": depth, "depths": len(distances) - 1}

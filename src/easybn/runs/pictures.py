@@ -3,7 +3,7 @@
 import difflib
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..files import replacing
 from ..perturb.ball import Linf
 from ..perturb.goal import Goal, easy, untargeted
 from ..perturb.pgd import PGD
+from ..progress import OnProgress, silent
 
 # One image perturbed for one model: what the model says before, after, and of what an 8-bit file keeps.
 
@@ -135,7 +136,7 @@ LARGEST = 64  # pixels of a tile's side
 
 
 def gallery(
-    model: nn.Module, source: Source, right: Tensor, path: Path, told: Callable[[int, int, str], None]
+    model: nn.Module, source: Source, right: Tensor, path: Path, on_progress: OnProgress = silent
 ) -> dict[str, Any]:
     """Write the sheet, a row an image and a column for each of ``COLUMNS``.
 
@@ -151,7 +152,7 @@ def gallery(
         the class and confidence that the model gives original, easy and adversarial.
     """
     index = chosen(source.test.labels, right)
-    told(0, len(index), "gallery")
+    on_progress(0, len(index), "gallery")
     x, y = source.test.batch(index)
     pictures = {"original": x, "easy": _eight_bits(ATTACK(model, x, easy(y)))}
     pictures["adversarial"] = _eight_bits(ATTACK(model, x, untargeted(y)))
@@ -166,7 +167,7 @@ def gallery(
         images.append(item)
         tiles.append([pictures[name][i] for name in COLUMNS])
     size = _save(path, tiles)
-    told(len(index), len(index), "gallery")
+    on_progress(len(index), len(index), "gallery")
     return {"size": size, "how": HOW, "images": images}
 
 

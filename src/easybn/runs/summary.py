@@ -5,7 +5,7 @@ The one part of the report that opens models; a run's summary is some tens of ki
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .. import models
 from ..data import Source
 from ..evaluation.verdicts import pack_bits, points_digest
 from ..json_files import Damaged, Row, read_json, write_json, write_rows
+from ..progress import OnProgress, silent
 from .pictures import gallery
 from .run import Run
 from .target import data_of
@@ -24,22 +25,21 @@ from .verdicts import findings_in, store_verdicts
 BINS = 20
 BATCH = 500
 SUMMARY, VERDICTS = "summary.json", "verdicts.jsonl"
-Told = Callable[[int, int, str], None]
 
 
-def gather(run: Run, told: Told = lambda *_: None) -> bool:
+def summarise(run: Run, on_progress: OnProgress = silent) -> bool:
     """Write summary.json, gallery.png and verdicts.jsonl into the folder of a finished run.
 
     ============== ==================================================================================
     summary.json   data; n; confidence: {right, wrong}, 20 bins of how many test images the model was
                    how sure of; gallery; findings of the diagnosis, if one was made
-    gallery.png    six test images, see :func:`.gather_gallery.gallery`
+    gallery.png    six test images, see :func:`easybn.runs.pictures.gallery`
     verdicts.jsonl a row for each radius of each attack with a store, and for clean accuracy unless
                    scores.jsonl has it: which points the model gets right, see :mod:`easybn.runs.verdicts`
     ============== ==================================================================================
 
     Args:
-        told: of images done, images in all, and what is done.
+        on_progress: called after every batch of images.
 
     Returns:
         False if all was there already.
@@ -60,12 +60,12 @@ def gather(run: Run, told: Told = lambda *_: None) -> bool:
             return False
         source = data_of(run)
         model = models.load(run.folder).eval()
-        guess, sure = predictions(model, source, told)
+        guess, sure = predictions(model, source, on_progress)
         right = guess == source.test.labels
         if not any(row["n"] == len(right) for row in clean_verdicts(scores)):
             about = {"attack": "clean", "n": len(right), "points": points_digest(range(len(right)))}
             exported.insert(0, {**about, "right": pack_bits(right.numpy())})
-        pictures = gallery(model, source, right, run.folder / "gallery.png", told)
+        pictures = gallery(model, source, right, run.folder / "gallery.png", on_progress)
         found: dict[str, Any] = {
             "data": source.name,
             "n": len(right),
@@ -103,7 +103,7 @@ def _made_of(run: Run) -> str | None:
         return None
 
 
-def predictions(model: nn.Module, source: Source, told: Told = lambda *_: None) -> tuple[Tensor, Tensor]:
+def predictions(model: nn.Module, source: Source, on_progress: OnProgress = silent) -> tuple[Tensor, Tensor]:
     """int64 (n,) classes and float32 (n,) confidences of the model on all test images."""
     guesses, sures = [], []
     n = len(source.test)
@@ -112,7 +112,7 @@ def predictions(model: nn.Module, source: Source, told: Told = lambda *_: None) 
             confidence, guess = model(source.test.batch(index)[0]).float().softmax(1).max(1)
             guesses.append(guess)
             sures.append(confidence)
-            told(int(index[-1]) + 1, n, "predictions")
+            on_progress(int(index[-1]) + 1, n, "predictions")
     return torch.cat(guesses), torch.cat(sures)
 
 

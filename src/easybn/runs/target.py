@@ -71,7 +71,7 @@ PROBE = 256  # test images that are classified to see whether labels by position
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationTarget:
     """A model with its test images; both are read when they are first asked for.
 
     Args:
@@ -164,7 +164,7 @@ class Evaluated:
         return logits if isinstance(logits, Tensor) else None
 
     @classmethod
-    def of_run(cls, run: Run, branch: str | None = None) -> "Evaluated":
+    def of_run(cls, run: Run, branch: str | None = None) -> "EvaluationTarget":
         """A finished run, or one of its branches."""
         return cls(run, lambda: branch_model(run, branch), lambda: data_of(run), branch or "main")
 

@@ -19,14 +19,14 @@ from ..models.state_dicts import load_weights
 from ..models.weights import TrainedOn
 from .config import DATA_OPTIONS
 from .run import Run
-from .target import Evaluated, read_classes, sized_for
+from .target import EvaluationTarget, read_classes, sized_for
 
 NAME = "evaluation.json"
 DIGESTS = "digests"
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class UserModel:
     """A user's model, as the command line names it.
 
     Args:
@@ -149,7 +149,7 @@ class OwnModel:
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
 
-    def evaluated(self, folder: Path) -> Evaluated:
+    def evaluated(self, folder: Path) -> EvaluationTarget:
         """With its results in ``folder``, which is new or has those of the same model.
 
         Raises:
@@ -178,13 +178,13 @@ class OwnModel:
                 )
             write_text(about, json.dumps({**asdict(self), DIGESTS: now}, indent=2) + "\n")
 
-        evaluated = Evaluated(
+        evaluated = EvaluationTarget(
             Run(folder), self.load_model, self.load_data, claim=claim, named=lambda: self.outputs is not None
         )
         return evaluated
 
     @classmethod
-    def of(cls, folder: Path, repeated: "OwnModel | None" = None) -> "OwnModel":
+    def of(cls, folder: Path, repeated: "UserModel | None" = None) -> "UserModel":
         """The model whose results ``folder`` has, if it may be made.
 
         A file runs no code: a function, and an option that could load, download or run something, are taken from
@@ -225,28 +225,28 @@ class OwnModel:
             raise ValueError(f"{error}: repeat it: {_options(self)}") from error
 
 
-def _options(model: OwnModel) -> str:
+def _options(model: UserModel) -> str:
     """Of the command line, as anyone could type them."""
     words = ["--model", shlex.quote(model.model)] if model.model else []
     words += ["--model_options", shlex.quote(json.dumps(model.model_options))] if model.model_options else []
     return " ".join(words) or "none"
 
 
-def evaluated_in(folder: Path, branch: str | None = None, repeated: OwnModel | None = None) -> Evaluated:
+def evaluated_in(folder: Path, branch: str | None = None, repeated: UserModel | None = None) -> EvaluationTarget:
     """The run, a branch of it, or the user's model whose results ``folder`` has.
 
     Args:
-        repeated: a model that the command line names again, see :meth:`OwnModel.of`.
+        repeated: a model that the command line names again, see :meth:`UserModel.of`.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: see :meth:`OwnModel.of`.
+        ValueError: see :meth:`UserModel.of`.
     """
     if (folder / NAME).exists() and not (folder / "config.json").exists():
-        return OwnModel.of(folder, repeated).evaluated(folder)
+        return UserModel.of(folder, repeated).evaluated(folder)
     if repeated is not None:
         raise ValueError(f"--model is for a model of yours: leave it out, or name no runs ({folder} was trained here)")
-    return Evaluated.of_run(Run(folder), branch)
+    return EvaluationTarget.of_run(Run(folder), branch)
 
 
 def _check_pretrained(name: str, options: dict[str, Any], classes: int, source: Source) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..attacks.attack_mode import Progress, attack_mode, silent
+from ..attacks.attack_mode import attack_mode
 from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
 from ..evaluation.store.manifest import data_digest, model_digest
 from ..evaluation.verify import Problem, verify
-from .target import Evaluated, branch_model, branches
-from .user_model import NAME, OwnModel, evaluated_in
+from ..progress import OnProgress, silent
+from .target import EvaluationTarget, branch_model, branches
+from .user_model import NAME, UserModel, evaluated_in
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class Verified:
 
 def verify_store(
     folder: Path,
-    own: OwnModel | None,
+    own: UserModel | None,
     device: str | None,
     batch_size: int,
-    progress: Progress = silent,
-    repeated: OwnModel | None = None,
+    progress: OnProgress = silent,
+    repeated: UserModel | None = None,
 ) -> Verified:
     """Test every stored adversarial image again, and whether the record is complete and consistent.
 
@@ -60,7 +61,7 @@ def verify_store(
         device: where to compute; the CPU by default.
         batch_size: images a pass.
         progress: told after every stage.
-        repeated: the model of the folder in which the store is, named again, see :meth:`.own_model.OwnModel.of`.
+        repeated: the model of the folder in which the store is, named again, see :meth:`.user_model.UserModel.of`.
 
     Raises:
         FileNotFoundError: no store.
@@ -96,14 +97,14 @@ def belongs(folder: Path) -> bool:
     return (home / NAME).exists() and not (home / "config.json").exists()
 
 
-def _owner(folder: Path, repeated: OwnModel | None) -> Evaluated:
+def _owner(folder: Path, repeated: UserModel | None) -> EvaluationTarget:
     home = folder.resolve().parent.parent
     if not (home / "config.json").exists() and not (home / NAME).exists():
         raise ValueError(f"{folder} is in no run's folder: name its model and data (--model, --weights, --data)")
     return evaluated_in(home, repeated=repeated)
 
 
-def _candidates(folder: Path, own: OwnModel | None, repeated: OwnModel | None) -> Iterator[nn.Module]:
+def _candidates(folder: Path, own: UserModel | None, repeated: UserModel | None) -> Iterator[nn.Module]:
     """The model, and then the other branches of the run."""
     if own:
         yield own.load_model().eval()

@@ -1,4 +1,7 @@
-"""The local executor: so many runs at a time, each in a process of its own, so that none takes another with it."""
+"""Trains and evaluates the runs of a study: several at a time in processes of their own, or one after the other here.
+
+A run that fails takes no other with it: its process notes why in the run's folder and ends.
+"""
 
 import os
 import signal
@@ -18,33 +21,50 @@ import torch
 from ..escapes import say
 from ..files import check_regular, explained
 from ..interrupt import Interrupted, deferred_signals
-from ..progress import AttackBars
+from ..progress import ProgressBars, progress_display
 from ..runs.evaluate import Attacks, measure, score
 from ..runs.run import BusyError, Run, train
-from ..runs.target import Evaluated
-from ..train.observers import ProgressBar, training_progress
+from ..runs.target import EvaluationTarget
+from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
 from .plan import Planned, Wanted
-from .state import LOG, State, add_evaluated, at_work, busy, fail, forgive, missing, state
+from .state import (
+    LOG,
+    State,
+    clear_failure,
+    is_busy,
+    missing_evaluations,
+    record_evaluation,
+    record_failure,
+    state,
+    study_lock,
+)
 
-# One run of a study: trained, stripped and evaluated, as far as that is missing.
+CHILD = "EASYBN_STUDY"
+"""Environment variable of the processes that a study starts: their standard input ends when the study ends."""
+BUSY = 75  # exit status of a child that found another process at work (EX_TEMPFAIL of sysexits.h)
+POLL_SECONDS = 0.2  # between two looks at the children
+REFRESH_SECONDS = 2.0  # between two looks at the folders of unfinished runs
 
 
-def work(planned: Planned, folder: Path, device: str | None = None, checkpoint_seconds: float = 60.0) -> None:
-    """Do what is missing of a run.
+def train_and_evaluate(
+    planned: Planned, folder: Path, device: str | None = None, checkpoint_seconds: float = 60.0
+) -> None:
+    """Train one run and measure it, as far as that is not done yet.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         device: where to compute; by default CUDA where there is one, else the CPU.
+        checkpoint_seconds: seconds between checkpoints.
 
     Raises:
-        BusyError: another process is at work there.
+        BusyError: another process is working in the folder.
         easybn.interrupt.Interrupted, KeyboardInterrupt: it was asked to stop; what is done is saved.
-        Exception: anything else; it is noted in the folder, unless that is of another experiment (ValueError).
+        Exception: any other failure; it is recorded in the folder, unless that holds another run (ValueError).
     """
     run = Run(folder)
     run.check(planned.experiment)
-    with at_work(folder):
+    with study_lock(folder):
         try:
             device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
             train(
@@ -55,49 +75,42 @@ def work(planned: Planned, folder: Path, device: str | None = None, checkpoint_s
                 checkpoint_seconds=checkpoint_seconds,
                 on_note=lambda note: say(f"note: {note}"),
             )
-            subjects: dict[str | None, Evaluated] = {}  # the images are read and the model is loaded once
-            for each in missing(folder, planned.wanted):
-                subject = subjects.setdefault(each.branch, Evaluated.of_run(run, each.branch))
+            targets: dict[str | None, EvaluationTarget] = {}  # images are read and models loaded once
+            for each in missing_evaluations(folder, planned.wanted):
+                target = targets.setdefault(each.branch, EvaluationTarget.of_run(run, each.branch))
                 began = time.monotonic()
-                findings = _measured(subject, each, device)
-                add_evaluated(folder, each, time.monotonic() - began, findings)
+                findings = _measured(target, each, device)
+                record_evaluation(folder, each, time.monotonic() - began, findings)
         except (Interrupted, BusyError):
             raise
         except Exception as error:
-            fail(folder, str(error) or type(error).__name__)
+            record_failure(folder, str(error) or type(error).__name__)
             raise
 
 
-def _measured(subject: Evaluated, wanted: Wanted, device: str) -> list[dict[str, Any]]:
-    """Have the rows of an evaluation among the scores; returns what the diagnosis found."""
+def _measured(target: EvaluationTarget, wanted: Wanted, device: str) -> list[dict[str, Any]]:
+    """Write the evaluation's rows to the run's scores; returns the findings of the diagnosis."""
     what = replace(wanted.what, device=device)
-    with training_progress() as display:
+    with progress_display() as display:
         if not isinstance(what, Attacks):
-            score(subject.run, display, what, subject)
+            score(target.run, display, what, target)
             return []
-        found = measure(subject, what, AttackBars(display, subject.run.folder.name))
+        found = measure(target, what, ProgressBars(display, target.run.folder.name))
     if not found.evaluation.complete and not what.budget:
-        raise BusyError(f"another process has a part of the verdicts in {found.store}")
+        raise BusyError(f"another process is computing a part of the verdicts in {found.store}")
     for finding in found.findings:
         say(str(finding))
     return [asdict(finding) for finding in found.findings]
 
 
-CHILD = "EASYBN_STUDY"
-"""Set in the environment of the processes that do runs: their standard input ends when the study does."""
-BUSY = 75  # exit status of a child that found another process at work (EX_TEMPFAIL of sysexits.h)
-_TICK = 0.2  # seconds between two looks at the children
-_PATIENCE = 2.0  # seconds between two looks at runs that other processes are at
-
-
 @dataclass
-class Progress:
-    """What a watcher is shown.
+class StudyStatus:
+    """Where the runs of a study are.
 
     Args:
-        states: of every run, by name, in the order of the study.
-        here: names of the runs that this process has a child for.
-        elsewhere: names of the runs that another process is at.
+        states: state of every run, by name, in the order of the study.
+        here: names of the runs that a child of this process is working on.
+        elsewhere: names of the runs that another process is working on.
     """
 
     states: dict[str, State]
@@ -105,20 +118,20 @@ class Progress:
     elsewhere: set[str] = field(default_factory=set)
 
 
-Watch = Callable[[Progress], None]
+OnStatus = Callable[[StudyStatus], None]
 
 
-def execute(
-    runs: Sequence[Planned], out: Path, command: Callable[[Planned], list[str]], jobs: int, watch: Watch
+def parallel(
+    runs: Sequence[Planned], out: Path, command: Callable[[Planned], list[str]], jobs: int, on_status: OnStatus
 ) -> dict[str, State]:
-    """Have every run done that has not failed; a run that another process is at is waited for.
+    """Do every run that has not failed, each in a process of its own; wait for runs that other processes work on.
 
     Args:
         out: folder of the runs' folders.
-        command: that does one run, in this folder and environment, as :func:`~.work.work` does. Its standard input is
-            a pipe that ends when this process does, so that it can stop too.
-        jobs: how many at a time.
-        watch: called now and then.
+        command: gives the command line that does one run, in this folder and environment, by :func:`sequential`. Its
+            standard input is a pipe that ends when this process ends, so that it can stop too.
+        jobs: number of processes at a time.
+        on_status: called every two seconds or so, and at the end.
 
     Returns:
         The state of every run at the end.
@@ -127,64 +140,64 @@ def execute(
         Interrupted: Ctrl-C or SIGTERM, after every child has stopped.
     """
     planned = {run.name: run for run in runs}
-    seen = Progress({name: state(run, out / name) for name, run in planned.items()})
-    looked = -_PATIENCE
+    status = StudyStatus({name: state(run, out / name) for name, run in planned.items()})
+    refreshed = -REFRESH_SECONDS
     with _children() as children, deferred_signals() as requests:
         while True:
             for name in [name for name, child in children.items() if child.poll() is not None]:
                 with children.pop(name) as child:
-                    status = child.returncode
-                seen.states[name] = state(planned[name], out / name)
-                if status == BUSY:
-                    seen.elsewhere.add(name)
-                elif seen.states[name].kind not in ("done", "failed"):
+                    code = child.returncode
+                status.states[name] = state(planned[name], out / name)
+                if code == BUSY:
+                    status.elsewhere.add(name)
+                elif status.states[name].kind not in ("done", "failed"):
                     if requests.signum is None:
-                        fail(out / name, _ended(status))
-                    seen.states[name] = state(planned[name], out / name)
+                        record_failure(out / name, _ended(code))
+                    status.states[name] = state(planned[name], out / name)
                     if not (out / name).exists():
-                        gone = f"{out / name} was removed while it was worked on"
-                        seen.states[name] = replace(seen.states[name], kind="failed", error=gone)
+                        gone = f"{out / name} was removed while a process was working in it"
+                        status.states[name] = replace(status.states[name], kind="failed", error=gone)
             if requests.signum is not None:
                 break
             now = time.monotonic()
-            if fresh := now - looked > _PATIENCE:
-                looked = now
-                seen.elsewhere = {name for name in seen.elsewhere if busy(out / name)}
-                for name in {*children, *seen.elsewhere}:
-                    seen.states[name] = state(planned[name], out / name)
+            if refresh := now - refreshed > REFRESH_SECONDS:
+                refreshed = now
+                status.elsewhere = {name for name in status.elsewhere if is_busy(out / name)}
+                for name in {*children, *status.elsewhere}:
+                    status.states[name] = state(planned[name], out / name)
             for name in planned:
                 if len(children) >= jobs:
                     break
-                if name in children or name in seen.elsewhere or seen.states[name].kind in ("done", "failed"):
+                if name in children or name in status.elsewhere or status.states[name].kind in ("done", "failed"):
                     continue
-                seen.states[name] = state(planned[name], out / name)  # another process may have done it by now
-                if seen.states[name].kind in ("done", "failed"):
+                status.states[name] = state(planned[name], out / name)  # another process may have done it by now
+                if status.states[name].kind in ("done", "failed"):
                     continue
-                if busy(out / name):
-                    seen.elsewhere.add(name)
+                if is_busy(out / name):
+                    status.elsewhere.add(name)
                 else:
                     children[name] = _start(command(planned[name]), out / name)
-            seen.here = set(children)
-            if not children and not seen.elsewhere:
-                watch(seen)
-                return seen.states
-            if fresh:
-                watch(seen)
-            time.sleep(_TICK)
+            status.here = set(children)
+            if not children and not status.elsewhere:
+                on_status(status)
+                return status.states
+            if refresh:
+                on_status(status)
+            time.sleep(POLL_SECONDS)
         for child in children.values():
             child.terminate()
         for child in children.values():
             child.wait()
-    seen.states = {name: state(run, out / name) for name, run in planned.items()}
-    seen.here = set()
-    watch(seen)
+    status.states = {name: state(run, out / name) for name, run in planned.items()}
+    status.here = set()
+    on_status(status)
     assert requests.signum is not None
-    raise Interrupted(requests.signum, "stopped, all that was done is saved: the same command goes on from there")
+    raise Interrupted(requests.signum, "stopped; everything done so far is saved: run the same command to continue")
 
 
 @contextmanager
 def _children() -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    """The processes by name of their run; at the end of the block none is left."""
+    """Processes by the name of their run; none of them outlives the block."""
     children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         yield children
@@ -198,14 +211,14 @@ def _children() -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
 def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
     with explained(folder / LOG), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / LOG).is_symlink():  # in a folder of somebody else's: it would be added to another file
+        if (folder / LOG).is_symlink():  # of a folder made by somebody else: the log would be appended to another file
             raise ValueError(f"{folder / LOG} is a link: remove it")
         if (folder / LOG).exists():
             check_regular(folder / LOG)
         log = stack.enter_context((folder / LOG).open("ab"))
         log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
         log.flush()
-        # in a session of its own, so that Ctrl-C reaches it through us alone, once
+        # in its own session, so that Ctrl-C reaches it once, through this process
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
             env={**os.environ, CHILD: "1"}, start_new_session=True,
@@ -213,18 +226,15 @@ def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
 
 
 def _ended(status: int) -> str:
-    """A child's death that it could not note itself."""
+    """Why a child died that could not record it itself."""
     if status == -signal.SIGKILL:
         return "killed (signal 9): out of memory?"
     if status < 0:
         return f"killed by signal {-status} ({signal.strsignal(-status)})"
-    return f"ended with status {status} and left no word" if status else "ended before everything was done"
+    return f"ended with status {status} and no message" if status else "ended before everything was done"
 
 
-# Runs of a study one after the other, in this process; the processes of the local executor do one run so.
-
-
-def in_turn(
+def sequential(
     runs: Sequence[Planned],
     out: Path,
     threads: int | None = None,
@@ -232,17 +242,17 @@ def in_turn(
     device: str | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> None:
-    """Do what is missing of each run, and say how it ended.
+    """Do the runs one after the other in this process, and print how each ended; :func:`parallel`'s children do one so.
 
     Args:
-        runs: what to do, in this order.
+        runs: in this order.
         out: folder of the runs' folders.
-        threads: of torch; by default as they are.
-        retry: try again what failed before.
-        device, checkpoint_seconds: see :func:`.work.work`.
+        threads: number of torch's threads; by default unchanged.
+        retry: try failed runs again.
+        device, checkpoint_seconds: see :func:`train_and_evaluate`.
 
     Raises:
-        SystemExit: with 1 if a run failed, else with ``BUSY`` if another process is at one; after all of them.
+        SystemExit: after all runs: status 1 if one failed, else ``BUSY`` if another process is working on one.
         Interrupted: it was asked to stop; what is done is saved.
     """
     if os.environ.get(CHILD):
@@ -253,14 +263,14 @@ def in_turn(
     for planned in runs:
         folder = out / planned.name
         if retry:
-            forgive(folder)
+            clear_failure(folder)
         found = state(planned, folder)
         if found.kind == "done":
             continue
         try:
             if found.kind == "failed":
                 raise ValueError(found.error)
-            work(planned, folder, device, checkpoint_seconds)
+            train_and_evaluate(planned, folder, device, checkpoint_seconds)
             say(f"done: {folder}")
         except Interrupted:
             raise
@@ -270,7 +280,7 @@ def in_turn(
         except (ValueError, OSError, ArithmeticError) as error:
             failed = True
             say(f"failed: {planned.name}: {' '.join(str(error).split())}")
-        except Exception:  # a mistake of ours
+        except Exception:  # a bug in easybn
             failed = True
             say(traceback.format_exc(), error=True)
     if failed or busy:
@@ -278,7 +288,7 @@ def in_turn(
 
 
 def _stop_with_the_parent() -> None:
-    """Stop in good order when asked to, or when the study that started this process is gone."""
+    """Stop cleanly on SIGTERM, or when the study that started this process has ended."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

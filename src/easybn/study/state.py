@@ -1,4 +1,12 @@
-"""Where a run of a study stands; its folder alone says it."""
+"""What a study keeps in a run's folder beside the run's own files, and the state of the run that the folder shows.
+
+================ =====================================================================
+evaluated.json   the evaluations that are done, with their time and findings
+failed.json      why the run failed; it is not tried again until it is removed
+study.log        output of the process that did the run
+.study.lock      held by the study that works on the run: the system frees it when its process ends
+================ =====================================================================
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,25 +23,23 @@ from ..rows import SCORES, needed
 from ..runs.run import Run, alone
 from .plan import Planned, Wanted
 
-# What a study keeps in a run's folder beside the run's own files: what was measured, how it failed, who is at work.
-
 EVALUATED, FAILED, LOG = "evaluated.json", "failed.json", "study.log"
 _FIELDS = {name: needed(field) for name, field in _READ.items()}
-_LOCKS = (".study.lock", ".lock")  # of a study, and of a training or an evaluation by hand
+LOCKS = (".study.lock", ".lock")  # held by a study; by a training or an evaluation
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """One study at a time in a run's folder; BusyError if another is at work there."""
-    with alone(folder / _LOCKS[0], "study"):
+def study_lock(folder: Path) -> Iterator[None]:
+    """Let one study at a time work in a run's folder; BusyError if another one does."""
+    with alone(folder / LOCKS[0], "study"):
         sweep(folder, {EVALUATED, FAILED}.__contains__)
-        with guarding(folder, folder / _LOCKS[0]):
+        with guarding(folder, folder / LOCKS[0]):
             yield
 
 
-def busy(folder: Path) -> bool:
-    """Whether any process is at work in a run's folder."""
-    for name in _LOCKS:
+def is_busy(folder: Path) -> bool:
+    """Whether any process is working in a run's folder."""
+    for name in LOCKS:
         if not (folder / name).exists():
             continue
         try:
@@ -44,25 +50,25 @@ def busy(folder: Path) -> bool:
     return False
 
 
-def evaluated(folder: Path) -> list[dict[str, Any]]:
-    """An entry for each evaluation done: digest, what was asked, seconds, and the findings of the diagnosis."""
+def evaluations_done(folder: Path) -> list[dict[str, Any]]:
+    """One entry per evaluation that is done: digest, what was asked, seconds, and findings of the diagnosis."""
     try:
         return read_json(folder / EVALUATED, [], _FIELDS)
     except ValueError as error:
         raise ValueError(f"{error}: delete it; what scores.jsonl holds is not measured again") from error
 
 
-def missing(folder: Path, wanted: tuple[Wanted, ...]) -> list[Wanted]:
-    """What is not measured yet, or has lost its rows."""
-    done = {entry["digest"] for entry in evaluated(folder)}
+def missing_evaluations(folder: Path, wanted: tuple[Wanted, ...]) -> list[Wanted]:
+    """Evaluations that are not done, or whose rows are gone from the scores."""
+    done = {entry["digest"] for entry in evaluations_done(folder)}
     scores = read_rows(folder / "scores.jsonl", SCORES)
     return [each for each in wanted if each.digest not in done or not each.what.has_rows(scores, each.branch or "main")]
 
 
-def add_evaluated(folder: Path, wanted: Wanted, seconds: float, findings: list[dict[str, Any]]) -> None:
-    """Note that its rows are among the scores."""
+def record_evaluation(folder: Path, wanted: Wanted, seconds: float, findings: list[dict[str, Any]]) -> None:
+    """Record that an evaluation is done and its rows are in the scores."""
     entry = {"digest": wanted.digest, "wanted": wanted.description, "seconds": round(seconds, 1), "findings": findings}
-    others = [each for each in evaluated(folder) if each["digest"] != wanted.digest]
+    others = [each for each in evaluations_done(folder) if each["digest"] != wanted.digest]
     write_json(folder / EVALUATED, [*others, entry])
 
 
@@ -74,18 +80,19 @@ def failure(folder: Path) -> str | None:
     try:
         return str(read_json(path, {})["error"])
     except (ValueError, KeyError):
-        return f"{path} is damaged, so that why the run failed is not known: delete it, or --retry, to try again"
+        return f"{path} is damaged, so why the run failed is not known: delete it, or use --retry, to try again"
 
 
-def fail(folder: Path, error: str) -> None:
-    """Note that the run failed; it is left alone until :func:`forgive`. In a folder that is gone nothing is noted."""
+def record_failure(folder: Path, error: str) -> None:
+    """Record that the run failed, so that it is not tried again until :func:`clear_failure`; does nothing if the folder
+    is gone."""
     with suppress(Removed):
         if folder.exists():
             write_json(folder / FAILED, {"error": " ".join(error.split()), "log": LOG})
 
 
-def forgive(folder: Path) -> None:
-    """Forget the failure."""
+def clear_failure(folder: Path) -> None:
+    """Remove the record of a failure, so that the run is tried again."""
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -94,17 +101,17 @@ Kind = Literal["waiting", "training", "evaluating", "done", "failed"]
 
 @dataclass(frozen=True)
 class State:
-    """What a run's folder says.
+    """State of a run, read from its folder.
 
     Args:
-        kind: "training" and "evaluating" from the first checkpoint on, whether or not anyone is at work.
-        epoch: epochs done; epochs: of the training.
-        measured: evaluations done; evaluations: all that are wanted.
-        trained_seconds: of the epochs done.
+        kind: "training" and "evaluating" from the first checkpoint on, whether or not a process is working on it.
+        epoch, epochs: epochs done, and epochs of the whole training.
+        measured, evaluations: evaluations done, and all that were asked for.
+        trained_seconds: time of the epochs done.
         evaluation_seconds: {digest: seconds} of the evaluations done.
         clean: accuracy on the test images, once it is measured.
-        error: why it failed.
-        warnings: what the diagnosis of its evaluations warns of.
+        error: why the run failed.
+        warnings: number of warnings of the diagnosis.
     """
 
     kind: Kind
@@ -120,7 +127,7 @@ class State:
 
     @property
     def seconds(self) -> float:
-        """Spent so far."""
+        """Time spent so far."""
         return self.trained_seconds + sum(self.evaluation_seconds.values())
 
     def __str__(self) -> str:
@@ -130,25 +137,25 @@ class State:
 
 
 def state(planned: Planned, folder: Path) -> State:
-    """Where the run stands; a folder that holds another experiment is a failure."""
+    """State of the run; a folder that holds another experiment is a failure."""
     run, error = Run(folder), failure(folder)
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
-    left, finished = len(planned.wanted), False
+    remaining, finished = len(planned.wanted), False
     try:
         run.check(planned.experiment)
         if run.begun:
-            rows, scores, entries = run.metrics, run.scores, evaluated(folder)
-            left = len(missing(folder, planned.wanted))
-        finished = run.finished and _whole(run)
+            rows, scores, entries = run.metrics, run.scores, evaluations_done(folder)
+            remaining = len(missing_evaluations(folder, planned.wanted))
+        finished = run.finished and _complete(run)
     except (ValueError, KeyError, TypeError, OSError) as problem:  # another run's folder, or a damaged file
         error = error or str(problem)
     return State(
-        kind=_kind(run, finished, error, left),
+        kind=_kind(run, finished, error, remaining),
         epoch=rows[-1]["epoch"] if rows else 0,
         epochs=planned.experiment.training.epochs,
-        measured=len(planned.wanted) - left,
+        measured=len(planned.wanted) - remaining,
         evaluations=len(planned.wanted),
         trained_seconds=rows[-1].get("seconds", 0.0) if rows else 0.0,
         evaluation_seconds={entry["digest"]: entry["seconds"] for entry in entries},
@@ -158,8 +165,8 @@ def state(planned: Planned, folder: Path) -> State:
     )
 
 
-def _whole(run: Run) -> bool:
-    """Whether a finished run has all it should; False if it can be made again from its checkpoint, else Damaged."""
+def _complete(run: Run) -> bool:
+    """Whether a finished run has all its files; False if they can be made again from its checkpoint, else Damaged."""
     try:
         run.check_whole()
     except Damaged:
@@ -169,15 +176,15 @@ def _whole(run: Run) -> bool:
     return True
 
 
-def _kind(run: Run, finished: bool, error: str | None, left: int) -> Kind:
+def _kind(run: Run, finished: bool, error: str | None, remaining: int) -> Kind:
     if error:
         return "failed"
     if finished:
-        return "evaluating" if left else "done"
+        return "evaluating" if remaining else "done"
     return "training" if run.begun else "waiting"
 
 
 def _clean(scores: list[dict[str, Any]]) -> float | None:
-    """Of the deployed branch, on the most images."""
+    """Clean accuracy of the deployed branch, on the most images."""
     rows = [row for row in scores if row["attack"] == "clean" and row.get("branch", "main") == "main"]
     return max(rows, key=lambda row: row["n"])["accuracy"] if rows else None

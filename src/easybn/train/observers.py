@@ -3,19 +3,21 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
 from torch import nn
 
 from ..json_files import Damaged, read_rows, write_rows
+from ..progress import progress_display
 from ..recipes.recipe import Recipe
 from ..rows import METRICS, needed
-from ..terminal import Terminal
 from .schedule import Training
 from .step import Average, Tally
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
 
 
 @dataclass
@@ -135,23 +137,23 @@ class ProgressBar(Observer):
 
     Args:
         title: the text before the bar.
-        progress: a rich display that is already live; by default the bar starts its own.
+        display: of :func:`easybn.progress.progress_display`, already live; by default the bar starts its own.
     """
 
-    def __init__(self, title: str, progress: Progress | None = None):
-        self._own = progress is None
-        self._progress = progress or training_progress()
+    def __init__(self, title: str, display: "Display | None" = None):
+        self._own = display is None
+        self._display = display or progress_display()
         self._title = title
         self._shown = self._began = 0.0
         self._task: TaskID | None = None
 
     def start(self, state: TrainingState) -> None:
         if self._own:
-            self._progress.start()
-        self._task = self._progress.add_task(self._title, total=state.total_steps, completed=state.step, info="")
+            self._display.start()
+        self._task = self._display.add_task(self._title, total=state.total_steps, completed=state.step, info="")
         self._began = time.monotonic()
         for note in state.notes:
-            self._progress.console.print(f"note: {note}")
+            self._display.console.print(f"note: {note}")
 
     def step(self, state: TrainingState) -> None:
         # reading the losses waits for the device: four times a second is enough
@@ -164,28 +166,16 @@ class ProgressBar(Observer):
         epoch = min(int(state.epoch) + 1, state.training.epochs)
         info = f"epoch {epoch}/{state.training.epochs}  {speed:,.0f} images/s  {scores}"
         if self._task is not None:
-            self._progress.update(self._task, completed=state.step, info=info)
+            self._display.update(self._task, completed=state.step, info=info)
 
     def epoch(self, state: TrainingState, row: dict[str, Any]) -> None:
         if self._own and "val" in row:
             scores = ", ".join(f"{name} {s['accuracy']:.1%}" for name, s in row["val"].items())
-            self._progress.console.print(f"epoch {row['epoch']:>3}: validation accuracy {scores}")
+            self._display.console.print(f"epoch {row['epoch']:>3}: validation accuracy {scores}")
 
     def end(self, state: TrainingState) -> None:
         if self._own:
-            self._progress.stop()
-
-
-def training_progress() -> Progress:
-    """A display with the columns that :class:`ProgressBar` fills; long texts wrap rather than being cut."""
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[info]}", markup=False, table_column=Column(overflow="fold")),
-        console=Terminal(),
-    )
+            self._display.stop()
 
 
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")

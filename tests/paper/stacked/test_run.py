@@ -11,8 +11,8 @@ from easybn.paper import stacked as second_net
 from easybn.paper import stacked_images as copies
 from easybn.paper.stacked import fresh, stacked
 from easybn.paper.stacked_images import Settings
+from easybn.progress import progress_display
 from easybn.runs.run import BusyError, Run
-from easybn.train.observers import training_progress
 
 from .conftest import images
 
@@ -22,7 +22,7 @@ SMALL = Settings(classes=("a", "[c]"), eps=(8 / 255,), steps=(1, 2), seeds=2, ep
 @pytest.fixture
 def display():
     """Shows nothing."""
-    progress = training_progress()
+    progress = progress_display()
     progress.disable = True
     return progress
 

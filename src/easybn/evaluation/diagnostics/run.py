@@ -8,13 +8,14 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from ...attacks.attack_mode import Progress, attack_mode, silent
+from ...attacks.attack_mode import attack_mode
 from ...attacks.model_call import one_line
 from ...attacks.registry import BALLS
 from ...keyed_random import permutation, torch_generators
 from ...modes import kept
 from ...perturb.eps import parse_radii
 from ...perturb.pgd import check_images
+from ...progress import OnProgress, silent
 from ..record import Record
 from ..result import Evaluation
 from .behaviour import as_found, batch_company, dynamic, probabilities, randomised, two_faced
@@ -65,7 +66,7 @@ def diagnose(
     seed: int = 0,
     batch_size: int = 256,
     thorough: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checks: Mapping[str, Check] = CHECKS,
 ) -> list[Finding]:
     """Look for what makes a robustness evaluation of ``model`` misleading.
@@ -124,11 +125,11 @@ def diagnose(
         return _run(subject, checks, progress or silent)
 
 
-def _run(subject: Subject, checks: Mapping[str, Check], progress: Progress) -> list[Finding]:
+def _run(subject: Subject, checks: Mapping[str, Check], progress: OnProgress) -> list[Finding]:
     subject, findings = _finite(subject)
     failed: dict[str, list[str]] = {}
     for done, (name, check) in enumerate(checks.items()):
-        progress(done, len(checks), f"diagnosis: {name}")
+        progress(done, len(checks), f"diagnosis, {name}")
         try:
             findings += check(subject)
         except Exception as error:  # of any kind: models do strange things, and the other checks still help

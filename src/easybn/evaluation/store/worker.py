@@ -18,10 +18,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ...attacks.attack_mode import Progress, silent
 from ...attacks.runner import STATE_VERSION
 from ...files import Removed, check_guards, explained
 from ...json_files import Damaged
+from ...progress import OnProgress, silent
 from ..record import Record, Stage
 from ..verdicts import to_attack
 from .stage_file import Images, State
@@ -132,7 +132,7 @@ def work(
     shard: tuple[int, int] | None = None,
     deadline: float | None = None,
     most: int | None = None,
-    progress: Progress = silent,
+    progress: OnProgress = silent,
     save_seconds: float = 60.0,
     poll: float = 1.0,
 ) -> bool:

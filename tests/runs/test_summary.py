@@ -19,16 +19,16 @@ from easybn.report.build import report
 from easybn.runs import summary as module
 from easybn.runs.pictures import chosen
 from easybn.runs.run import Run
-from easybn.runs.summary import bins, gather
+from easybn.runs.summary import bins, summarise
 from easybn.tables.aggregate import point_verdicts
 from easybn.tables.rows import Column, read
 
 
 @pytest.fixture(scope="module")
 def summarised(finished_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gather") / "tiny"
+    folder = tmp_path_factory.mktemp("summary") / "tiny"
     shutil.copytree(finished_run.folder, folder)
-    assert gather(Run(folder))
+    assert summarise(Run(folder))
     return folder
 
 
@@ -93,7 +93,7 @@ def test_done_once(summarised, monkeypatch):
         raise AssertionError("opened a model")
 
     monkeypatch.setattr(module.models, "load", fail)
-    assert not gather(Run(summarised))
+    assert not summarise(Run(summarised))
 
 
 def attack(folder, images, **how):
@@ -116,12 +116,12 @@ def shown(folder):
 def test_a_store_that_has_grown_or_changed_is_not_shown_as_it_was(summarised, tmp_path):
     run = Run(shutil.copytree(summarised, tmp_path / "r"))
     half = attack(run.folder, [0, 1, 2, 3], shard=(0, 2))
-    assert gather(run)
+    assert summarise(run)
     assert shown(run.folder) == (half.robust.tolist(), True)
-    assert not gather(run)
+    assert not summarise(run)
     whole = attack(run.folder, [0, 1, 2, 3])
     assert shown(run.folder) == (whole.robust.tolist(), False)  # tables do not wait for the summary
-    assert gather(run)
+    assert summarise(run)
     assert shown(run.folder) == (whole.robust.tolist(), True)
     # as many rows and as many points, but others
     row = clean_row(run)
@@ -129,9 +129,9 @@ def test_a_store_that_has_grown_or_changed_is_not_shown_as_it_was(summarised, tm
     for images in (np.flatnonzero(right)[:4].tolist(), np.flatnonzero(~right)[:4].tolist()):
         shutil.rmtree(run.folder / "verdicts")
         found = attack(run.folder, images)
-        assert gather(run)
+        assert summarise(run)
         assert shown(run.folder) == (found.robust.tolist(), True)
-        assert not gather(run)
+        assert not summarise(run)
 
 
 def clean_row(run):
@@ -143,11 +143,11 @@ def test_what_is_missing_or_damaged_is_made_again(name, summarised, tmp_path):
     run = Run(shutil.copytree(summarised, tmp_path / "r"))
     before = (run.folder / name).read_bytes()
     (run.folder / name).unlink()
-    assert gather(run)
+    assert summarise(run)
     assert (run.folder / name).read_bytes() == before
     if name == "summary.json":
         (run.folder / name).write_text("{}")
-        assert gather(run)
+        assert summarise(run)
 
 
 def test_other_weights_are_summarised_again_even_if_the_file_is_older(summarised, tmp_path):
@@ -159,7 +159,7 @@ def test_other_weights_are_summarised_again_even_if_the_file_is_older(summarised
             parameter.neg_()
     save(model, weights, described, about)
     os.utime(weights, (0, 0))
-    assert gather(run)
+    assert summarise(run)
     assert clean_row(run)["right"] != before["right"]
 
 
@@ -167,11 +167,11 @@ def test_a_clean_verdict_that_the_scores_have_is_not_kept_twice(summarised, tmp_
     run = Run(shutil.copytree(summarised, tmp_path / "r"))
     before = point_verdicts(read(run.folder).runs[0], Column("", "clean", None, None, None))
     run.add_scores([{**clean_row(run), "correct": int(before.right.sum()), "branch": "main"}])
-    assert gather(run)
+    assert summarise(run)
     assert (run.folder / "verdicts.jsonl").read_text() == ""
     after = point_verdicts(read(run.folder).runs[0], Column("", "clean", None, None, None))
     assert (after.points, after.right.tolist()) == (before.points, before.right.tolist())
-    assert not gather(run)
+    assert not summarise(run)
 
 
 def description(path):
@@ -181,7 +181,7 @@ def description(path):
 
 def test_an_unfinished_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not finished"):
-        gather(Run(tmp_path))
+        summarise(Run(tmp_path))
 
 
 def test_bins_of_the_ends():
@@ -208,9 +208,9 @@ def test_findings_of_an_evaluation_by_hand_are_summarised_once(finished_run, tmp
     write_json(folder / "evaluated.json", [{"digest": "0", "findings": [wide]}])
     row = {"attack": "pgd", "n": 5, "correct": 2, "norm": "l2", "eps": 0.1, "protocol": "strong"}
     Run(folder).add_scores([row | {"findings": [dice, wide]}, row | {"eps": 0.2}])
-    assert gather(Run(folder))
+    assert summarise(Run(folder))
     assert json.loads((folder / "summary.json").read_text())["findings"] == [wide, dice, wide]
-    assert not gather(Run(folder))
+    assert not summarise(Run(folder))
     shutil.rmtree(folder / "verdicts")
     (folder / "evaluated.json").unlink()
     assert "2 runs" not in report(folder)

@@ -1,5 +1,13 @@
-"""What a run costs in floating-point operations: of its training as asked, of its evaluation at most."""
+"""Floating-point operations of a study: of its trainings, and of its evaluations at most; counted, nothing is timed.
 
+    python bench/flops.py [STUDY]
+
+STUDY is a YAML file or the name of a study of the package, by default ``paper``. torch's FLOP counter is run on a step
+of each recipe and a move of each attack (two operations per multiply-add); evaluation is counted as if no attack
+succeeded, without the diagnosis. How long a training takes on this machine: ``easybn train --estimate``.
+"""
+
+import argparse
 import copy
 import warnings
 from collections.abc import Callable
@@ -13,30 +21,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from .. import data, models
-from ..attacks.attack import Attack, AttackState
-from ..attacks.attack_mode import attack_mode
-from ..data import DataError
-from ..evaluation.config import Choice
-from ..evaluation.verdicts import FREE_OF_EPS
-from ..keyed_random import Noise, torch_generators
-from ..models.convolutions import Winograd
-from ..norm.convert import convert
-from ..runs.config import DATA_OPTIONS, Experiment, describe
-from ..runs.evaluate import POINTS, Measurement
-from .plan import Planned, Wanted
+from easybn import data, models
+from easybn.attacks.attack import Attack, AttackState
+from easybn.attacks.attack_mode import attack_mode
+from easybn.cli import study_file
+from easybn.data import DataError
+from easybn.evaluation.config import Choice
+from easybn.evaluation.verdicts import FREE_OF_EPS
+from easybn.keyed_random import Noise, torch_generators
+from easybn.models.convolutions import Winograd
+from easybn.norm.convert import convert
+from easybn.runs.config import DATA_OPTIONS, Experiment, describe
+from easybn.runs.evaluate import POINTS, Measurement
+from easybn.study.plan import Planned, Wanted
 
-# How many images of what shape a data set has; those of the named ones are known without their files.
+PEAK = 156e12
+"""Operations per second of an NVIDIA A100 in TF32, the precision of torch's convolutions there (its data sheet)."""
+SHARE = 0.25
+"""Share of the peak that is reached: an assumption, and an optimistic one for networks as small as these."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a data set.
+    """Sizes of a data set; those of the named ones are known without their files.
 
     Args:
         image: channels, height, width.
-        classes: how many.
-        train, test: images.
+        classes: number of classes.
+        train, test: numbers of images.
     """
 
     image: tuple[int, int, int]
@@ -60,7 +72,7 @@ KNOWN = {
 
 
 def shape_of(experiment: Experiment) -> Shape | None:
-    """Of the experiment's data set; None if it is an image folder that is not here."""
+    """Sizes of the experiment's data set; None if it is an image folder that is not here."""
     if experiment.data in KNOWN:
         return KNOWN[experiment.data]
     try:
@@ -71,17 +83,12 @@ def shape_of(experiment: Experiment) -> Shape | None:
     return Shape(source.train.shape, len(source.classes), len(source.train), len(source.test))
 
 
-# Floating-point operations of a network's passes, counted by torch; nothing is timed and hardly anything computed.
-
-
 class Passes:
-    """The operations of passes of one network.
-
-    A multiplication and an addition are two, as torch's counter has it; what is done to each element is not counted.
+    """Operations of one network's passes, by torch's FLOP counter: elementwise work is not counted.
 
     Args:
-        experiment: says the network; its recipe does not matter.
-        shape: of the images.
+        experiment: describes the network; its recipe does not matter.
+        shape: sizes of the data set.
     """
 
     def __init__(self, experiment: Experiment, shape: Shape):
@@ -91,35 +98,35 @@ class Passes:
             model = models.build(experiment.model, shape.classes, shape.image[0], mean, mean, **options)
         quick: list[Any] = [module for module in model.modules() if isinstance(module, Winograd)]
         for module in quick:
-            module.__class__ = nn.Conv2d  # what is saved on a CPU is not saved elsewhere
+            module.__class__ = nn.Conv2d  # its savings are of CPUs alone
         self._model, self._shape = model.eval(), shape
         self._looks: dict[str, float] = {}
 
     @cached_property
     def forward(self) -> float:
-        """Of an image's forward pass."""
+        """Operations of one image's forward pass."""
         x, _ = self._images(1)
         with torch.no_grad():
             return count(lambda: self._model(x))
 
     def step(self, experiment: Experiment) -> float:
-        """Of an image's share of a training step by the experiment's recipe."""
+        """Operations per image of a training step by the experiment's recipe."""
         recipe = experiment.recipe
         aux = len(recipe.branches) > 1
         model = convert(self._model, recipe.branches, experiment.norms) if aux else copy.deepcopy(self._model)
         model.train()
-        x, y = self._images(2)  # batch norm wants two where an image is one pixel by now
+        x, y = self._images(2)  # batch norm needs two where feature maps have shrunk to one pixel
 
         def step() -> None:
             for term in recipe(model, x, y):
                 torch.autograd.backward(term.weight * term.loss)
 
         with Counting():
-            step()  # what is done once a training, such as trying out which norms can be folded
+            step()  # work done once per training, such as finding out which norms can be folded
         return count(step) / len(x)
 
     def look(self, attack: Attack) -> float:
-        """Of an attack's look at an image."""
+        """Operations of an attack's evaluation of one image."""
         if attack.name not in self._looks:
             x, y = self._images(1)
             with warnings.catch_warnings(), attack_mode(self._model) as ready:
@@ -139,7 +146,7 @@ class Passes:
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts by the formulas of torch's FLOP counter.
 
-    What has a formula is not computed: the result is ones of its shape, so that counting takes no time.
+    An operation with a formula is not computed: it returns ones of the right shape, so that counting is quick.
     """
 
     def __init__(self) -> None:
@@ -157,7 +164,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tree_map_only(Tensor, self._one, out)
 
     def _one(self, like: Tensor) -> Tensor:
-        """Ones, not zeros, for attacks look at their gradients; all results of a shape share one memory."""
+        """Ones, because attacks refuse gradients of zeros; all results of one shape share memory."""
         key = like.shape, like.stride(), like.dtype
         if key not in self._ones:
             self._ones[key] = torch.ones_like(like, device="cpu")
@@ -165,25 +172,19 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count(work: Callable[[], object]) -> float:
-    """The operations of ``work``, which sees wrong numbers in tensors of the right shapes."""
+    """Operations of ``work``, which sees wrong numbers in tensors of the right shapes."""
     with Counting() as counting:
         work()
     return float(counting.total)
 
 
-PEAK = 156e12
-"""Operations a second of an NVIDIA A100 in TF32, the precision of torch's convolutions there (its data sheet)."""
-SHARE = 0.25
-"""Of the peak that is reached; an assumption, and for networks as small as these rather a bold one."""
-
-
 @dataclass(frozen=True)
 class Cost:
-    """Operations, two for a multiplication and an addition.
+    """Operations, two per multiply-add.
 
     Args:
-        training: of all epochs, validation included.
-        evaluation: if no point falls to any attack; the diagnosis is not counted.
+        training: all epochs, validation included.
+        evaluation: all evaluations if no attack succeeds; the diagnosis is not counted.
     """
 
     training: float = 0.0
@@ -194,7 +195,7 @@ class Cost:
 
     @property
     def gpu_hours(self) -> float:
-        """At an assumed :data:`SHARE` of :data:`PEAK`."""
+        """Hours at an assumed :data:`SHARE` of :data:`PEAK`."""
         return (self.training + self.evaluation) / (PEAK * SHARE) / 3600
 
 
@@ -207,7 +208,7 @@ class Costs:
         self._steps: dict[str, float] = {}
 
     def __call__(self, planned: Planned) -> Cost | None:
-        """Of the whole run; None if its images are not here, so that their shape is not known."""
+        """Cost of the run; None if its images are not here, so that their sizes are not known."""
         experiment = planned.experiment
         if experiment.data not in self._shapes:
             self._shapes[experiment.data] = shape_of(experiment)
@@ -226,15 +227,15 @@ class Costs:
 
 
 def training_cost(experiment: Experiment, shape: Shape, step: float, forward: float) -> float:
-    """Of all steps of a training and its validation, given what an image takes in either."""
+    """Operations of a training and its validation, given those per image of a step and of a forward pass."""
     train, held_out = shape.split(experiment)
     size = min(experiment.training.batch_size, train)
-    drawn = train // size * size  # an incomplete batch is left out
+    drawn = train // size * size  # an incomplete last batch is dropped
     return experiment.training.epochs * (drawn * step + held_out * len(experiment.recipe.branches) * forward)
 
 
 def evaluation_cost(wanted: Wanted, shape: Shape, passes: Passes) -> float:
-    """Of an evaluation in which no point falls."""
+    """Operations of an evaluation in which no attack succeeds."""
     what = wanted.what
     if isinstance(what, Measurement):
         if not what.protocols:
@@ -248,7 +249,7 @@ def evaluation_cost(wanted: Wanted, shape: Shape, passes: Passes) -> float:
 
 
 def _point(choice: Choice, radii: tuple[float, ...], shape: Shape, passes: Passes) -> float:
-    """Of a point that stands to the end."""
+    """Operations for one point that stays robust."""
     total, searched = passes.forward, set()
     for eps in radii:
         attacks = choice.at(eps)
@@ -260,3 +261,29 @@ def _point(choice: Choice, radii: tuple[float, ...], shape: Shape, passes: Passe
             searched.add(attack.name)
             total += len(attack.attempts(shape.classes)) * (attack.steps + 1) * passes.look(attack)
     return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", default="paper", help="a YAML file, or the name of a study of the package")
+    study = study_file.read(study_file.find(parser.parse_args().study), run_code=False)
+    torch.set_num_threads(1)  # hardly anything is computed, and more threads only get in each other's way
+    costs, total = Costs(), Cost()
+    print(f"{'run':40} {'training':>10} {'evaluation':>10} {'GPU-hours':>10}   (PFLOP; evaluation at most)")
+    for run in study.runs:
+        cost = None if run.code else costs(run)  # code that a file names is not run
+        if cost is None:
+            print(f"{run.name:40} {'not counted':>10}")
+            continue
+        total += cost
+        print(f"{run.name:40} {_figures(cost)}")
+    print(f"{'all':40} {_figures(total)}")
+    print(f"GPU-hours are assumed, not measured: {SHARE:.0%} of {PEAK / 1e12:.0f} TFLOP/s (NVIDIA A100, TF32).")
+
+
+def _figures(cost: Cost) -> str:
+    return " ".join(f"{value:10,.3g}" for value in (cost.training / 1e15, cost.evaluation / 1e15, cost.gpu_hours))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,9 @@
-"""Costs against torch's counter on steps that are really computed, and against counting by hand."""
+"""bench/flops.py: costs against torch's counter on steps that are really computed, and against counting by hand."""
 
+import importlib.util
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,15 +15,26 @@ from easybn.evaluation.config import Choice
 from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, Vanilla
 from easybn.runs.config import Experiment
 from easybn.runs.evaluate import Attacks, Measurement
-from easybn.study.cost import KNOWN, Cost, Costs, Passes, evaluation_cost, shape_of, training_cost
 from easybn.study.plan import CLEAN, Planned, Wanted
 from easybn.train.schedule import Training
+
+FILE = Path(__file__).parents[2] / "bench" / "flops.py"
+spec = importlib.util.spec_from_file_location("bench_flops", FILE)
+flops_module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = flops_module  # dataclasses look their module up
+spec.loader.exec_module(flops_module)
+KNOWN, Cost, Costs, Passes = (getattr(flops_module, name) for name in ("KNOWN", "Cost", "Costs", "Passes"))
+evaluation_cost, shape_of, training_cost = (
+    flops_module.evaluation_cost,
+    flops_module.shape_of,
+    flops_module.training_cost,
+)
 
 SHAPE = KNOWN["sample"]
 ONES = SimpleNamespace(forward=1.0, look=lambda attack: 1.0)
 
 
-def flops(work) -> int:
+def counted_by_torch(work) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
@@ -47,13 +61,13 @@ def test_a_step_costs_what_torch_counts_when_it_is_computed(recipe, passes):
             (term.weight * term.loss).backward()
 
     step()
-    assert passes.step(Experiment(recipe=recipe)) == flops(step) / 2
+    assert passes.step(Experiment(recipe=recipe)) == counted_by_torch(step) / 2
 
 
 def test_a_pass_costs_what_torch_counts_and_an_attacks_look_a_pass_or_two(passes):
     model = models.build("resnet_tiny", 10, 1, [0.5], [0.5]).eval()
     with torch.no_grad():
-        forward = flops(lambda: model(torch.rand(1, 1, 28, 28)))
+        forward = counted_by_torch(lambda: model(torch.rand(1, 1, 28, 28)))
     assert passes.forward == forward
     suite = Choice(("apgd-ce", "apgd-t", "fab-t", "square"), "linf").at(8 / 255)
     looks = {attack.name: passes.look(attack) / forward for attack in suite}
@@ -66,7 +80,7 @@ def test_what_winograds_algorithm_saves_on_a_cpu_is_counted():
     counted = Passes(Experiment(model="resnet18"), replace(SHAPE, image=image)).forward
     model = models.build("resnet18").to("meta").eval()
     with torch.no_grad():
-        assert counted == flops(lambda: model(torch.rand(1, *image, device="meta")))
+        assert counted == counted_by_torch(lambda: model(torch.rand(1, *image, device="meta")))
 
 
 def test_a_training_by_hand():
