@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-portable test-oldest lint clean
+.PHONY: demo test test-all test-portable test-oldest lint hooks dist clean
 
 demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table
 	$(BIN)/easybn demo --out runs/demo
@@ -20,10 +20,11 @@ test-portable: .venv/installed-dev  ## the same tests as other processors, threa
 test-oldest: .venv-oldest/installed  ## the same tests with the oldest versions that pyproject.toml allows
 	.venv-oldest/bin/python -m pytest -n 2 -m "not slow"
 
-lint: .venv/installed-dev
+lint: .venv/installed-dev  ## style, types, and that imports go down only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,6 +51,12 @@ lint: .venv/installed-dev
 	$(PYTHON) tests/portable.py --lower-bounds > .venv-oldest/lower-bounds.txt
 	.venv-oldest/bin/pip install --editable . --group dev --constraint .venv-oldest/lower-bounds.txt
 	@touch $@
+
+hooks: .venv/installed-dev  ## run the lint before every commit
+	$(BIN)/pre-commit install
+
+dist: .venv/installed-dev  ## the wheel and the sdist (docs/release.md)
+	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf .venv .venv-oldest build dist

@@ -33,9 +33,9 @@ class EasyConsistency(Recipe):
         with perturbing(model, "easy"):
             x_easy = self.attack(model, x, easy(y), ctx.noise("easy"))
         with route(model, "main"):
-            term = Term.cross_entropy("main", model(x), y, weight=1.0)
-            yield term
+            clean = model(x)
+            yield Term.cross_entropy("main", clean, y, weight=1.0)
         with route(model, "easy"):
-            logits = model(x_easy)
-            loss = F.kl_div(F.log_softmax(logits.float(), 1), F.softmax(term.logits.float(), 1), reduction="batchmean")
+            logits, target = model(x_easy), F.softmax(clean.detach().float(), 1)
+            loss = F.kl_div(F.log_softmax(logits.float(), 1), target, reduction="batchmean")
             yield Term("easy", loss, self.weight, logits.detach(), y)

@@ -42,7 +42,27 @@ _HOMES = {
     "load": ".models.weights",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [  # written out, since type checkers do not compute it
+    "BranchedNorm",
+    "branch_parameters",
+    "convert",
+    "strip",
+    "route",
+    "evaluating",
+    "frozen_stats",
+    "L2",
+    "Linf",
+    "easy",
+    "random_target",
+    "targeted",
+    "untargeted",
+    "PGD",
+    "evaluate",
+    "fit",
+    "Training",
+    "load",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

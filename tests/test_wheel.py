@@ -1,0 +1,121 @@
+"""A release: the wheel holds all that the package needs, and works where there is no source tree."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import easybn
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*words: str | Path, cwd: Path) -> str:
+    """Standard output of a program that has not this checkout in its path; AssertionError if it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([*map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheel and the sdist that ``make dist`` would make."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=ROOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of a fresh environment with the wheel, and with the packages it needs of this one's."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home / "venv", with_pip=False)
+    python = home / "venv" / "bin" / "python"
+    (wheel,) = dist.glob("*.whl")
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        wheel,
+        cwd=home,
+    )
+    (site_packages,) = (home / "venv" / "lib").glob("python*/site-packages")
+    # a path in a .pth file comes after the wheel, and the .pth files in it (an editable easybn) are not read
+    (site_packages / "needs.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return home / "venv" / "bin"
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == easybn.__version__
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == easybn.__version__
+    assert f"## {easybn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package(dist):
+    (wheel,) = dist.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    kept = subprocess.run(
+        ["git", "ls-files", "src/easybn"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    expected = {line.removeprefix("src/") for line in kept.splitlines() if (ROOT / line).exists()}
+    assert len(expected) > 100
+    assert expected <= names
+    assert {name.partition("/")[0] for name in names} == {"easybn", f"easybn-{easybn.__version__}.dist-info"}
+
+
+@pytest.mark.slow
+def test_the_sdist_has_no_results(dist):
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "src/easybn/__init__.py", "tests/test_wheel.py"} <= names
+    assert not [name for name in names if re.match(r"(results|bench|tools|runs|\.venv|\.ci)/", name)]
+    assert sdist.stat().st_size < 6_000_000
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_from_the_wheel(installed, tmp_path):
+    code = """
+import easybn, importlib, pkgutil
+names = [m.name for m in pkgutil.walk_packages(easybn.__path__, "easybn.") if not m.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(easybn.__file__, len(names), *[len(str(getattr(easybn, name))) > 0 for name in easybn.__all__])
+"""
+    where, count, *public = run(installed / "python", "-c", code, cwd=tmp_path).split()
+    assert Path(where).is_relative_to(installed.parent)
+    assert int(count) > 100
+    assert public == ["True"] * len(easybn.__all__)
+
+
+@pytest.mark.slow
+def test_the_quick_start_works_from_the_wheel(installed, tmp_path):
+    program = installed / "easybn"
+    assert "train" in run(program, "--help", cwd=tmp_path)
+    assert "sample" in run(program, "data", cwd=tmp_path)
+    words = ("--config", "demo", "--recipe", "EBN", "--epochs", "1", "--train_images", "200", "--device", "cpu")
+    run(program, "train", *words, "--out", "run", cwd=tmp_path)
+    run(program, "evaluate", "run", "--eps", "0.5", "--points", "4", "--steps", "2", "--device", "cpu", cwd=tmp_path)
+    assert "EBN" in run(program, "table", "run", cwd=tmp_path)
+    run(program, "report", "run", "-o", "report.html", cwd=tmp_path)  # its template, style and script are in the wheel
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    model = ("--model", "fashion-mnist-vanilla", "--attacks", "pgd", "--norm", "l2", "--eps", "0.5", "--points", "4")
+    run(program, "evaluate", *model, "--device", "cpu", cwd=tmp_path)  # weights that come with the package
