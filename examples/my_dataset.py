@@ -28,8 +28,8 @@ def pictures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     labels = np.arange(count) % len(CLASSES)
     images = random.integers(0, 60, (count, 1, SIZE, SIZE), np.uint8)  # noise in the background
     for image, label in zip(images, labels, strict=True):
-        across, down = random.integers(5, SIZE - 5, 2)
-        image[0, draw(label, across, down, random.integers(3, 6))] = random.integers(120, 256)
+        across, down = random.integers(5, SIZE - 5, 2).tolist()
+        image[0, draw(int(label), across, down, int(random.integers(3, 6)))] = random.integers(120, 256)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
