@@ -14,7 +14,7 @@ from jsonargparse.typing import register_type
 from ..escapes import escaped
 from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
-from .user_code import resolved, unimported, with_own_recipe
+from .user_code import permit_data, resolved, unimported, with_data, with_own_recipe
 from .yaml_files import parse_yaml
 
 
@@ -55,6 +55,8 @@ class Parser(ArgumentParser):
         words = _packaged_configs(words)
         if without_recipe:
             words = [word for word in words if not re.match(r"--recipe\b", word)]
+        if self._run_code:
+            permit_data(words)
         return self.instantiate(self.parse_args(with_own_recipe(words)))
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
@@ -80,7 +82,9 @@ class Parser(ArgumentParser):
         if isinstance(found, dict):
             if self._without_recipe:
                 found = {key: value for key, value in found.items() if str(key).partition(".")[0] != "recipe"}
-            found = resolved(found, self._file or "--config", (Path.cwd(), self._started), self._run_code)
+            where, folders = self._file or "--config", (Path.cwd(), self._started)
+            found = resolved(found, where, folders, self._run_code)
+            found = with_data(found, where, self._started, folders, self._run_code)
             content = json.dumps(found)  # all that was looked at, and nothing else
         return super().parse_string(content, *args, **options)
 

@@ -23,7 +23,7 @@ from .arguments import Parser, number
 
 def configure(parser: Parser) -> None:
     add = parser.add_argument
-    data = "sample, fashion-mnist, cifar10, cifar100, or the path of an image folder or zip"
+    data = "a name that easybn data lists, the path of an image folder or zip, or my.py:make"
     add("--data", type=str, default="sample", help=data)
     add("--data_folder", type=str, default=None, help="where the data set lies; searched for by default")
     add("--resize", type=int, default=None, help="height and width to bring an image folder's pictures to")

@@ -15,6 +15,8 @@ from .arguments import Parser
 
 def configure(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="folders of finished runs, or of folders of runs")
+    repeated = "repeats the code that makes the data set of the runs, my.py:make: a stored name runs none"
+    parser.add_argument("--data", type=str, default=None, help=repeated)
 
 
 def run(arguments: Namespace) -> None:

@@ -84,7 +84,10 @@ def default_folder(experiment: Experiment) -> str:
     model = experiment.model.replace(":", "-")
     recipe = type(experiment.recipe).__name__
     options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
-    words = [printable(Path(experiment.data).stem), *(f"{k}-{v:g}" for k, v in options.items() if v is not None)]
+    words = [
+        printable(Path(experiment.data).stem).replace(":", "-"),
+        *(f"{k}-{v:g}" for k, v in options.items() if v is not None),
+    ]
     return f"runs/{'-'.join(words)}-{model}-{recipe}-{experiment.training.seed}".lower()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..user_code import code_file, is_user_code, permit
 from .yaml_files import parse_yaml
 
 OBJECTS = ("recipe", "schedule")  # fields of an experiment that hold objects
@@ -43,6 +44,40 @@ def with_own_recipe(words: list[str]) -> list[str]:
         elif i and words[i - 1] == "--recipe" and ".py:" in word:
             out[i] = load(word)
     return out
+
+
+def permit_data(words: Sequence[str]) -> None:
+    """Let the code run that the words of a command line name as ``--data``, see :func:`easybn.user_code.permit`."""
+    for before, word in zip(["", *words], words, strict=False):
+        value = word.removeprefix("--data=") if word.startswith("--data=") else word if before == "--data" else ""
+        if is_user_code(value):
+            permit(value)
+
+
+def with_data(
+    content: dict[str, Any], where: str, started: Path, folders: Sequence[Path], run_code: bool
+) -> dict[str, Any]:
+    """The fields of an experiment in a file, whose ``data`` may be code: it is said that it runs, and it is permitted.
+
+    Args:
+        where: the name of the file, for messages.
+        started: the folder that the command was started in; what is found elsewhere gets its full path.
+        folders: where else a file is looked for.
+        run_code: whether the data set is needed.
+    """
+    value = content.get("data")
+    if not (isinstance(value, str) and is_user_code(value)) or (started / value).exists():
+        return content
+    file, _, name = value.rpartition(":")
+    path = code_file(value, "--data", (started, *folders))
+    if path is not None and path != (started / file).resolve():
+        value = f"{path}:{name}"
+    if run_code:
+        from ..escapes import say
+
+        say(f"easybn: {where} names code, which runs now: {path or file}, function {name}", error=True)
+        permit(value)
+    return {**content, "data": value}
 
 
 def resolved(content: dict[str, Any], where: str, folders: Sequence[Path], run_code: bool) -> dict[str, Any]:

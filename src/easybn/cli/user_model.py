@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 from rich.console import Console
 
+from ..user_code import is_user_code
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
     )
     inside = "where in the checkpoint the weights are, such as state_dict_ema or ema.model; by default found by name"
     add("--weights_key", type=str, default=None, help=inside)
-    add("--data", type=str, default=None, help="sample, fashion-mnist, cifar10, cifar100, or an image folder or zip")
+    add("--data", type=str, default=None, help="a name that easybn data lists, an image folder or zip, or my.py:make")
     add("--data_folder", type=str, default=None, help="where the data set lies; searched for by default")
     add("--model_options", type=dict[str, Any], default={}, help="passed on, such as '{pretrained: true}'")
     add("--mean", nargs="+", type=float, default=None, help="a model by name normalises by that; by default the data's")
@@ -60,17 +61,25 @@ def own(arguments: Namespace) -> "UserModel":
 
 
 def repeats(arguments: Namespace) -> bool:
-    """Whether --model and --model_options, alone, may repeat what a folder of results names: a file runs no code."""
-    others = [getattr(arguments, name, None) for name in (*OWN, "out") if name not in ("model", "model_options")]
+    """Whether --model and --model_options repeat the code that a folder of results names: a file runs no code."""
+    repeating = ("model", "model_options", *(["data"] if repeats_data(arguments) else []))
+    others = [getattr(arguments, name, None) for name in (*OWN, "out") if name not in repeating]
     return ":" in (arguments.model or "") and not any(others)
+
+
+def repeats_data(arguments: Namespace) -> bool:
+    """Whether --data repeats the code that makes the data set of a run."""
+    return bool(getattr(arguments, "runs", None)) and is_user_code(arguments.data or "")
 
 
 def check_said_once(arguments: Namespace) -> None:
     """ValueError unless it is said what is measured, once: ``runs``, or a model of one's own.
 
-    With ``runs``, --model repeats the model of those that are a user's.
+    With ``runs``, --model repeats the model of those that are a user's, and --data the code that makes their images.
     """
     given = [name for name in (*OWN, "out") if getattr(arguments, name)]
+    if repeats_data(arguments):
+        given.remove("data")
     if arguments.runs and not repeats(arguments) and given:
         raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
     if not arguments.runs and not (arguments.model or arguments.weights):
@@ -93,6 +102,10 @@ def subjects(arguments: Namespace) -> "list[EvaluationTarget]":
     runs = find(arguments.runs)
     if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
+    if repeats_data(arguments):
+        for each in runs:
+            if (each.folder / "config.json").exists() and (named := each.config["data"]) != arguments.data:
+                raise ValueError(f"--data {arguments.data}: {each.folder} was trained on {named}: leave it out")
     repeated = own(arguments) if repeats(arguments) else None
     return [evaluated_in(each.folder, arguments.branch, repeated) for each in runs]
 

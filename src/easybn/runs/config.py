@@ -139,7 +139,7 @@ class Experiment:
     Args:
         recipe: the training method, with its fields: Vanilla, AdvProp, EBN, EBNShared, AdvPropEBN,
             FastAdvProp, FastEBN, AdversarialTraining, or a class of your own.
-        data: sample, fashion-mnist, cifar10, cifar100, or the path of an image folder or zip.
+        data: a name that ``easybn data`` lists, the path of an image folder or zip, or my.py:make.
         model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME or torchvision:NAME.
         model_options: passed on to the model, such as {pretrained: true}.
         norms: kinds of norm layers that get branches: batch, layer, group. [layer] for a vision transformer.

@@ -102,7 +102,8 @@ def store_verdicts(folder: Path) -> Iterator[Row]:
             )
             warnings.warn(message, stacklevel=2)
         order = np.argsort(verdicts.points)
-        for eps in manifest.eps if len(order) else ():
+        # of a store in which only clean accuracy was measured there are none
+        for eps in (radius for radius in manifest.eps if radius in verdicts.broken_at and len(order)):
             yield {
                 **_attack_of_row(manifest.attacks),
                 "norm": manifest.norm,
