@@ -7,14 +7,15 @@ import pytest
 
 from easybn.cli.main import main
 from easybn.json_files import read_rows
-from easybn.paper import tables as census_table
-from easybn.paper.stacked import caption, tables
+from easybn.paper.census import census_table
+from easybn.paper.stacked import stacked_caption, stacked_tables
 from easybn.paper.tables import paper_table
 from easybn.runs.config import SampleIds
 from easybn.runs.run import Run
 from easybn.tables.aggregate import settings
+from easybn.tables.formats import markdown
 from easybn.tables.rows import read
-from easybn.tables.scores import blocks
+from easybn.tables.single_runs import score_tables
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
@@ -33,10 +34,10 @@ def runs_of(study: Path) -> list[Run]:
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_tables_come_from_the_rows(study):
-    found = blocks(runs_of(study))
+    found = score_tables(runs_of(study))
     assert len(found) == 2  # either protocol
-    for block in found:
-        assert block.markdown().strip() in TEXT
+    for table in found:
+        assert markdown(table).strip() in TEXT
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
@@ -76,36 +77,27 @@ def test_the_readme_shows_the_study_as_its_rows_have_it():
     assert readme.count(" | ".join(["| Recipe", *SHOWN]) + " |") == 2
     for setting in settings(read(ROOT / "results" / "cpu").runs):
         table = paper_table(setting)
-        for line in table.lines:
+        for line in table.rows:
             cells = [dict(zip(table.columns, line.cells, strict=True))[column].text for column in SHOWN]
-            assert line.aside or " | ".join([f"| {line.name}", *cells]) + " |" in readme
+            assert line.muted or " | ".join([f"| {line.label}", *cells]) + " |" in readme
 
 
 @pytest.mark.parametrize("folder", CENSUS, ids=lambda path: path.parent.name)
 def test_the_census_comes_from_its_rows(folder):
-    table = census_table.block(read_rows(folder / "census.jsonl"), read_rows(folder / "overlap.jsonl"))
-    assert table.markdown().strip() in TEXT
+    table = census_table(read_rows(folder / "census.jsonl"), read_rows(folder / "overlap.jsonl"))
+    assert markdown(table).strip() in TEXT
     found = {kind: SampleIds.read(path) for path in folder.glob("*-above-*.json") for kind in [path.stem[:4]]}
     left_out = {run.config["left_out"] for run in runs_of(folder.parent)}
     assert left_out == {None, found["easy"].digest, found["rand"].digest}
     assert f"the {len(found['easy'].ids):,} images" in TEXT
 
 
-def test_the_same_training_was_as_right_at_another_commit():
-    first, again = (Run(ROOT / "results" / name) for name in ("clean-tier/vanilla-0", "leave-out/all-0"))
-    assert first.sessions[-1]["commit"] != again.sessions[-1]["commit"]
-    for seed in range(10):
-        both = [Run(run.folder.with_name(f"{run.folder.name[:-1]}{seed}")).scores[-1] for run in (first, again)]
-        assert both[0]["correct"] == both[1]["correct"]
-        assert both[0]["n"] == both[1]["n"] == 10_000
-
-
 @pytest.mark.parametrize("folder", STACKED, ids=lambda path: path.name)
 def test_tables_of_stacked_images_come_from_the_rows(folder, tmp_path):
     rows = read(folder).stacked[0].rows
-    for table in tables(rows):
-        assert table.markdown().strip() in TEXT
-    assert caption(rows) in TEXT
+    for table in stacked_tables(rows):
+        assert markdown(table).strip() in TEXT
+    assert stacked_caption(rows) in TEXT
     page = tmp_path / "report.html"
     assert main(["report", str(folder), "-o", str(page)]) == 0
     assert page.stat().st_size < 5_000_000

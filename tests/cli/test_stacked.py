@@ -19,8 +19,8 @@ def test_on_the_bundled_sample_and_not_twice(easybn, monkeypatch):
     assert [row["eps"] for row in rows] == [8 / 255] * 7 + [None] * 7
     assert {(row["classes"][0], row["classes"][1], row["n"]) for row in rows} == {("T-shirt/top", "Shirt", 200)}
     assert {path.name for path in (folder / "pictures").iterdir()} == {"easy-8of255-1step.png", "untouched.png"}
-    assert "The copy randomised (the paper: 99.0 -> 0.0)" in found.out
-    assert "The original randomised (the paper: 99.0 -> 99.0)" in found.out
+    assert "The copy randomised (the paper: 99.0 to 0.0)" in found.out
+    assert "The original randomised (the paper: 99.0 to 99.0)" in found.out
     assert "rows: runs/stacked-sample/rows.jsonl" in found.out
     monkeypatch.setattr(second_net, "fit", lambda *_, **__: pytest.fail("trained again"))
     again = easybn(*words, "--markdown")

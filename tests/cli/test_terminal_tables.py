@@ -20,16 +20,16 @@ from easybn.cli import evaluate as show_attacks
 from easybn.cli import perturb
 from easybn.cli import study as show_study
 from easybn.evaluation.result import Score
-from easybn.paper import stacked
-from easybn.paper import tables as census
-from easybn.paper import tables as hidden
+from easybn.paper import census, stacked
 from easybn.progress import progress_display
 from easybn.runs.evaluate import Attacks
 from easybn.runs.run import Run
 from easybn.study import state as study_state
 from easybn.study import status
 from easybn.study.state import State
-from easybn.tables.table import Cell, Fitted, Line, Table, show, terminal
+from easybn.tables.formats import Fitted, show, terminal
+from easybn.tables.single_runs import hidden_tables
+from easybn.tables.table import Cell, Table, TableRow
 
 from ..report.made_up import study
 
@@ -68,12 +68,12 @@ def assert_whole(text: str, width: int, heads: list[str], columns: list[list[str
 
 def of_block(block) -> tuple[list[str], list[list[str]]]:
     """The columns of a table, and of them those that every part begins with."""
-    table = block.rich().table if hasattr(block, "rich") else block.table if isinstance(block, Fitted) else block
+    table = block.table if isinstance(block, Fitted) else block
     numbers = list(table.is_number)
     first = [*numbers, True].index(True)
     first = first if first < len(numbers) else 0
-    columns = [[head, *(line.cells[i].text for line in table.lines)] for i, head in enumerate(table.columns)]
-    names = squeezed(table.head, *(line.name for line in table.lines))
+    columns = [[head, *(line.cells[i].text for line in table.rows)] for i, head in enumerate(table.columns)]
+    names = squeezed(table.corner, *(line.label for line in table.rows))
     return [names, *(squeezed(*column) for column in columns[:first])], columns[first:]
 
 
@@ -87,7 +87,7 @@ def test_there_is_no_other_way_to_show_a_table():
     files = [
         path for path in Path(package.__file__).parent.rglob("*.py") if "rich.table import Table" in path.read_text()
     ]
-    assert [path.name for path in files] == ["table.py"]
+    assert [path.name for path in files] == ["formats.py"]
 
 
 words = some.text(some.sampled_from("abcdefghij -_.界é[]"), min_size=1, max_size=100)
@@ -101,7 +101,7 @@ def test_any_table_is_whole(data, width, soft):
     numeric = data.draw(some.sampled_from([[True] * len(columns), [i != 0 for i in range(len(columns))]]))
     rows = data.draw(some.lists(words, min_size=1, max_size=4))
     cells = [[data.draw(figures if number else words) for number in numeric] for _ in rows]
-    lines = [Line(name, [Cell(text) for text in texts]) for name, texts in zip(rows, cells, strict=True)]
+    lines = [TableRow(name, [Cell(text) for text in texts]) for name, texts in zip(rows, cells, strict=True)]
     table = Table("title " * 30, "Name", columns, lines, "caption " * 30, numeric)
     out = StringIO()
     show(table, Console(file=out, width=width, soft_wrap=soft))
@@ -112,7 +112,7 @@ def test_any_table_is_whole(data, width, soft):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_figures_stay_on_one_line(width):
-    lines = [Line(LONG, [Cell(f"{i}{i}.25 ±10.5") for i in range(1, 10)])]
+    lines = [TableRow(LONG, [Cell(f"{i}{i}.25 ±10.5") for i in range(1, 10)])]
     text = terminal(Table("", "Model", [f"linf {i}/255" for i in range(9)], lines), Console(width=width))
     shown = [cell.strip() for line in text.splitlines() for cell in line.split("│")]
     assert all(f"{i}{i}.25 ±10.5" in shown for i in range(1, 10))
@@ -211,11 +211,11 @@ def test_tables_of_blocks(width):
     }
     row |= {"per_class": per_class, "accuracy": 0.9, "confidence_shift": 0.1, "easy_share": 0.2}
     row |= {"n": 18_000, "easy": 369, "copies_easy": 360}
-    blocks = [census.block([row, {**row, "easy": 400}], [])]
+    blocks = [census.census_table([row, {**row, "easy": 400}], [])]
     layer = {"perturbation": "easy", "norm": "linf", "eps": 8 / 255, "steps": 1, "images": 500, "depths": 1, "low": 0.1}
     layer |= {"relative_distance": 0.2, "high": 0.3}
     layers = [{**layer, "layer": f"network.stages.{d}.downsample.{LONG}", "depth": d} for d in range(2)]
-    blocks += hidden.tables({f"{LONG} {i}": layers for i in range(5)})
+    blocks += hidden_tables({f"{LONG} {i}": layers for i in range(5)})
     rows = [
         {
             "copy": "adversarial",
@@ -224,6 +224,7 @@ def test_tables_of_blocks(width):
             "half": half,
             "how": how,
             "seed": seed,
+            "n": 100,
             "accuracy": 0.5 + seed / 9,
         }
         for eps in RADII
@@ -231,8 +232,8 @@ def test_tables_of_blocks(width):
         for how in ((None,) if half is None else ("noise", "swap", "blank"))
         for seed in (0, 1)
     ]
-    for block in [*blocks, *stacked.tables(rows)]:
-        text = printed(block.rich(), width)
+    for block in [*blocks, *stacked.stacked_tables(rows)]:
+        text = printed(Fitted(block), width)
         assert_whole(text, width, *of_block(block))
         assert max(map(cell_len, text.splitlines())) <= width
 

@@ -9,9 +9,9 @@ from rich.progress import Progress
 
 from easybn import data
 from easybn.json_files import read_rows
-from easybn.metrics.answers import Answers, answers
+from easybn.metrics.easy_examples import Answers, PairedAnswers, answers
 from easybn.paper import census as census_module
-from easybn.paper.census import Census, CensusAnswers, EasyCensus, census, subset_path
+from easybn.paper.census import Census, EasyCensus, census, subset_path
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN
@@ -92,17 +92,17 @@ def test_rows_are_what_the_answers_say(tmp_path, display):
     labels = data.load("sample").part(120).train.labels
     masks = []
     for row in rows:
-        found = CensusAnswers.read(tmp_path / row["answers"])
+        found = PairedAnswers.read(tmp_path / row["answers"])
         assert found.ids.tolist() == list(range(120))  # nothing is held out
         assert torch.equal(found.labels, labels)
-        easy = [bool(c) and float(p) > 0.3 for c, p in zip(found.own.correct, found.own.confidence, strict=True)]
+        easy = [bool(c) and float(p) > 0.3 for c, p in zip(found.images.correct, found.images.confidence, strict=True)]
         copies = [
             bool(c) and float(p) > 0.3 for c, p in zip(found.copies.correct, found.copies.confidence, strict=True)
         ]
         masks.append(easy)
         assert (row["n"], row["easy"], row["copies_easy"]) == (120, sum(easy), sum(copies))
         assert row["made_easy"] == sum(after and not before for before, after in zip(easy, copies, strict=True))
-        shift = (found.copies.of_label.double() - found.own.of_label.double()).mean()
+        shift = (found.copies.of_label.double() - found.images.of_label.double()).mean()
         assert row["confidence_shift"] == pytest.approx(float(shift))
         assert sum(each["n"] for each in row["per_class"]) == 120
         for label, each in enumerate(row["per_class"]):
@@ -196,13 +196,13 @@ def test_a_census_of_other_classes_is_refused(tmp_path, display):
 def test_a_flipped_bit_in_the_answers_is_named(tmp_path):
     path = tmp_path / "a.safetensors"
     own, copies = (Answers(torch.rand(3), torch.rand(3), torch.tensor([True, False, True])) for _ in range(2))
-    CensusAnswers(torch.arange(3), torch.tensor([0, 1, 1]), own, copies).save(path)
+    PairedAnswers(torch.arange(3), torch.tensor([0, 1, 1]), own, copies).save(path)
     whole = path.read_bytes()
     for place in range(8 * (len(whole) - 70), 8 * len(whole), 7):  # the numbers themselves
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << (place % 8)
         path.write_bytes(flipped)
         with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*: delete it, to have it made again"):
-            CensusAnswers.read(path)
+            PairedAnswers.read(path)
     path.write_bytes(whole)
-    assert torch.equal(CensusAnswers.read(path).own.confidence, own.confidence)
+    assert torch.equal(PairedAnswers.read(path).images.confidence, own.confidence)

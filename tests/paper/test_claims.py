@@ -11,8 +11,8 @@ from easybn.paper.claims_table import claims_table, claims_text, evidence_table,
 from easybn.paper.numbers import ROWS
 from easybn.report.build import report
 from easybn.stats import PairedT
+from easybn.tables.formats import markdown
 from easybn.tables.rows import read
-from easybn.tables.table import markdown
 
 from ..report.made_up import study
 
@@ -103,8 +103,8 @@ def test_a_claim_that_nothing_was_measured_for_says_so_everywhere(tmp_path):
     found = judge(read(tmp_path))
     assert {each.verdict for each in found} == {NONE}
     table = claims_table(found)
-    assert [line.cells[-1].text for line in table.lines] == [NONE] * 6
-    assert all(line.cells[2].text.startswith("not measured: easybn") for line in table.lines)
+    assert [line.cells[-1].text for line in table.rows] == [NONE] * 6
+    assert all(line.cells[2].text.startswith("not measured: easybn") for line in table.rows)
     cards = report(tmp_path).partition("Claims of the paper")[2]
     assert cards.count("</span> not measured</p>") == 6
     for text in (markdown(table), claims_text(found).partition("A comparison is")[0]):
@@ -116,7 +116,7 @@ def test_a_comparison_that_was_not_measured_is_counted_as_that():
     other = Evidence("b", "points", None, *judged(None))
     both = Judged(CLAIMS[1], [first, other], together([first.verdict, other.verdict]))
     assert support(both) == "holds in 1, not measured in 1 of 2 comparisons"
-    assert [line.cells[-1].text for line in evidence_table([both]).lines] == [HOLDS, NONE]
+    assert [line.cells[-1].text for line in evidence_table([both]).rows] == [HOLDS, NONE]
 
 
 def test_hidden_states_are_compared_at_the_blocks_and_on_the_same_images(tmp_path):
@@ -148,8 +148,8 @@ def test_one_seed_decides_nothing():
 def test_the_tables_have_a_line_a_claim_and_a_line_a_comparison(tmp_path):
     found = judge(read(study(tmp_path, ("vanilla", "advprop", "ebn"), 2)))
     table = claims_table(found)
-    assert [line.name for line in table.lines] == ["C1", "C2", "C3", "C4", "C5", "C6"]
-    assert len(evidence_table(found).lines) == sum(len(each.evidence) for each in found)
+    assert [line.label for line in table.rows] == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    assert len(evidence_table(found).rows) == sum(len(each.evidence) for each in found)
 
 
 def test_what_is_told_of_the_papers_tables_is_in_them():

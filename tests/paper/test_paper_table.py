@@ -21,9 +21,10 @@ from easybn.runs.evaluate import Attacks, measure
 from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget
 from easybn.runs.verdicts import store_verdicts
+from easybn.tables.formats import markdown
 
 from ..small import small_images, small_net
-from ..tables.test_table import clean, pgd
+from ..tables.test_single_runs import clean, pgd
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,10 +63,8 @@ def test_each_number_is_where_it_belongs(made):
         pgd("strong", 0.5, 30), autoattack("l2", 0.5, 20), autoattack("linf", 8 / 255, 3),
     ]  # fmt: skip
     found = beside_the_paper(made(*rows))
-    assert found.block.title == "r, resnet18 (EBN) beside the paper's RN-18 (EBN), table 1"
-    cells = {
-        name: [None if cell is None else str(cell).split()[0] for cell in row[:4]] for name, row in found.block.rows
-    }
+    assert found.title == "r, resnet18 (EBN) beside the paper's RN-18 (EBN), table 1"
+    cells = {row.label: [cell.text.split()[0] if cell.text else None for cell in row.cells[:4]] for row in found.rows}
     assert cells == {
         "Basic": ["94.28", "94.00", None, None],
         "l2 0.1": ["86.39", "85.00", "84.00", "84.00"],
@@ -74,13 +73,13 @@ def test_each_number_is_where_it_belongs(made):
         "AA linf 8/255": ["86.93", "1.50", None, "1.50"],
         "AA l2 0.5": ["90.89", "10.00", "15.00", "10.00"],
     }
-    told = "\n".join(found.flags)
+    told = "\n".join(found.notes)
     assert "l2 0.5: ours: pgd (strong) l2 0.5 leaves 15.00, 65.00 points less" in told
     assert "AA linf 8/255: the paper's 86.93 is 85.43 points above ours under its protocol" in told
     assert "AA l2 0.5: the paper: autoattack (standard) l2 0.5 is 7.62 points above pgd (robustness) l2 0.5" in told
-    marks = [mark for _, row in found.block.rows for mark in row[4].split(", ") if mark]
-    assert marks == [str(number) for number in range(1, len(found.flags) + 1)]
-    assert all(flag.startswith(f"{mark}. ") for mark, flag in zip(marks, found.flags, strict=True))
+    marks = [mark for row in found.rows for mark in row.cells[4].text.split(", ") if mark]
+    assert marks == [str(number) for number in range(1, len(found.notes) + 1)]
+    assert all(flag.startswith(f"{mark}. ") for mark, flag in zip(marks, found.notes, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -89,8 +88,8 @@ def test_each_number_is_where_it_belongs(made):
 def test_figures_like_the_papers_leave_only_its_own_contradiction(made, row):
     recipe = {"ebn": "EBN", "advprop": "AdvProp"}[row.method]
     found = beside_the_paper(made(*as_the_paper(row), recipe=recipe, data=row.data))
-    assert "other" not in found.block.title
-    (flag,) = found.flags
+    assert "other" not in found.title
+    (flag,) = found.notes
     assert flag.startswith("1. AA l2 0.5: the paper: ")
 
 
@@ -98,16 +97,16 @@ def test_another_network_and_other_images_are_said(made):
     rows = [{**row, "data": "cifar10-jpeg"} for row in (clean(700), pgd("robustness", 0.5, 2))]
     found = beside_the_paper(made(*rows, data="x/images.zip", model="resnet_small", recipe="AdvProp"))
     unlike = "(other network: resnet_small, other images: cifar10-jpeg)"
-    assert found.block.title.endswith(f"RN-18 (AP), table 2 {unlike}")
-    assert f"the paper's 29.17 is 28.17 points above ours under its protocol {unlike}" in "\n".join(found.flags)
-    assert "RN-50 (AP)" in beside_the_paper(made(recipe="AdvProp", model="resnet50", name="deep")).block.title
+    assert found.title.endswith(f"RN-18 (AP), table 2 {unlike}")
+    assert f"the paper's 29.17 is 28.17 points above ours under its protocol {unlike}" in "\n".join(found.notes)
+    assert "RN-50 (AP)" in beside_the_paper(made(recipe="AdvProp", model="resnet50", name="deep")).title
 
 
 def test_only_the_papers_steps_and_the_deployed_branch_and_the_latest_count(made):
     rows = [pgd("robustness", 0.5, 100, steps=20), {**pgd("robustness", 0.5, 90), "branch": "easy"}]
     run = made(*rows, pgd("strong", 0.5, 60), pgd("strong", 0.5, 50))
-    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
-    assert line[1] is None
+    (line,) = [row.cells for row in beside_the_paper(run).rows if row.label == "l2 0.5"]
+    assert line[1].text == ""
     assert str(line[2]).startswith("25.00 ")
 
 
@@ -136,8 +135,8 @@ def test_stored_verdicts_count_together(made):
         left.append(torch.cat((found.robust, torch.ones(30 - points, dtype=torch.bool))))
     expected = int((left[0] & left[1]).sum())
     assert expected < int(left[0].sum())
-    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "l2 0.5"]
-    assert (line[3].correct, line[3].n) == (expected, 30)
+    (line,) = [row.cells for row in beside_the_paper(run).rows if row.label == "l2 0.5"]
+    assert (line[3].value, line[3].n) == (pytest.approx(100 * expected / 30), 30)
 
 
 NAMES = ["random", "plus", "pgd", "fab-t", "apgd-ce", "main-x", "easy"]
@@ -162,8 +161,8 @@ def test_no_branch_counts_as_the_deployed_model_whatever_it_is_called(made):
     (row,) = store_verdicts(run.folder)
     assert row["n"] == 5
     assert unpack_bits(row["right"], 5).tolist() == found.evaluation.robust.tolist()
-    (line,) = [row for name, row in beside_the_paper(run).block.rows if name == "AA linf 8/255"]
-    assert (line[3].correct, line[3].n) == (int(found.evaluation.robust.sum()), 5)
+    (line,) = [row.cells for row in beside_the_paper(run).rows if row.label == "AA linf 8/255"]
+    assert (line[3].value, line[3].n) == (pytest.approx(20 * int(found.evaluation.robust.sum())), 5)
 
 
 def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(made):
@@ -193,21 +192,22 @@ def test_stores_from_before_branches_were_written_are_told_apart_by_their_whole_
 
 
 def test_the_papers_own_contradictions():
-    block = in_the_paper()
-    assert len(block.rows) == len(ROWS) == 8
-    for (name, cells), row in zip(block.rows, ROWS, strict=True):
+    table = in_the_paper()
+    assert len(table.rows) == len(ROWS) == 8
+    for shown, row in zip(table.rows, ROWS, strict=True):
+        cells = [cell.text for cell in shown.cells]
         percent = dict(zip((each.name for each in COLUMNS), row.percent, strict=True))
-        assert name == f"table {row.table}, {row.row}"
+        assert shown.label == f"table {row.table}, {row.row}"
         assert (cells[0], cells[2]) == ("AA l2 0.5", "l2 0.5")
-        assert [str(cell).split()[0] for cell in (cells[1], cells[3])] == [
+        assert [cell.split()[0] for cell in (cells[1], cells[3])] == [
             f"{percent[column]:.2f}" for column in ("AA l2 0.5", "l2 0.5")
         ]
-        assert str(cells[4]).startswith(f"{percent['AA l2 0.5'] - percent['l2 0.5']:.2f} (")
+        assert cells[4].startswith(f"{percent['AA l2 0.5'] - percent['l2 0.5']:.2f} (")
 
 
 def test_the_docs_show_what_the_committed_rows_give():
     text = (ROOT / "docs" / "robustness.md").read_text()
-    shown = beside_the_paper(Run(ROOT / "results" / "fashion-mnist-cpu" / "advprop")).markdown().strip()
+    shown = markdown(beside_the_paper(Run(ROOT / "results" / "fashion-mnist-cpu" / "advprop"))).strip()
     assert shown in text
-    assert in_the_paper().markdown().strip() in text
+    assert markdown(in_the_paper()).strip() in text
     assert len(re.findall(r"^\d\. ", shown, re.MULTILINE)) > 2

@@ -10,7 +10,6 @@ import torch
 from easybn.json_files import read_rows
 from easybn.metrics.branch_distance import branch_distances
 from easybn.metrics.hidden_states import default_layers, relative_distances
-from easybn.paper.tables import tables
 from easybn.perturb.ball import Linf
 from easybn.perturb.goal import untargeted
 from easybn.perturb.pgd import PGD
@@ -19,6 +18,7 @@ from easybn.runs.evaluate import test_points as points_of
 from easybn.runs.hidden_states import Hidden, measure, rows_of, write_branch_distances
 from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget
+from easybn.tables.single_runs import hidden_tables
 from easybn.train.checkpoint import load
 
 WANTED = Hidden(images=30, eps=(8 / 255,), batch_size=20)
@@ -133,12 +133,12 @@ def test_the_table_has_models_of_other_depths_side_by_side():
             for depth, layer in enumerate(layers)
         ]  # fmt: skip
 
-    (table,) = tables({"a": rows("image", "x", "logits"), "b": rows("image", "x", "y", "logits")})
+    (table,) = hidden_tables({"a": rows("image", "x", "logits"), "b": rows("image", "x", "y", "logits")})
     assert table.title == "easy, linf 8/255, 1 step"
-    assert [(name, list(cells)) for name, cells in table.rows] == [
+    assert [(row.label, [cell.text for cell in row.cells]) for row in table.rows] == [
         ("image", ["0.00 ±1.00", "0.00 ±1.00"]),
         ("x", ["10.00 ±1.00", "10.00 ±1.00"]),
-        ("y", [None, "20.00 ±1.00"]),
+        ("y", ["", "20.00 ±1.00"]),
         ("logits", ["20.00 ±1.00", "30.00 ±1.00"]),
     ]
 

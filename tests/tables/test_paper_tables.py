@@ -13,8 +13,9 @@ from easybn.paper.tables import paper_table
 from easybn.stats import holm, mcnemar, t_quantile
 from easybn.tables.aggregate import settings
 from easybn.tables.comparison import compare, differences_table, pairs, signed
+from easybn.tables.formats import as_csv, column_widths, latex, markdown, terminal, tex
 from easybn.tables.rows import CLEAN, read
-from easybn.tables.table import Cell, Line, Table, as_csv, fitting, latex, markdown, terminal, tex
+from easybn.tables.table import Cell, Table, TableRow
 
 from ..report.made_up import run, study
 
@@ -75,16 +76,16 @@ def test_many_runs_that_repeat_others_are_counted(tmp_path):
 def test_means_and_intervals_by_hand(setting):
     table = paper_table(setting)
     assert table.columns[:2] == ["Basic", "l2 0.1"]
-    lines = {line.name: dict(zip(table.columns, line.cells, strict=True)) for line in table.lines}
+    lines = {line.label: dict(zip(table.columns, line.cells, strict=True)) for line in table.rows}
     cell = lines["EBN 8/255"]["Basic"]  # 91.30, 91.37, 91.44
     assert cell.text == f"91.37 ±{0.07 * HALF:.2f}"
     assert (cell.value, cell.seeds, cell.n) == (pytest.approx(91.37), 3, 10_000)
     assert cell.high - cell.low == pytest.approx(2 * 0.07 * HALF)
     # 0 of 200 at every seed: no spread but that of rounding
     assert lines["EBN 8/255"]["l2 1.0"].text == f"0.00 ±{0.5 / math.sqrt(12) * HALF:.2f}"
-    assert [cell.text for cell in table.lines[4].cells][:4] == ["94.28", "86.39", "83.27", "80.31"]
-    assert table.lines[4].name == "paper: RN-18 (EBN)"
-    assert table.lines[4].aside
+    assert [cell.text for cell in table.rows[4].cells][:4] == ["94.28", "86.39", "83.27", "80.31"]
+    assert table.rows[4].label == "paper: RN-18 (EBN)"
+    assert table.rows[4].muted
     assert "mean over 3 seeds" in table.caption
     assert "t = 4.30" in table.caption
 
@@ -92,8 +93,8 @@ def test_means_and_intervals_by_hand(setting):
 def test_bold_where_a_test_tells_the_best_from_every_other(setting):
     table = paper_table(setting)
     bold = {
-        (line.name, column)
-        for line in table.lines
+        (line.label, column)
+        for line in table.rows
         for column, cell in zip(table.columns, line.cells, strict=True)
         if cell.bold
     }
@@ -106,8 +107,8 @@ def test_bold_where_a_test_tells_the_best_from_every_other(setting):
 def test_no_bold_without_a_test(tmp_path):
     study(tmp_path, ("vanilla", "advprop"), seeds=1)
     table = paper_table(settings(read(tmp_path).runs)[0])
-    assert not any(cell.bold for line in table.lines for cell in line.cells)
-    assert table.lines[0].cells[0].text == "92.00 ±0.53"  # Wilson, 9,200 of 10,000
+    assert not any(cell.bold for line in table.rows for cell in line.cells)
+    assert table.rows[0].cells[0].text == "92.00 ±0.53"  # Wilson, 9,200 of 10,000
     assert "one seed" in table.caption
 
 
@@ -119,8 +120,8 @@ def test_noise_between_seeds_takes_the_bold_away(tmp_path):
         rows[0]["correct"] = correct
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (setting,) = settings(read(tmp_path).runs)
-    assert not any(line.cells[0].bold for line in paper_table(setting).lines)
-    assert any(line.cells[2].bold for line in paper_table(setting).lines)
+    assert not any(line.cells[0].bold for line in paper_table(setting).rows)
+    assert any(line.cells[2].bold for line in paper_table(setting).rows)
 
 
 def test_differences_over_seeds_and_over_points(setting):
@@ -181,8 +182,8 @@ def test_the_tests_as_a_table(setting):
     table = differences_table(setting, OURS)
     (line,) = [
         line
-        for line in table.lines
-        if line.name == "EBN 8/255 \N{MINUS SIGN} AdvProp 8/255" and line.cells[0].text == "Basic"
+        for line in table.rows
+        if line.label == "EBN 8/255 \N{MINUS SIGN} AdvProp 8/255" and line.cells[0].text == "Basic"
     ]
     assert [cell.text for cell in line.cells] == [
         "Basic",
@@ -222,8 +223,8 @@ NASTY = Table(
     "Row",
     ["a_b", "50%"],
     [
-        Line("[red]x & y", [Cell("*1*", 1.0, bold=True), Cell("\N{MINUS SIGN}2 ±1", -2.0, -3.0, -1.0, 3, 200)]),
-        Line("paper", [Cell("3"), Cell()], aside=True),
+        TableRow("[red]x & y", [Cell("*1*", 1.0, bold=True), Cell("\N{MINUS SIGN}2 ±1", -2.0, -3.0, -1.0, 3, 200)]),
+        TableRow("paper", [Cell("3"), Cell()], muted=True),
     ],
     "see #1",
 )
@@ -275,12 +276,12 @@ def test_the_terminal_cuts_no_figure(setting, width):
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
         found = [word for word in text.replace("│", " ").split() if word[0].isdigit()]
-        figures = [cell.text for line in table.lines for cell in line.cells]
+        figures = [cell.text for line in table.rows for cell in line.cells]
         assert not {word for text in figures for word in text.split() if word[0].isdigit()} - set(found)
-    parts = fitting(paper_table(setting), width)
+    parts = column_widths(paper_table(setting), width)
     assert [i for part in parts for i in part if i >= 0] == list(range(len(paper_table(setting).columns)))
     assert (len(parts) == 1) is (width == 300)
-    told = [list(part)[:2] for part in fitting(differences_table(setting, OURS), width)]
+    told = [list(part)[:2] for part in column_widths(differences_table(setting, OURS), width)]
     assert told == [[-1, 0]] * len(told)  # which recipes and which column, in every part
 
 

@@ -45,9 +45,9 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     from ..json_files import read_rows
-    from ..paper.census import Census, census, subset_path
-    from ..paper.tables import block
+    from ..paper.census import Census, census, census_table, subset_path
     from ..progress import progress_display
+    from ..tables import formats
 
     wanted = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps))
     every = [(Path(arguments.out) / name_of(each), experiment_of(each)) for each in arguments.trainings]
@@ -58,11 +58,11 @@ def run(arguments: Namespace) -> None:
         with progress_display() as display:
             rows = census(experiment, folder, wanted, display, arguments.device)
         pairs = [row for row in read_rows(folder / "overlap.jsonl") if wanted.has(row)]
-        table = block(rows, pairs)
+        table = census_table(rows, pairs)
         if arguments.markdown:
-            say(table.markdown())
+            say(formats.markdown(table))
         else:
-            Terminal().print(table.rich())
+            formats.show(table, Terminal())
             console.print(f"rows: {folder}/census.jsonl; easy in every seed: {subset_path(folder, wanted)}")
 
 

@@ -20,7 +20,8 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from ..perturb.eps import format_eps
-from ..tables.table import Cell, Line, Table, show
+from ..tables.formats import show
+from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from .arguments import Parser, number, time_span
 from .train import duration
@@ -60,8 +61,8 @@ def show_result(console: Console, evaluated: "EvaluationTarget", wanted: "Attack
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} this time)")
 
 
-def _line(name: str, texts: Sequence[str]) -> Line:
-    return Line(name, [Cell(text) for text in texts])
+def _line(name: str, texts: Sequence[str]) -> TableRow:
+    return TableRow(name, [Cell(text) for text in texts])
 
 
 def show_kept(console: Console, evaluated: "EvaluationTarget") -> None:

@@ -47,20 +47,21 @@ def configure(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     check_said_once(arguments)
-    from ..paper.tables import CAPTION, tables
     from ..progress import ProgressBars, progress_display
     from ..runs.hidden_states import measure, rows_of, write_branch_distances
+    from ..tables import formats
+    from ..tables.single_runs import HIDDEN_CAPTION, hidden_tables
 
     wanted, every = _wanted(arguments), subjects(arguments)
     with progress_display() as display:
         for each in every:
             measure(each, wanted, ProgressBars(display, each.run.folder.name, "hidden states"), arguments.device)
     console = Terminal(soft_wrap=True)
-    for table in tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
-        say(table.markdown()) if arguments.markdown else Terminal().print(table.rich())
+    for table in hidden_tables(dict(zip(_names(every), (rows_of(each, wanted) for each in every), strict=True))):
+        say(formats.markdown(table)) if arguments.markdown else formats.show(table, Terminal())
     if not arguments.markdown:
         show_notes(console, every)
-    say(CAPTION) if arguments.markdown else console.print(CAPTION)
+    say(HIDDEN_CAPTION) if arguments.markdown else console.print(HIDDEN_CAPTION)
     for each in every if arguments.runs else []:
         told = write_branch_distances(each.run)
         if not arguments.markdown:

@@ -12,8 +12,8 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from ..files import MOST_IMAGE, read_bytes
-from ..tables.table import Cell, Line, Table
-from ..tables.table import show as shown
+from ..tables.formats import show as shown
+from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from .arguments import Parser, number
 
@@ -99,7 +99,7 @@ def show(console: Console, found: "PerturbedImage", classes: tuple[str, ...], as
     columns = (found.before, found.after, found.after_saved)
     rows = asked | {int(i) for column in columns for i in column.topk(min(TOP, len(classes))).indices}
     order = sorted(rows, key=lambda i: -float(found.before[i]))
-    lines = [Line(classes[i], [Cell(f"{float(column[i]):.2%}") for column in columns]) for i in order]
+    lines = [TableRow(classes[i], [Cell(f"{float(column[i]):.2%}") for column in columns]) for i in order]
     shown(Table("confidence", "class", ["original", "perturbed", "perturbed.png (8 bits)"], lines), console)
 
 

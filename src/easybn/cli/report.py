@@ -72,13 +72,13 @@ def print_tables(folder: str, how: str, across: Sequence[str] = ()) -> None:
     if not found:
         raise ValueError(f"nothing is measured in {folder}: easybn evaluate")
     printed(
-        [table for each in found for table in (paper_table(each), differences_table(each, OURS)) if table.lines], how
+        [table for each in found for table in (paper_table(each), differences_table(each, OURS)) if table.rows], how
     )
 
 
 def printed(tables: "Sequence[Table]", how: str) -> None:
     """Print tables in one of ``FORMATS``."""
-    from ..tables import table as formats
+    from ..tables import formats
 
     texts = [formats.FORMATS[how](table) for table in tables]
     if how == "csv":  # one file: its head once

@@ -50,9 +50,10 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from ..paper.stacked import caption, stacked, tables
+    from ..paper.stacked import stacked, stacked_caption, stacked_tables
     from ..paper.stacked_images import Settings
     from ..progress import progress_display
+    from ..tables import formats
 
     given = {name: getattr(arguments, name) for name in Settings.__dataclass_fields__}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
@@ -62,9 +63,9 @@ def run(arguments: Namespace) -> None:
     with progress_display() as display:
         rows = stacked(settings, folder, display, arguments.device)
     if arguments.markdown:
-        say("\n".join([*(table.markdown() for table in tables(rows)), caption(rows)]))
+        say("\n".join([*map(formats.markdown, stacked_tables(rows)), stacked_caption(rows)]))
         return
-    for table in tables(rows):
-        Terminal().print(table.rich())
-    console.print(caption(rows), soft_wrap=False)  # a class may have a name that looks like markup
+    for table in stacked_tables(rows):
+        formats.show(table, Terminal())
+    console.print(stacked_caption(rows), soft_wrap=False)  # a class may have a name that looks like markup
     console.print(f"rows: {folder}/rows.jsonl, pictures: {folder}/pictures")

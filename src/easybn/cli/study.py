@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import DefaultHelpFormatter, Namespace
 from rich.console import Console
 
-from ..tables.table import Cell, Line, Table, show
+from ..tables.formats import show
+from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from .arguments import Parser
 from .train import duration
@@ -107,7 +108,9 @@ def show_plan(
             if isinstance(timed, float):
                 total += timed
                 remaining += timed * (1 - found.epoch / found.epochs)
-        lines.append(Line(run.name, [Cell(status), Cell(timed if isinstance(timed, str) else f"{timed / 60:,.1f}")]))
+        lines.append(
+            TableRow(run.name, [Cell(status), Cell(timed if isinstance(timed, str) else f"{timed / 60:,.1f}")])
+        )
     caption = (
         "Minutes of the whole training on this machine as it is now, from a few timed steps; evaluation not included."
         if seconds

@@ -51,19 +51,21 @@ def find(folders: Sequence[str]) -> list["Run"]:
 
 def show(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
     """Print the tables of ``runs``."""
-    from ..tables.scores import blocks
+    from ..tables import formats
+    from ..tables.single_runs import score_tables
 
-    for block in blocks(runs):
+    for table in score_tables(runs):
         if markdown:
-            say(block.markdown())
+            say(formats.markdown(table))
         else:
-            console.print(block.rich())
+            formats.show(table, console)
             console.print()
 
 
 def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
     """Print each of ``runs`` beside the paper's row, and the contradictions inside the paper's tables."""
-    from ..paper.columns import Beside, beside_the_paper, in_the_paper
+    from ..paper.columns import beside_the_paper, in_the_paper
+    from ..tables import formats
 
     found, others = [], []
     for run in runs:
@@ -71,14 +73,12 @@ def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) 
             found.append(beside_the_paper(run))
         except KeyError as error:
             others.append(str(error.args[0]))
-    for each in [*found, Beside(in_the_paper(), [])]:
+    for table in [*found, in_the_paper()]:
         if markdown:
-            say(each.markdown())
-            continue
-        console.print(each.block.rich())
-        for flag in each.flags:
-            console.print(flag)
-        console.print()
+            say(formats.markdown(table))
+        else:
+            formats.show(table, console)
+            console.print()
     if others:
         line = f"The paper has no row for: {'; '.join(others)}."
         say(line) if markdown else console.print(line)

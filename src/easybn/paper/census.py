@@ -1,44 +1,44 @@
-"""The census of easy examples over seeds, in a folder: a kill loses what came after the last checkpoint."""
+"""The census of easy examples: how many training images are easy after the first epoch, and are they the same ones?
+
+The paper takes easy examples for those that a network classifies correctly with high confidence after its first epoch
+(Arpit et al. 2017), and cites Kishida & Nakayama (2019): easy examples could be removed without influencing
+generalization. That says something about them only if removing as many others does influence it: the census writes both
+sets, for trainings that leave them out. It trains networks itself; a kill loses what came after the last checkpoint.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from rich.progress import Progress
-from torch import Tensor
 
 from ..data import Source, Split
-from ..files import check_regular, replacing
-from ..json_files import read_json, read_rows, write_json, write_rows
+from ..json_files import Row, read_json, read_rows, write_json, write_rows
 from ..keyed_random import permutation
-from ..metrics.answers import Answers, answers
-from ..models.state_dicts import checksums, read_safetensors
+from ..metrics.easy_examples import Answers, PairedAnswers, answers, easy_in_all, overlap_rows, seed_row
 from ..perturb.ball import Linf
+from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
 from ..runs.config import Experiment, SampleIds, describe, differences, environment
 from ..runs.prepare import load_data, prepare
 from ..runs.run import Run
-from ..stats import overlap
+from ..stats import aggregate
+from ..tables.table import Cell, Table, TableRow, mean_cell
 from ..train import checkpoint
 from ..train.fit import fit
 from ..train.observers import Observer, ProgressBar, TrainingState
 from ..train.prepare import usable_device
 
-# What a census of easy examples is asked.
-
 
 @dataclass(frozen=True)
 class Census:
-    """What is asked of a training.
+    """What is counted.
 
     Args:
         threshold: an image is easy when it is classified correctly with a confidence above this, in [0, 1).
-        epochs: after each of how many first epochs the images are looked at.
+        epochs: the images are classified after each of the first so many epochs.
         seeds: number of trainings, seeds 0 to seeds - 1.
         eps: l-infinity radius of the easy copies' one step, in [0, 1] pixel units.
     """
@@ -57,98 +57,58 @@ class Census:
         Linf(self.eps)  # its own message
 
     @property
-    def kind(self) -> dict[str, Any]:
-        """The keys that tell this census's rows, and their epochs and seeds, from others in the folder."""
+    def settings(self) -> dict[str, Any]:
+        """The keys that, with epoch and seeds, tell this census's rows from others in the folder."""
         return {"threshold": self.threshold, "norm": "linf", "eps": self.eps, "steps": 1}
 
-    def has(self, row: dict[str, Any]) -> bool:
-        """Whether a row of census.jsonl or overlap.jsonl is wanted."""
+    def has(self, row: Row) -> bool:
+        """Whether a row of census.jsonl or overlap.jsonl belongs to this census."""
         seeds = [row[key] for key in ("seed", "seed_a", "seed_b") if key in row]
-        known = all(row[key] == value for key, value in self.kind.items())
-        return known and row["epoch"] <= self.epochs and all(seed < self.seeds for seed in seeds)
+        same = all(row[key] == value for key, value in self.settings.items())
+        return same and row["epoch"] <= self.epochs and all(seed < self.seeds for seed in seeds)
 
 
-# What one training's census found, in a file: a number for each image, so that any threshold can be asked for.
+# While a network trains.
 
-_NAMES = ("confidence", "of_label", "correct")
-
-
-@dataclass(frozen=True, eq=False)
-class CensusAnswers:
-    """The answers on N training images and on their easy copies.
-
-    Args:
-        ids: (N,) int64, the images' numbers in the data set's training split.
-        labels: (N,) int64.
-        own, copies: of the images as they are, and of their easy copies.
-    """
-
-    ids: Tensor
-    labels: Tensor
-    own: Answers
-    copies: Answers
-
-    def save(self, path: Path) -> None:
-        """As safetensors: ids, labels; confidence, of_label, correct; and copy_confidence and so on."""
-        tensors = {"ids": self.ids, "labels": self.labels}
-        for before, part in (("", self.own), ("copy_", self.copies)):
-            tensors |= {f"{before}{name}": getattr(part, name) for name in _NAMES}
-        whole = {name: value.contiguous() for name, value in tensors.items()}
-        with replacing(path) as file:
-            file.write(safetensors.torch.save(whole, checksums(whole)))
-
-    @classmethod
-    def read(cls, path: Path) -> "CensusAnswers":
-        """What :meth:`save` wrote.
-
-        Raises:
-            ValueError: another content.
-        """
-        try:
-            check_regular(path)
-            _, found = read_safetensors(path)
-            own, copies = (Answers(*(found[before + name] for name in _NAMES)) for before in ("", "copy_"))
-            return cls(found["ids"], found["labels"], own, copies)
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it, to have it made again") from error
-
-
-# The census of easy examples, as an observer of :func:`easybn.fit`.
-
-Seen = Callable[[int, Answers, Answers], None]
-"""Is told of each epoch: its number, from 1, and the answers on the images and on their easy copies."""
+OnEpoch = Callable[[int, Answers, Answers], None]
+"""Called after each epoch with its number, from 1, and the answers on the images and on their easy copies."""
 
 
 class EasyCensus(Observer):
-    """Confidence and correctness of every training image after each of the first epochs, then the end.
+    """Confidence and correctness of every training image after each of the first epochs; then the training ends.
 
-    After an epoch every image is passed once more, as it is: in eval mode, through the deployed branch, without
+    After an epoch every image is classified once more, as it is: in eval mode, through the deployed branch, without
     augmentation, in float32, by the weights as they train (not their moving average). That is exact: the answers of
-    one network. By count of passes it costs a third of an epoch of plain training, and the easy copies a whole one
-    (two forward passes, and a backward pass to the images alone). The logits of the training steps would cost nothing,
-    but are those of a network that changes from step to step, in train mode, on augmented images.
+    one network. It costs a third of an epoch of plain training in passes, and the easy copies a whole one (two forward
+    passes, and a backward pass to the images alone). The logits of the training steps would cost nothing, but come
+    from a network that changes from step to step, in train mode, on augmented images.
 
     Args:
         split: the training images.
-        seen: told of each epoch, before the checkpoint that follows it is written.
-        epochs: how many to watch.
+        on_epoch: called before the checkpoint that follows the epoch is written.
+        epochs: after how many epochs.
         copies: makes the easy copies: one step of the easy goal.
-        stop: end the training after them. Its schedule is that of the whole training all the same.
+        stop: end the training after them. Its schedule is still that of the complete training.
     """
 
     def __init__(
-        self, split: Split, seen: Seen, epochs: int = 1, copies: PGD = PGD(Linf(1 / 255), steps=1), stop: bool = True
+        self,
+        split: Split,
+        on_epoch: OnEpoch,
+        epochs: int = 1,
+        copies: PGD = PGD(Linf(1 / 255), steps=1),
+        stop: bool = True,
     ):
-        self._split, self._seen, self._epochs, self._copies, self._stop = split, seen, epochs, copies, stop
+        self._split, self._on_epoch, self._epochs, self._copies, self._stop = split, on_epoch, epochs, copies, stop
 
     def start(self, state: TrainingState) -> None:
         self._end(state)  # a checkpoint of this very end
 
-    def epoch(self, state: TrainingState, row: dict[str, Any]) -> None:
+    def epoch(self, state: TrainingState, row: Row) -> None:
         if row["epoch"] <= self._epochs:
-            own, copies = answers(state.model, self._split, self._copies)
-            assert copies is not None
-            self._seen(row["epoch"], own, copies)
+            on_images, on_copies = answers(state.model, self._split, self._copies)
+            assert on_copies is not None
+            self._on_epoch(row["epoch"], on_images, on_copies)
         self._end(state)
 
     def _end(self, state: TrainingState) -> None:
@@ -156,118 +116,35 @@ class EasyCensus(Observer):
             state.stop = True
 
 
-# From the answers of a census to rows: one a seed, one a pair of seeds.
+class _Bar(ProgressBar):
+    """The progress bar of a training that ends after ``epochs``."""
+
+    def __init__(self, title: str, display: Progress, epochs: int):
+        super().__init__(title, display)
+        self._epochs = epochs
+
+    def start(self, state: TrainingState) -> None:
+        super().start(state)
+        if self._task is not None:
+            self._display.update(self._task, total=self._epochs * state.steps_per_epoch)
 
 
-def seed_row(found: CensusAnswers, threshold: float, classes: Sequence[str]) -> dict[str, Any]:
-    """What one training found.
-
-    Returns:
-        n, correct, accuracy, easy and easy_share (of all images), mean_confidence (of the class predicted) and
-        mean_confidence_of_label; copies_correct, copies_easy, copies_easy_share, copies_mean_confidence; two measures
-        of what the easy step does: confidence_shift, the mean change of the label's confidence, and made_easy, how
-        many images are not easy and have an easy copy; per_class, a list of class, n, easy, copies_easy.
-    """
-    own, copies, n = found.own, found.copies, len(found.ids)
-    easy, copies_easy = own.easy(threshold), copies.easy(threshold)
-    per_class = []
-    for label, name in enumerate(classes):
-        of = found.labels == label
-        counts = {"n": int(of.sum()), "easy": int((easy & of).sum()), "copies_easy": int((copies_easy & of).sum())}
-        per_class.append({"class": name, **counts})
-    return {
-        "n": n,
-        "correct": int(own.correct.sum()),
-        "accuracy": int(own.correct.sum()) / n,
-        "easy": int(easy.sum()),
-        "easy_share": int(easy.sum()) / n,
-        "mean_confidence": _mean(own.confidence),
-        "mean_confidence_of_label": _mean(own.of_label),
-        "copies_correct": int(copies.correct.sum()),
-        "copies_easy": int(copies_easy.sum()),
-        "copies_easy_share": int(copies_easy.sum()) / n,
-        "copies_mean_confidence": _mean(copies.confidence),
-        "confidence_shift": _mean(copies.of_label.double() - own.of_label.double()),
-        "made_easy": int((copies_easy & ~easy).sum()),
-        "per_class": per_class,
-    }
-
-
-def overlap_rows(found: Mapping[int, CensusAnswers], threshold: float) -> list[dict[str, Any]]:
-    """A row for each pair of seeds: seed_a, seed_b, n, easy_a, easy_b, easy_both, jaccard, jaccard_by_chance, kappa.
-
-    Args:
-        found: by seed, all of the same images.
-    """
-    rows = []
-    for (seed_a, a), (seed_b, b) in combinations(found.items(), 2):
-        pair = overlap(a.own.easy(threshold), b.own.easy(threshold))
-        counts = {"n": pair.n, "easy_a": pair.a, "easy_b": pair.b, "easy_both": pair.both}
-        agreement = {"jaccard": pair.jaccard, "jaccard_by_chance": pair.jaccard_by_chance, "kappa": pair.kappa}
-        rows.append({"seed_a": seed_a, "seed_b": seed_b, **counts, **agreement})
-    return rows
-
-
-def merge(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
-    """Put ``rows`` in the place of those in the file that have the same ``keys``."""
-    new = {tuple(row[key] for key in keys) for row in rows}
-    kept = [row for row in read_rows(path) if tuple(row[key] for key in keys) not in new]
-    write_rows(path, [*kept, *rows])
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())
-
-
-# Easy images to leave out of training, and as many random ones: does it hurt, and does it hurt less?
-#
-# The paper cites Kishida & Nakayama (2019): easy examples could be removed without influencing generalization. That is
-# a finding about them only if removing as many others does.
-
-
-def subset_path(folder: Path, wanted: Census, kind: str = "easy") -> Path:
-    """The file of the images that are "easy" in every seed, or of as many "random" ones."""
-    return folder / f"{kind}-above-{wanted.threshold:g}-epoch-{wanted.epochs}-seeds-{wanted.seeds}.json"
-
-
-def subsets(source: Source, wanted: Census, found: Sequence[CensusAnswers]) -> Iterator[tuple[str, SampleIds]]:
-    """ "easy" and "random" with their images.
-
-    Args:
-        found: of every seed, after the last epoch.
-    """
-    ids, labels, easy = found[0].ids, found[0].labels, easy_in_all(found, wanted.threshold)
-    of_all = len(source.train)
-    how = f"confidence above {wanted.threshold:g} after epoch {wanted.epochs} in each of {wanted.seeds} trainings"
-    chosen = tuple(ids[easy].tolist())
-    yield "easy", SampleIds(source.name, of_all, chosen, f"easy: {how}", source.classes)
-    drawn = permutation(len(ids), 0, "census control")
-    control: list[int] = []
-    for label in range(len(source.classes)):
-        of = drawn[labels[drawn] == label][: int((easy & (labels == label)).sum())]
-        control += ids[of].tolist()
-    like = f"random, as many of each class as are easy: {how}"
-    yield "random", SampleIds(source.name, of_all, tuple(sorted(control)), like, source.classes)
-
-
-def easy_in_all(found: Sequence[CensusAnswers], threshold: float) -> Tensor:
-    """(N,) bool: the images that are easy in every training, at least one."""
-    return torch.stack([each.own.easy(threshold) for each in found]).all(0)
+# The census in a folder.
 
 
 def census(
     experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str | None = None
-) -> list[dict[str, Any]]:
-    """Do what is missing in ``folder`` and return its rows that are ``wanted``, seeds and epochs ascending.
+) -> list[Row]:
+    """Do what is missing in ``folder`` and return its rows of the census ``wanted``, by ascending epoch and seed.
 
     Every training is that of ``experiment``, with its schedule, but on all training images (none is held out, so that
     all seeds have the same images), of seed 0, 1, ..., and ended after the epochs asked for.
 
     ======================= ======================================================================================
     census.json             the experiment
-    census.jsonl            a row a seed, epoch and threshold, see :func:`~.census_rows.seed_row`
-    overlap.jsonl           a row a pair of seeds, epoch and threshold, see :func:`~.census_rows.overlap_rows`
-    answers/\\*.safetensors  a number an image, see :class:`~.census_answers.CensusAnswers`
+    census.jsonl            a row per seed, epoch and threshold, see :func:`~easybn.metrics.easy_examples.seed_row`
+    overlap.jsonl           a row per pair of seeds, epoch and threshold, see ``overlap_rows`` there
+    answers/\\*.safetensors  the answers on each image, see :class:`~easybn.metrics.easy_examples.PairedAnswers`
     easy-\\*.json            the images that are easy after the last epoch in every seed, for ``leave_out``
     random-\\*.json          as many images of each class drawn at random, the control of leaving out
     environment.json        versions, commit, machine and threads of each session
@@ -300,7 +177,7 @@ def census(
 
 
 def _paths(folder: Path, wanted: Census, seed: int) -> list[Path]:
-    """The answers of a seed, a file an epoch."""
+    """The files with the answers of a seed, one per epoch."""
     names = [f"seed-{seed}-epoch-{epoch}-eps-{wanted.eps:.6g}" for epoch in range(1, wanted.epochs + 1)]
     return [folder / "answers" / f"{name}.safetensors" for name in names]
 
@@ -310,66 +187,156 @@ def _claim(folder: Path, experiment: Experiment, source: Source) -> None:
     about = describe(replace(experiment, training=replace(experiment.training, seed=0)))
     about |= {"classes": list(source.classes)}  # the images are known by their numbers, in the order of the classes
     if path.exists():
-        then = {"classes": about["classes"], **read_json(path, {})}  # older ones do not say them
-        if different := differences(about, then):
+        stored = {"classes": about["classes"], **read_json(path, {})}  # older files have no classes
+        if different := differences(about, stored):
             raise ValueError(f"{folder} holds another census ({'; '.join(different)}): give another --out")
     else:
         write_json(path, about)
 
 
-class _Bar(ProgressBar):
-    """That of a training that ends after ``epochs``."""
-
-    def __init__(self, title: str, display: Progress, epochs: int):
-        super().__init__(title, display)
-        self._epochs = epochs
-
-    def start(self, state: TrainingState) -> None:
-        super().start(state)
-        if self._task is not None:
-            self._display.update(self._task, total=self._epochs * state.steps_per_epoch)
-
-
 def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str) -> None:
-    asked, seed = prepare(experiment), experiment.training.seed
+    prepared, seed = prepare(experiment), experiment.training.seed
     paths = _paths(folder, wanted, seed)
-    kept = folder / f"seed-{seed}-eps-{wanted.eps:.6g}.pt"
+    checkpoint_path = folder / f"seed-{seed}-eps-{wanted.eps:.6g}.pt"
     bar = _Bar(f"{folder.name}, seed {seed}", display, wanted.epochs)
 
-    def seen(epoch: int, own: Answers, copies: Answers) -> None:
-        CensusAnswers(asked.train.numbers, asked.train.labels, own, copies).save(paths[epoch - 1])
+    def save(epoch: int, on_images: Answers, on_copies: Answers) -> None:
+        PairedAnswers(prepared.train.numbers, prepared.train.labels, on_images, on_copies).save(paths[epoch - 1])
 
-    watch = EasyCensus(asked.train, seen, wanted.epochs, PGD(Linf(wanted.eps), steps=1))
     fit(
-        asked.model,
+        prepared.model,
         experiment.recipe,
-        asked.train,
+        prepared.train,
         experiment.training,
-        checkpoint=kept,
-        observers=[bar, watch],
+        checkpoint=checkpoint_path,
+        observers=[bar, EasyCensus(prepared.train, save, wanted.epochs, PGD(Linf(wanted.eps), steps=1))],
         device=device,
     )
-    checkpoint.forget(kept)  # so that another eps or more epochs begin at the start
+    checkpoint.forget(checkpoint_path)  # so that another eps or more epochs begin at the start
 
 
-def _rows(experiment: Experiment, source: Source, folder: Path, wanted: Census) -> list[dict[str, Any]]:
+def _rows(experiment: Experiment, source: Source, folder: Path, wanted: Census) -> list[Row]:
     about = {
         "data": source.name,
         "model": experiment.model,
         "recipe": describe(experiment.recipe)["class"],
         "training_epochs": experiment.training.epochs,
-        **wanted.kind,
+        **wanted.settings,
     }
-    rows, pairs, found = [], [], {}
+    rows, pairs, by_seed = [], [], {}
     for epoch in range(1, wanted.epochs + 1):
         paths = {seed: _paths(folder, wanted, seed)[epoch - 1] for seed in range(wanted.seeds)}
-        found = {seed: CensusAnswers.read(path) for seed, path in paths.items()}
-        for seed, each in found.items():
-            row = seed_row(each, wanted.threshold, source.classes)
+        by_seed = {seed: PairedAnswers.read(path) for seed, path in paths.items()}
+        for seed, paired in by_seed.items():
+            row = seed_row(paired, wanted.threshold, source.classes)
             rows.append({**about, "seed": seed, "epoch": epoch, **row, "answers": f"answers/{paths[seed].name}"})
-        pairs += [{**about, "epoch": epoch, **row} for row in overlap_rows(found, wanted.threshold)]
-    merge(folder / "census.jsonl", rows, [*wanted.kind, "seed", "epoch"])
-    merge(folder / "overlap.jsonl", pairs, [*wanted.kind, "seed_a", "seed_b", "epoch"])
-    for kind, ids in subsets(source, wanted, list(found.values())):
+        pairs += [{**about, "epoch": epoch, **row} for row in overlap_rows(by_seed, wanted.threshold)]
+    _merge(folder / "census.jsonl", rows, [*wanted.settings, "seed", "epoch"])
+    _merge(folder / "overlap.jsonl", pairs, [*wanted.settings, "seed_a", "seed_b", "epoch"])
+    for kind, ids in subsets(source, wanted, list(by_seed.values())):
         ids.save(subset_path(folder, wanted, kind))
     return rows
+
+
+def _merge(path: Path, rows: list[Row], keys: list[str]) -> None:
+    """Replace the rows in the file that have the same ``keys`` as one of ``rows``, and add the others."""
+    new = {tuple(row[key] for key in keys) for row in rows}
+    kept = [row for row in read_rows(path) if tuple(row[key] for key in keys) not in new]
+    write_rows(path, [*kept, *rows])
+
+
+# The easy images, and as many random ones, for trainings that leave them out.
+
+
+def subset_path(folder: Path, wanted: Census, kind: str = "easy") -> Path:
+    """The file of the images that are "easy" in every seed, or of as many "random" ones."""
+    return folder / f"{kind}-above-{wanted.threshold:g}-epoch-{wanted.epochs}-seeds-{wanted.seeds}.json"
+
+
+def subsets(source: Source, wanted: Census, by_seed: Sequence[PairedAnswers]) -> Iterator[tuple[str, SampleIds]]:
+    """ "easy" and "random" with their images.
+
+    Args:
+        by_seed: the answers of every seed, after the last epoch.
+    """
+    ids, labels, easy = by_seed[0].ids, by_seed[0].labels, easy_in_all(by_seed, wanted.threshold)
+    of_all = len(source.train)
+    how = f"confidence above {wanted.threshold:g} after epoch {wanted.epochs} in each of {wanted.seeds} trainings"
+    chosen = tuple(ids[easy].tolist())
+    yield "easy", SampleIds(source.name, of_all, chosen, f"easy: {how}", source.classes)
+    drawn = permutation(len(ids), 0, "census control")
+    control: list[int] = []
+    for label in range(len(source.classes)):
+        of_class = drawn[labels[drawn] == label][: int((easy & (labels == label)).sum())]
+        control += ids[of_class].tolist()
+    like = f"random, as many of each class as are easy: {how}"
+    yield "random", SampleIds(source.name, of_all, tuple(sorted(control)), like, source.classes)
+
+
+# The census as a table.
+
+HEADINGS = ["images", "easy", "easy, %", "easy copies, %"]
+
+
+def census_table(rows: Sequence[Row], pairs: Sequence[Row]) -> Table:
+    """Easy images and easy copies of each class after the last epoch, mean over seeds with its 95% interval.
+
+    Args:
+        rows: of :func:`census`, of any epochs.
+        pairs: of overlap.jsonl, of the same census.
+    """
+    last = max(row["epoch"] for row in rows)
+    shown = [row for row in rows if row["epoch"] == last]
+    first = shown[0]
+    table_rows = [
+        TableRow(of_class["class"], _cells([row["per_class"][label] for row in shown]))
+        for label, of_class in enumerate(first["per_class"])
+    ]
+    title = (
+        f"{first['model']} ({first['recipe'].rpartition('.')[2]}) on {first['data']} after epoch {last} of "
+        f"{first['training_epochs']}: easy is correct with a confidence above {first['threshold']:g}"
+    )
+    return Table(title, "Class", HEADINGS, [*table_rows, TableRow("all", _cells(shown))], _caption(rows, pairs))
+
+
+def _caption(rows: Sequence[Row], pairs: Sequence[Row]) -> str:
+    """Seeds, overlap, copies, earlier epochs."""
+    last = max(row["epoch"] for row in rows)
+    shown = [row for row in rows if row["epoch"] == last]
+    seeds = len(shown)
+    spread = f"Means over {seeds} seeds ± the half-width of their 95% interval (t). " if seeds > 1 else "One seed. "
+    text = spread + f"Accuracy on these images: {_percent(shown, 'accuracy')}. "
+    if last_pairs := [pair for pair in pairs if pair["epoch"] == last]:
+        text += (
+            f"Overlap of the easy ones of two seeds, {len(last_pairs)} pair{'s' * (len(last_pairs) > 1)}: "
+            f"Jaccard {_mean(last_pairs, 'jaccard')} ({_mean(last_pairs, 'jaccard_by_chance')} by chance), "
+            f"Cohen's kappa {_mean(last_pairs, 'kappa')}. "
+        )
+    shift = aggregate([100 * row["confidence_shift"] for row in shown])
+    text += (
+        f"Easy copies: one easy step of {format_eps(shown[0]['eps'], 'linf')} in linf for the same network; the "
+        f"label's confidence moves by {'+' * (shift.mean >= 0)}{mean_cell(shift, 1)} points."
+    )
+    if last > 1:
+        epochs = sorted({row["epoch"] for row in rows})
+        shares = [f"{e}: {_percent([row for row in rows if row['epoch'] == e], 'easy_share')}" for e in epochs]
+        text += f" Easy by epoch, in %: {', '.join(shares)}."
+    return text
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    n, easy = rows[0]["n"], aggregate([row["easy"] for row in rows])
+    if not n:
+        return [Cell("0", 0), Cell("0", 0), Cell(), Cell()]
+    shares = [aggregate([100 * row[name] / n for row in rows]) for name in ("easy", "copies_easy")]
+    counts = [Cell(f"{n:,}", n), Cell(f"{easy.mean:,.0f}", easy.mean, seeds=easy.seeds)]
+    return [*counts, *(mean_cell(share, 1, n) for share in shares)]
+
+
+def _percent(rows: Sequence[Row], key: str) -> str:
+    return mean_cell(aggregate([100 * row[key] for row in rows]), 1).text
+
+
+def _mean(pairs: Sequence[Row], key: str) -> str:
+    values = [pair[key] for pair in pairs if pair[key] is not None]
+    return f"{sum(values) / len(values):.2f}" if values else "undefined"

@@ -126,9 +126,9 @@ def of_stacked(folders: Sequence[StackedRows]) -> list[Evidence]:
     """Accuracy with noise in the original minus that with noise in the easy copy; the other copies are controls."""
     out = []
     for folder in folders:
-        conditions = dict.fromkeys(Condition(row["copy"], row["eps"], row["steps"]) for row in folder.rows)
+        conditions = dict.fromkeys(Condition.of(row) for row in folder.rows)
         for condition in conditions:
-            rows = [row for row in folder.rows if Condition(row["copy"], row["eps"], row["steps"]) == condition]
+            rows = [row for row in folder.rows if Condition.of(row) == condition]
             halves = {half: _accuracies(rows, half) for half in ("original", "copy")}
             seeds = [seed for seed in halves["original"] if seed in halves["copy"]]
             differences = [halves["original"][seed] - halves["copy"][seed] for seed in seeds]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..tables.comparison import p_text, signed
-from ..tables.table import Cell, Line, Table
+from ..tables.table import Cell, Table, TableRow
 from .claims import FAILS, HOLDS, NOT_MEASURED, RULES, UNDECIDED, Evidence, Judged
 
 
@@ -22,7 +22,7 @@ def claims_table(judged: Sequence[Judged]) -> Table:
             difference(first) if first else Cell(),
             Cell(each.verdict),
         ]
-        lines.append(Line(each.claim.name, cells))
+        lines.append(TableRow(each.claim.name, cells))
     return Table("The paper's claims", "", columns, lines, RULES, numeric=[False, False, False, False, True, False])
 
 
@@ -30,7 +30,7 @@ def evidence_table(judged: Sequence[Judged]) -> Table:
     """Every comparison of every claim."""
     columns = ["comparison", "seeds", "difference", "p (t)", "p (McNemar)", "verdict"]
     lines = [
-        Line(each.claim.name, [Cell(one.what), *_tested(one), Cell(_spoken(one))], colour_of=one.about)
+        TableRow(each.claim.name, [Cell(one.what), *_tested(one), Cell(_spoken(one))], recipe=one.about)
         for each in judged
         for one in each.evidence
     ]

@@ -1,17 +1,18 @@
-"""The paper's columns beside ours: its number, ours under its protocol, under the strong one, and the worst case."""
+"""Runs beside the paper's tables: its number, ours under its protocol and under the strong one, and the worst case."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from ..evaluation.result import ROUNDING, Score, called, chance, contradictions, worst_case
 from ..evaluation.store import Store
+from ..json_files import Row
 from ..runs.run import Run
 from ..tables.rows import Column
-from ..tables.scores import Block, Cell, title
-from .numbers import COLUMNS, ROWS, TEST_IMAGES, PaperRow, nearest_row
+from ..tables.single_runs import run_title
+from ..tables.table import Cell, Table, TableRow, accuracy_cell
+from .numbers import COLUMNS, METHODS, ROWS, TEST_IMAGES, TWINS, PaperRow, nearest_row
 
-# The paper's columns beside ours: its number, ours under its protocol, ours under the strong one, and the worst.
+STEPS = 100  # of the paper's PGD
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class PaperColumn:
     Args:
         column: what it measures.
         paper: the paper's number, as a score; None if it has no row for the model.
-        protocol: ours by the paper's attack and protocol; None if it was not measured, as with the others.
+        protocol: ours by the paper's attack and protocol; this and the following are None if not measured.
         strong: ours by PGD under the strong protocol in that norm at that eps; None for clean accuracy.
-        worst: the least of our scores of attacks that bound it: in its norm at its eps or a smaller one; of clean
-            accuracy the least measurement of that.
+        worst: the lowest of our scores of attacks that bound it: in its norm at its eps or a smaller one; of clean
+            accuracy the lowest measurement of that.
         flags: what does not fit together, a sentence each; empty if everything does.
     """
 
@@ -45,13 +46,12 @@ def paper_columns(scores: Sequence[Score], row: PaperRow | None = None, unlike: 
     ours.
 
     Args:
-        scores: ours, of one model, in any order; of several of one kind that of most points counts.
+        scores: ours, of one model, in any order; of several of one kind the one with most points counts.
         row: of the paper, see :func:`~easybn.paper.numbers.paper_row`.
-        unlike: in what the paper's model is another one than ours, such as "another network"; told where its number
-            is away from ours.
+        unlike: in what the paper's model differs from ours, such as "another network"; added where the numbers differ.
     """
     theirs = row.scores if row else [None] * len(COLUMNS)
-    return [_column(each, paper, scores, row, unlike) for each, paper in zip(COLUMNS, theirs, strict=True)]
+    return [_column(column, paper, scores, row, unlike) for column, paper in zip(COLUMNS, theirs, strict=True)]
 
 
 def _column(
@@ -59,43 +59,43 @@ def _column(
 ) -> PaperColumn:
     protocol = _find(scores, column.attack, column.protocol, column)
     strong = _find(scores, "pgd", "strong", column) if column.norm else None
-    in_reach = [score for score in scores if (_within(score, column) if column.norm else score.eps is None)]
-    worst = min(in_reach, key=lambda score: score.accuracy, default=None)
+    bounding = [score for score in scores if (_inside(score, column) if column.norm else score.eps is None)]
+    worst = min(bounding, key=lambda score: score.accuracy, default=None)
     flags = [f"the paper: {each}" for each in contradictions(row.scores if row else []) if each.higher == paper]
     flags += [f"ours: {each}" for each in contradictions(scores) if each.higher in (protocol, strong)]
     if protocol is not None and column.norm:
         lower = [score for score in (strong, worst) if score is not None and score != protocol]
-        flags += list(dict.fromkeys(_gap(score, protocol) for score in lower if _below(score, protocol)))
+        flags += list(dict.fromkeys(_gap(score, protocol) for score in lower if _is_below(score, protocol)))
     if paper is not None and protocol is not None:
-        away = paper.accuracy - protocol.accuracy
-        if abs(away) > chance(paper, protocol):
+        difference = paper.accuracy - protocol.accuracy
+        if abs(difference) > chance(paper, protocol):
             flags.append(
-                f"the paper's {100 * paper.accuracy:.2f} is {100 * abs(away):.2f} points "
-                f"{'above' if away > 0 else 'below'} ours under its protocol{f' ({unlike})' if unlike else ''}"
+                f"the paper's {100 * paper.accuracy:.2f} is {100 * abs(difference):.2f} points "
+                f"{'above' if difference > 0 else 'below'} ours under its protocol{f' ({unlike})' if unlike else ''}"
             )
     return PaperColumn(column, paper, protocol, strong, worst, tuple(flags))
 
 
 def _find(scores: Sequence[Score], attack: str, protocol: str | None, column: Column) -> Score | None:
-    """That of most points."""
-    kind = [score for score in scores if (score.attack, score.protocol) == (attack, protocol)]
+    """The score of that attack in the column with most points."""
+    same = [score for score in scores if (score.attack, score.protocol) == (attack, protocol)]
     if column.eps is not None:
-        kind = [score for score in kind if _within(score, column) and _same(score.eps, column.eps)]
-    return max(kind, key=lambda score: score.n, default=None)
+        same = [score for score in same if _inside(score, column) and _equal(score.eps, column.eps)]
+    return max(same, key=lambda score: score.n, default=None)
 
 
-def _within(score: Score, column: Column) -> bool:
+def _inside(score: Score, column: Column) -> bool:
     """In the norm of the column, at its eps or a smaller one."""
     if score.eps is None or column.eps is None or score.norm != column.norm:
         return False
-    return score.eps < column.eps or _same(score.eps, column.eps)
+    return score.eps < column.eps or _equal(score.eps, column.eps)
 
 
-def _same(a: float | None, b: float) -> bool:
+def _equal(a: float | None, b: float) -> bool:
     return a is not None and abs(a - b) <= ROUNDING
 
 
-def _below(score: Score, protocol: Score) -> bool:
+def _is_below(score: Score, protocol: Score) -> bool:
     return protocol.accuracy - score.accuracy > chance(score, protocol)
 
 
@@ -106,31 +106,11 @@ def _gap(score: Score, protocol: Score) -> str:
     )
 
 
-METHODS = {"AdvProp": "advprop", "EBN": "ebn"}
-TWINS = {"cifar10-jpeg": "cifar10", "sample": "fashion-mnist"}
-"""Data sets of other pixels, or fewer of them, that a column of the paper may still stand beside."""
-STEPS = 100  # of the paper's PGD
+# As tables.
 
 
-@dataclass(frozen=True)
-class Beside:
-    """A run beside the paper's row.
-
-    Args:
-        block: a line for each of the paper's columns.
-        flags: what does not fit together, a sentence each, numbered as in the block.
-    """
-
-    block: Block
-    flags: list[str]
-
-    def markdown(self) -> str:
-        """For a README."""
-        return "\n".join([self.block.markdown(), *self.flags, ""])
-
-
-def beside_the_paper(run: Run) -> Beside:
-    """The deployed branch of a run beside the paper's row of the same data set and recipe.
+def beside_the_paper(run: Run) -> Table:
+    """The deployed branch of a run beside the paper's row of the same data set and recipe; what does not fit as notes.
 
     Raises:
         KeyError: the paper has no such row; the message says of what.
@@ -145,39 +125,39 @@ def beside_the_paper(run: Run) -> Beside:
         raise KeyError(f"{run.folder.name}: {recipe} on {data}") from error
     unlike = [f"other network: {config['model']}"] * (paper.model != config["model"])
     unlike += [f"other images: {data}"] * (paper.data != data)
-    scores = _scores(run, rows)
-    columns = paper_columns(scores, paper, ", ".join(unlike))
-    flags = [f"{each.column.name}: {flag}" for each in columns for flag in each.flags]
-    numbered = [f"{number}. {flag}" for number, flag in enumerate(flags, 1)]
     remark = f" ({', '.join(unlike)})" if unlike else ""
-    shown = f"{run.folder.name}, {title(run)} beside the paper's {paper.row}, table {paper.table}{remark}"
-    return Beside(_block(shown, columns, scores), numbered)
+    title = f"{run.folder.name}, {run_title(run)} beside the paper's {paper.row}, table {paper.table}{remark}"
+    scores = _scores(run, rows)
+    return _beside_table(title, paper_columns(scores, paper, ", ".join(unlike)), scores)
 
 
-def in_the_paper() -> Block:
+def in_the_paper() -> Table:
     """Where the paper's own columns contradict each other: figures that a stronger attack cannot leave."""
-    lines: list[tuple[str, list[Cell | str | None]]] = []
+    rows = []
     for row in ROWS:
         for each in contradictions(row.scores):
-            names = [_column_of(score) for score in (each.higher, each.lower)]
-            cells = [Cell(score.correct, score.n) for score in (each.higher, each.lower)]
-            by = f"{100 * each.excess:.2f} ({100 * each.allowed:.2f})"
-            lines.append((f"table {row.table}, {row.row}", [names[0], cells[0], names[1], cells[1], by]))
+            pairs = [
+                cell
+                for score in (each.higher, each.lower)
+                for cell in (Cell(_column_name(score)), accuracy_cell(score.correct, score.n))
+            ]
+            by = Cell(f"{100 * each.excess:.2f} ({100 * each.allowed:.2f})", 100 * each.excess)
+            rows.append(TableRow(f"table {row.table}, {row.row}", [*pairs, by]))
     caption = (
         f"Accuracy in % with the half-width of its 95% interval for {TEST_IMAGES:,} test images. By: points in %, and "
         "in brackets what chance allows. AutoAttack contains 100 steps of APGD."
     )
-    columns = ["column", "leaves", "above", "leaves", "by"]
-    return Block("Contradictions inside the paper's tables", columns, lines, caption, head="Row")
+    columns, numeric = ["column", "leaves", "above", "leaves", "by"], [False, True, False, True, True]
+    return Table("Contradictions inside the paper's tables", "Row", columns, rows, caption, numeric)
 
 
-def _column_of(score: Score) -> str:
+def _column_name(score: Score) -> str:
     same = ((score.attack, score.norm, score.eps) == (each.attack, each.norm, each.eps) for each in COLUMNS)
     return next(each.name for each, yes in zip(COLUMNS, same, strict=True) if yes)
 
 
-def _scores(run: Run, rows: Sequence[dict[str, Any]]) -> list[Score]:
-    """The latest first, and what all stored verdicts together leave at the radii of the paper's columns."""
+def _scores(run: Run, rows: Sequence[Row]) -> list[Score]:
+    """The latest first, then what all stored verdicts together leave at the radii of the paper's columns."""
     known = {each.name for each in fields(Score)}
     scores = [Score.from_dict({name: row[name] for name in known & set(row)}) for row in reversed(rows)]
     scores = [score for score in scores if score.protocol != "robustness" or score.steps == STEPS]
@@ -190,27 +170,24 @@ def _stores(run: Run) -> list[Store]:
     """The verdicts on the deployed branch."""
     folders = sorted(path.parent for path in run.folder.glob("verdicts/*/manifest.json"))
     stores = [store for store in map(Store.existing, folders) if store.deployed]
-    # all of one model: the folder's, by whatever was evaluated last
+    # all of one model: the one that was evaluated last
     newest = max(stores, key=lambda store: store.folder.stat().st_mtime, default=None)
     return [store for store in stores if newest and store.manifest.model == newest.manifest.model]
 
 
-def _block(name: str, columns: Sequence[PaperColumn], scores: Sequence[Score]) -> Block:
-    lines: list[tuple[str, list[Cell | str | None]]] = []
-    number = 0
+def _beside_table(title: str, columns: Sequence[PaperColumn], scores: Sequence[Score]) -> Table:
+    rows: list[TableRow] = []
+    notes: list[str] = []
     for each in columns:
-        cells = [
-            None if score is None else Cell(score.correct, score.n)
-            for score in (each.paper, each.protocol, each.strong, each.worst if each.column.norm else None)
-        ]
-        marks = ", ".join(str(number + i) for i in range(1, len(each.flags) + 1))
-        number += len(each.flags)
-        lines.append((each.column.name, [*cells, marks]))
+        shown = (each.paper, each.protocol, each.strong, each.worst if each.column.norm else None)
+        cells = [Cell() if score is None else accuracy_cell(score.correct, score.n) for score in shown]
+        numbers = range(len(notes) + 1, len(notes) + 1 + len(each.flags))
+        notes += [f"{n}. {each.column.name}: {flag}" for n, flag in zip(numbers, each.flags, strict=True)]
+        rows.append(TableRow(each.column.name, [*cells, Cell(", ".join(map(str, numbers)))]))
     ours = [score for each in columns for score in (each.protocol, each.strong, each.worst) if score is not None]
     caption = "Accuracy in % with the half-width of its 95% interval (Wilson). Ours: "
     caption += f"{' / '.join(f'{n:,}' for n in sorted({score.n for score in ours}))} test images" if ours else "nothing"
     sizes = sorted({score.batch_size for score in scores if score.protocol == "robustness" and score.batch_size})
     caption += f"; batch size of its protocol {' / '.join(f'{size:,}' for size in sizes)}." if sizes else "."
-    return Block(
-        name, ["the paper", "ours, its protocol", "ours, strong", "worst case", "flags"], lines, caption, "Column"
-    )
+    headings = ["the paper", "ours, its protocol", "ours, strong", "worst case", "flags"]
+    return Table(title, "Column", headings, rows, caption, notes=notes)

@@ -5,6 +5,11 @@ from dataclasses import dataclass, replace
 from ..evaluation.result import Score
 from ..tables.rows import CLEAN, Column
 
+METHODS = {"AdvProp": "advprop", "EBN": "ebn"}
+"""Our recipe classes and the paper's methods."""
+TWINS = {"cifar10-jpeg": "cifar10", "sample": "fashion-mnist"}
+"""Data sets with other pixels, or fewer of them, that may still be compared with the paper's."""
+
 TEST_IMAGES = 10_000
 """Test images of either data set; the paper attacks all of them, as far as it says."""
 

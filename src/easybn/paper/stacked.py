@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 from .. import data, models
 from ..data.source import listed
 from ..data.split import channel_statistics
-from ..json_files import read_json, read_rows, write_json, write_rows
+from ..json_files import Row, read_json, read_rows, write_json, write_rows
 from ..keyed_random import Noise, torch_generators
 from ..models import weights
 from ..modes import evaluating
@@ -24,7 +23,7 @@ from ..runs.config import DATA_OPTIONS, Experiment, differences, environment
 from ..runs.prepare import load_data
 from ..runs.run import Run, train
 from ..stats import aggregate
-from ..tables.table import Cell, Fitted, Line, Table
+from ..tables.table import Cell, Table, TableRow, mean_cell
 from ..train.fit import fit
 from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
@@ -47,7 +46,7 @@ from .stacked_images import (
 # How often a network is right on stacked test images, intact and with a half randomised.
 
 
-def measured(net: nn.Module, randomiser: Randomiser, layout: str) -> Iterator[dict[str, Any]]:
+def measured(net: nn.Module, randomiser: Randomiser, layout: str) -> Iterator[Row]:
     """A row for the intact images (half and how None) and one for each half and way to randomise it.
 
     Yields:
@@ -82,7 +81,7 @@ def condition_rows(
     seed: int,
     folder: Path,
     display: Progress,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Train a fresh network on pairs of ``condition`` and measure it on those of the test split.
 
     Returns:
@@ -144,7 +143,7 @@ def fresh(settings: Settings, source: data.Source, seed: int, statistics: tuple[
 # The experiment in a folder: what is there already is not done again, a kill loses at most one training.
 
 
-def stacked(settings: Settings, folder: Path, display: Progress, device: str | None = None) -> list[dict[str, Any]]:
+def stacked(settings: Settings, folder: Path, display: Progress, device: str | None = None) -> list[Row]:
     """Do what is missing in ``folder`` and return all of its rows that ``settings`` ask for.
 
     ==================== =========================================================================================
@@ -246,61 +245,43 @@ def passing(display: Progress) -> Iterator[None]:
             display.remove_task(task)
 
 
-def _key(row: dict[str, Any]) -> tuple[int, Condition]:
-    return row["seed"], Condition(row["copy"], row["eps"], row["steps"])
+def _key(row: Row) -> tuple[int, Condition]:
+    return row["seed"], Condition.of(row)
 
+
+# The experiment as tables.
 
 PAPER = {"copy": 0.0, "original": 99.0}
 """What the paper has left of 99.0% when noise is added to either half of stacked cars and trucks, ResNet-18."""
 
-COLUMNS = ("Beside the original", "intact", *WAYS)
 
-
-@dataclass(frozen=True)
-class ClaimTable:
-    """What is left when one half is randomised: rows of text, the paper's first."""
-
-    title: str
-    rows: list[tuple[str, ...]]
-
-    def rich(self) -> Fitted:
-        """For the terminal; the paper's row is set apart."""
-        lines = [Line(name, [Cell(text) for text in texts], aside=i == 0) for i, (name, *texts) in enumerate(self.rows)]
-        return Fitted(Table(self.title, COLUMNS[0], COLUMNS[1:], lines))
-
-    def markdown(self) -> str:
-        """For a README."""
-        lines = [f"**{self.title}**", "", "| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS[1:])]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join([*lines, ""])
-
-
-def tables(rows: Sequence[dict[str, Any]]) -> list[ClaimTable]:
-    """A table for the randomised copy and one for the randomised original.
+def stacked_tables(rows: Sequence[Row]) -> list[Table]:
+    """A table for the randomised copy and one for the randomised original: mean and 95% interval over seeds.
 
     Args:
-        rows: of :func:`easybn.paper.stacked.stacked`, at least one training's.
+        rows: of :func:`stacked`, at least one training's.
     """
     return [_table(rows, half) for half in HALVES]
 
 
-def _table(rows: Sequence[dict[str, Any]], half: str) -> ClaimTable:
-    conditions = list(dict.fromkeys(Condition(row["copy"], row["eps"], row["steps"]) for row in rows))
-    body: list[tuple[str, ...]] = [("the paper: easy", "99.0", f"{PAPER[half]:.1f}", "", "")]
-    for condition in conditions:
-        ours = [row for row in rows if Condition(row["copy"], row["eps"], row["steps"]) == condition]
+def _table(rows: Sequence[Row], half: str) -> Table:
+    before, after = 99.0, PAPER[half]
+    paper = [Cell(f"{before:.1f}", before), Cell(f"{after:.1f}", after), Cell(), Cell()]
+    table_rows = [TableRow("the paper: easy", paper, muted=True)]
+    for condition in dict.fromkeys(Condition.of(row) for row in rows):
+        ours = [row for row in rows if Condition.of(row) == condition]
         cells = [_cell([row for row in ours if (row["half"], row["how"]) == (None, None)])]
         cells += [_cell([row for row in ours if (row["half"], row["how"]) == (half, how)]) for how in WAYS]
-        body.append((str(condition), *cells))
-    return ClaimTable(f"The {half} randomised (the paper: 99.0 -> {PAPER[half]:.1f})", body)
+        table_rows.append(TableRow(str(condition), cells))
+    title = f"The {half} randomised (the paper: {before:.1f} to {after:.1f})"
+    return Table(title, "Beside the original", ["intact", *WAYS], table_rows)
 
 
-def _cell(rows: Sequence[dict[str, Any]]) -> str:
-    found = aggregate([100 * row["accuracy"] for row in rows])
-    return f"{found.mean:.1f}" + ("" if found.half_width is None else f" ±{found.half_width:.1f}")
+def _cell(rows: Sequence[Row]) -> Cell:
+    return mean_cell(aggregate([100 * row["accuracy"] for row in rows]), 1, rows[0]["n"])
 
 
-def caption(rows: Sequence[dict[str, Any]]) -> str:
+def stacked_caption(rows: Sequence[Row]) -> str:
     """What the figures of both tables are of, and how to read them."""
     first, seeds = rows[0], len({row["seed"] for row in rows})
     interval = f"mean over {seeds} seeds with the half-width of its 95% interval (t)" if seeds > 1 else "1 seed"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data import Source, Split
 from ..files import replacing
+from ..json_files import Row
 from ..keyed_random import Noise
 from ..modes import evaluating
 from ..perturb.ball import Linf
@@ -92,6 +93,11 @@ class Condition:
     copy: str
     eps: float | None = None
     steps: int | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "Condition":
+        """The condition of a row of rows.jsonl."""
+        return cls(row["copy"], row["eps"], row["steps"])
 
     @property
     def attack(self) -> PGD | None:

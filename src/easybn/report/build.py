@@ -12,8 +12,10 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..escapes import escaped
+from ..tables.formats import html
 from ..tables.rows import Rows, read
-from .page import Material, Section
+from ..tables.table import TableRow
+from .page import Block, Colours, Material, Section
 from .sections import (
     broken,
     claims,
@@ -63,11 +65,37 @@ def page(rows: Rows, title: str) -> str:
         version=__version__,
         facts=_facts(material),
         sections=sections,
-        colours=material.colours,
+        swatch=swatch,
+        recipe=lambda label: recipe_label(label, material.colours),
+        html_table=lambda block: html_table(block, material.colours),
         style=Markup(_file("style.css") + material.colours.css()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
+
+
+def html_table(block: Block, colours: Colours) -> Markup:
+    """A table's block, with a recipe's colour before its name and the drawings of the differences."""
+    assert block.table is not None
+
+    def label(row: TableRow) -> str:
+        return recipe_label(row.label, colours) if row.recipe == row.label else Markup.escape(escaped(row.label))
+
+    return Markup(html(block.table, label, {"difference": block.marks} if block.marks else {}))
+
+
+def recipe_label(text: str, colours: Colours) -> Markup:
+    """The text; if it is the label of a recipe, with its colour before it."""
+    colour = colours.css_class(text)
+    return (swatch(colour, colours.dash(text)) if colour else Markup("")) + escaped(text)
+
+
+def swatch(css_class: str, dash: str) -> Markup:
+    """A short line in a recipe's colour and dash."""
+    dashed = Markup(' stroke-dasharray="{}"').format(dash) if dash else ""
+    return Markup(
+        '<svg class="swatch {}" viewBox="0 0 22 8" aria-hidden="true"><path d="M0 4H22" class="curve"{}/></svg>'
+    ).format(css_class, dashed)
 
 
 def _facts(material: Material) -> list[str]:

@@ -7,7 +7,7 @@ for (const button of document.querySelectorAll("th button")) {
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const groups = [];
     for (const row of body.rows) {
-      if (row.classList.contains("aside") && groups.length) groups[groups.length - 1].push(row);
+      if (row.classList.contains("muted") && groups.length) groups[groups.length - 1].push(row);
       else groups.push([row]);
     }
     const key = (group) => {

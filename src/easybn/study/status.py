@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 
 from ..runs.config import Experiment
-from ..tables.table import Cell, Fitted, Line, Table
+from ..tables.formats import Fitted
+from ..tables.table import Cell, Table, TableRow
 from .execute import OnStatus, StudyStatus
 from .plan import Planned
 from .state import State
@@ -134,7 +135,7 @@ def status_table(status: StudyStatus, eta: dict[str, float | None], most: int | 
             "" if state.kind in ("done", "failed") else minutes(eta[name]),
             "" if state.clean is None else f"{100 * state.clean:.2f}",
         ]
-        lines.append(Line(name, [Cell(text, style=colour), *map(Cell, figures)]))
+        lines.append(TableRow(name, [Cell(text, style=colour), *map(Cell, figures)]))
     return Fitted(Table("", "run", COLUMNS, lines, summary(status, eta[""]), [False, True, True, True]))
 
 

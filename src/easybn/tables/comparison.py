@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..stats import PairedT, mcnemar, paired_t
 from .aggregate import RecipeRuns, Setting, point_verdicts
 from .rows import Column
-from .table import Cell, Line, Table
+from .table import Cell, Table, TableRow
 
 # Two recipes in one column: the paired difference over seeds, and the points on which their models differ.
 
@@ -121,7 +121,7 @@ def differences_table(setting: Setting, columns: Sequence[Column]) -> Table:
             found = compare(first, second, column)
             if found.seed_test is not None:
                 lines.append(
-                    Line(f"{found.first} \N{MINUS SIGN} {found.second}", _tested(found), colour_of=found.first)
+                    TableRow(f"{found.first} \N{MINUS SIGN} {found.second}", _tested(found), recipe=found.first)
                 )
     caption = (
         "Differences of accuracy in points of a percent, paired by seed, with the 95% interval of their mean and the p "

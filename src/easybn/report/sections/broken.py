@@ -6,7 +6,7 @@ from ...json_files import Row
 from ...perturb.eps import format_eps
 from ...tables.aggregate import RecipeRuns, Setting
 from ...tables.rows import RunRows
-from ...tables.table import Cell, Line, Table
+from ...tables.table import Cell, Table, TableRow
 from ..charts import Shares, shares_chart
 from ..page import Block, Figure, Key, Material, Section
 from .eps_curves import Attack, attacks, called
@@ -86,7 +86,7 @@ def _table(title: str, found: Mapping[str, dict[str, dict[str, int]]]) -> Table:
     every = list(dict.fromkeys(name for rows in found.values() for name in _names(rows) if name not in (CLEAN, LEFT)))
     names = [CLEAN, *every, LEFT]
     lines = [
-        Line(attack, [Cell(label), *(_count(broke.get(name)) for name in names)])
+        TableRow(attack, [Cell(label), *(_count(broke.get(name)) for name in names)])
         for attack, rows in found.items()
         for label, broke in rows.items()
     ]

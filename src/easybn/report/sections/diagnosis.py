@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...tables.rows import RunRows
-from ...tables.table import Cell, Line, Table
+from ...tables.table import Cell, Table, TableRow
 from ..page import Block, Material, Section
 
 ORDER = ("warning", "note", "ok")
@@ -62,12 +62,12 @@ def _checks(found: Sequence[Found]) -> Table:
         runs = len({each.run for each in of})
         what = of[0].what if len(of) == 1 else f"{of[0].run}: {of[0].what}"
         counted = [Cell(severity), Cell(of[0].run if runs == 1 else f"{runs} runs", runs)]
-        lines.append(Line(check, [*counted, Cell(what), Cell(of[0].then)]))
+        lines.append(TableRow(check, [*counted, Cell(what), Cell(of[0].then)]))
     return Table("Checks", "check", ["kind", "in", "such as", "why and what to do"], lines, numeric=[False] * 4)
 
 
 def _findings(found: Sequence[Found]) -> Table:
     lines = [
-        Line(each.run, [Cell(each.severity), Cell(each.check), Cell(each.what), Cell(each.then)]) for each in found
+        TableRow(each.run, [Cell(each.severity), Cell(each.check), Cell(each.what), Cell(each.then)]) for each in found
     ]
     return Table("Findings", "Run", ["kind", "check", "what", "why and what to do"], lines, numeric=[False] * 4)

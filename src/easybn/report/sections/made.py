@@ -4,14 +4,14 @@ import json
 import shlex
 
 from ...tables.rows import RunRows
-from ...tables.table import Cell, Line, Table
+from ...tables.table import Cell, Table, TableRow
 from ..page import Block, Material, Section
 
 
 def section(material: Material) -> Section:
     labels = {run.name: each.label for s in material.settings for each in s.recipes for run in each.runs.values()}
     runs = material.rows.runs
-    lines = [Line(run.name, _cells(run, labels.get(run.name, run.method))) for run in runs]
+    lines = [TableRow(run.name, _cells(run, labels.get(run.name, run.method))) for run in runs]
     columns = ["recipe", "data", "network", "seed", "epochs", "minutes", "images/s", "commit", "torch", "machine"]
     numeric = [False, False, False, True, True, True, True, False, False, False]
     table = Table("Runs", "Run", columns, lines, numeric=numeric)

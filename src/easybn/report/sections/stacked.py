@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 from ...files import read_bytes
 from ...json_files import Row
-from ...paper.stacked import COLUMNS, caption, tables
+from ...paper.stacked import stacked_caption, stacked_tables
 from ...paper.stacked_images import Condition
 from ...stats import aggregate
 from ...tables.rows import StackedRows
-from ...tables.table import Cell, Line, Table
 from ..charts import Bar, bars_chart
 from ..page import Block, Figure, Key, Material, Section
 
@@ -32,13 +31,8 @@ def section(material: Material) -> Section:
             Figure(words, bars_chart(f"{title}: {words}", _groups(folder.rows, how))) for how, words in MEANS.items()
         ]
         blocks.append(Block("figures", title, KEY, figures=figures, legend=HALVES))
-        for found in tables(folder.rows):
-            lines = [
-                Line(row[0], [Cell(text, _number(text)) for text in row[1:]], aside=i == 0)
-                for i, row in enumerate(found.rows)
-            ]
-            table = Table(found.title, COLUMNS[0], COLUMNS[1:], lines, caption(folder.rows))
-            blocks.append(Block("table", found.title, table.caption, table=table, folded=found.title))
+        for table in stacked_tables(folder.rows):
+            blocks.append(Block("table", table.title, stacked_caption(folder.rows), table=table, folded=table.title))
         pictures, used = _pictures(folder, MOST - spent)
         spent += used
         if pictures:
@@ -54,8 +48,8 @@ def section(material: Material) -> Section:
 
 def _groups(rows: Sequence[Row], how: str) -> list[tuple[str, list[Bar]]]:
     groups = []
-    for condition in dict.fromkeys(Condition(row["copy"], row["eps"], row["steps"]) for row in rows):
-        ours = [row for row in rows if Condition(row["copy"], row["eps"], row["steps"]) == condition]
+    for condition in dict.fromkeys(Condition.of(row) for row in rows):
+        ours = [row for row in rows if Condition.of(row) == condition]
         bars = []
         for half in ("copy", "original"):
             values = [row["accuracy"] for row in ours if (row["half"], row["how"]) == (half, how)]
@@ -79,10 +73,6 @@ def _pictures(folder: StackedRows, most: int) -> tuple[list[dict[str, str]], int
             continue
         data = read_bytes(path)
         used += len(data)
-        words = str(Condition(row["copy"], row["eps"], row["steps"]))
+        words = str(Condition.of(row))
         out.append({"png": "data:image/png;base64," + base64.b64encode(data).decode(), "text": words})
     return out, used
-
-
-def _number(text: str) -> float | None:
-    return float(text.split()[0]) if text else None

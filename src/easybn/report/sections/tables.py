@@ -14,7 +14,7 @@ def section(material: Material) -> Section:
             continue
         table, tests = paper_table(setting), differences_table(setting, OURS)
         blocks.append(Block("table", table.title, table.caption, table=table))
-        if tests.lines:
+        if tests.rows:
             blocks.append(Block("table", caption=tests.caption, table=tests, folded="Paired tests between recipes"))
     missing = "" if blocks else "Nothing is measured yet: easybn evaluate RUNS."
     lead = "The paper's columns from our runs; below each of our rows the paper's, of its larger networks."

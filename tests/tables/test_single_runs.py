@@ -5,7 +5,9 @@ import pytest
 from rich.console import Console
 
 from easybn.runs.run import Run
-from easybn.tables.scores import blocks
+from easybn.tables.formats import Fitted, markdown
+from easybn.tables.single_runs import score_tables
+from easybn.tables.table import Cell, TableRow
 
 
 def clean(correct, n=1000):
@@ -38,18 +40,21 @@ def wilson_half_width(correct, n, z=1.959964):
 def test_numbers_are_those_of_the_scores(made):
     a = made("a", "EBN", clean(873), pgd("strong", 0.1, 150), pgd("strong", 0.5, 31), pgd("robustness", 0.5, 44))
     b = made("b", "own.Mine", clean(801), pgd("strong", 0.5, 0))
-    robustness, strong = blocks([a, b])
+    robustness, strong = score_tables([a, b])
     assert strong.columns == ["Basic", "l2 0.1", "l2 0.5"]
-    assert [name for name, _ in strong.rows] == ["resnet18 (EBN)", "resnet18 (Mine)"]
+    assert [row.label for row in strong.rows] == ["resnet18 (EBN)", "resnet18 (Mine)"]
     expected = [[(873, 1000), (150, 200), (31, 200)], [(801, 1000), None, (0, 200)]]
-    for (_, cells), wanted in zip(strong.rows, expected, strict=True):
-        assert [None if c is None else (c.correct, c.n) for c in cells] == wanted
-        for cell in cells:
-            if cell is not None:
-                half = 100 * wilson_half_width(cell.correct, cell.n)
-                assert str(cell) == f"{100 * cell.correct / cell.n:.2f} ±{half:.1f}"
+    for row, counts in zip(strong.rows, expected, strict=True):
+        for cell, count in zip(row.cells, counts, strict=True):
+            if count is None:
+                assert cell == Cell()
+            else:
+                half = 100 * wilson_half_width(*count)
+                assert cell.text == f"{100 * count[0] / count[1]:.2f} ±{half:.1f}"
+                assert (cell.value, cell.n) == (pytest.approx(100 * count[0] / count[1]), count[1])
+                assert (cell.high - cell.low) / 2 == pytest.approx(half)
     assert robustness.columns == ["Basic", "l2 0.5"]
-    assert robustness.rows[1][1][1] is None
+    assert robustness.rows[1].cells[1] == Cell()
     assert "batch size 100" in robustness.caption
     assert "batch size" not in strong.caption
     assert "Attacks: 100 steps, 200 test images" in strong.caption
@@ -57,44 +62,44 @@ def test_numbers_are_those_of_the_scores(made):
 
 def test_markdown_is_a_table(made):
     run = made("a", "EBN", clean(873), pgd("strong", 0.1, 150), pgd("strong", 8 / 255, 31, norm="linf"))
-    (block,) = blocks([run])
-    lines = [line for line in block.markdown().splitlines() if line.startswith("|")]
+    (table,) = score_tables([run])
+    lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0] == ["Model", "Basic", "l2 0.1", "linf 8/255"]
     assert cells[1] == ["---", "---:", "---:", "---:"]
     assert cells[2][0] == "resnet18 (EBN)"
     assert cells[2][1].startswith("87.30 ±")
     assert len(cells) == 3
-    assert block.caption in block.markdown()
+    assert table.caption in markdown(table)
 
 
 def test_the_terminal_shows_the_same_numbers(made):
-    (block,) = blocks([made("a", "EBN", clean(873), pgd("strong", 0.1, 150))])
+    (table,) = score_tables([made("a", "EBN", clean(873), pgd("strong", 0.1, 150))])
     console = Console(file=StringIO(), width=120)
-    console.print(block.rich())
+    console.print(Fitted(table))
     shown = console.file.getvalue()
-    assert all(str(cell) in shown for cell in block.rows[0][1])
+    assert all(cell.text in shown for cell in table.rows[0].cells)
 
 
 def test_the_latest_measurement_counts_and_the_caption_is_of_what_is_shown(made):
     run = made("a", "EBN", clean(800), pgd("strong", 0.1, 5, n=20, steps=5), pgd("strong", 0.1, 150), clean(870))
-    (block,) = blocks([run])
-    assert [(c.correct, c.n) for c in block.rows[0][1]] == [(870, 1000), (150, 200)]
-    assert "Attacks: 100 steps, 200 test images." in block.caption
+    (table,) = score_tables([run])
+    assert [(c.value, c.n) for c in table.rows[0].cells] == [(87, 1000), (75, 200)]
+    assert "Attacks: 100 steps, 200 test images." in table.caption
     other = made("b", "Vanilla", clean(800), pgd("strong", 0.1, 700, n=2000, steps=40))
-    assert "Attacks: 40 / 100 steps, 200 / 2,000 test images." in blocks([run, other])[0].caption
+    assert "Attacks: 40 / 100 steps, 200 / 2,000 test images." in score_tables([run, other])[0].caption
 
 
 def test_runs_alike_are_told_apart(made):
     runs = [made(name, "EBN", clean(1)) for name in ("seed0", "seed1")] + [made("v", "Vanilla", clean(1))]
-    names = [name for name, _ in blocks(runs)[0].rows]
+    names = [row.label for row in score_tables(runs)[0].rows]
     assert names == ["resnet18 (EBN) seed0", "resnet18 (EBN) seed1", "resnet18 (Vanilla)"]
 
 
 def test_runs_without_scores(made):
-    (block,) = blocks([made("a", "EBN")])
-    assert block.rows == [("resnet18 (EBN)", [None])]
-    assert "Nothing is measured yet" in block.caption
-    (block,) = blocks([made("b", "EBN", clean(10))])
-    assert "Basic: 1,000 test images." in block.caption
-    assert "Attacks" not in block.caption
+    (table,) = score_tables([made("a", "EBN")])
+    assert table.rows == [TableRow("resnet18 (EBN)", [Cell()])]
+    assert "Nothing is measured yet" in table.caption
+    (table,) = score_tables([made("b", "EBN", clean(10))])
+    assert "Basic: 1,000 test images." in table.caption
+    assert "Attacks" not in table.caption

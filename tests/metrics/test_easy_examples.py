@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from easybn.data import Split
-from easybn.metrics.answers import Answers, answers
+from easybn.metrics.easy_examples import Answers, answers
 from easybn.perturb.ball import Linf
 from easybn.perturb.goal import easy
 from easybn.perturb.pgd import PGD
