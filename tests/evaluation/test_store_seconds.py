@@ -2,6 +2,7 @@
 
 import pytest
 
+from easybn.attacks.runner import STATE_VERSION
 from easybn.evaluation.record import Record
 from easybn.evaluation.store import Store, work
 from easybn.evaluation.store.stage_file import seconds_in, to_parquet
@@ -56,11 +57,19 @@ def test_what_was_saved_of_a_stage_counts_in_the_next_session(tmp_path):
     assert store.seconds == pytest.approx(LONG * (stages_with_points(store) + 1), abs=LONG / 2)
 
 
-def test_a_state_of_before_there_were_seconds_begins_anew(tmp_path):
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"i": 3, "sum": 0},  # before there were seconds
+        {"seconds": 1.0, "state": {"i": 3, "sum": 0}},  # before there were versions
+        {"version": STATE_VERSION - 1, "seconds": 1.0, "state": {"i": 3, "sum": 0}},
+    ],
+)
+def test_a_state_of_another_version_begins_anew(saved, tmp_path):
     lines = []
     store = Store.open(tmp_path, manifest(), lines.append)
     points = store.manifest.points_of(0)
-    store.file(0, 0).save_state({"i": 3, "sum": 0}, points)
+    store.file(0, 0).save_state(saved, points)
     work(store, Fake())
     assert len(lines) == 1
     assert "of another version of easybn; clean of chunk 0 begins anew" in lines[0]

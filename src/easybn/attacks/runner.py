@@ -15,7 +15,7 @@ from .losses import margin
 
 RunnerState = dict[str, Any]
 STATE_VERSION = 2
-"""Of what ``save`` is given; raise it if a column or an entry is new, gone or renamed."""
+"""Of what ``save`` is given, kept beside it in a store; raise it if a column or an entry is new, gone or renamed."""
 OnStep = Callable[[int, int, int], None]
 """``on_step(done, total, remaining)``: evaluations accounted for and in all, points that are not broken yet."""
 
@@ -240,9 +240,6 @@ class AttackRunner:
 
         Args:
             resume: a state that ``save`` was given by a run with the same arguments.
-
-        Raises:
-            ValueError: a state of another :data:`STATE_VERSION`.
         """
         n = len(self.ids)
         self.attempts = self.attack.attempts(self.ranking.shape[1] + 1)
@@ -333,7 +330,6 @@ class AttackRunner:
 
     def _state(self) -> RunnerState:
         return {
-            "version": STATE_VERSION,
             "active": dict(self.active),
             "pending_rows": self.pending.rows,
             "pending_attempts": self.pending.numbers,
@@ -344,8 +340,6 @@ class AttackRunner:
         }
 
     def _restore(self, state: RunnerState) -> None:
-        if state.get("version") != STATE_VERSION:
-            raise ValueError("this state of an attack is of another version of easybn: start the attack again")
         device = self.model.device or self.x.device  # a state from a file is on the CPU
         self.active = AttackState({name: column.to(device) for name, column in state["active"].items()})
         self.success, self.images = state["success"], state["images"]

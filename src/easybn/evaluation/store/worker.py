@@ -83,7 +83,7 @@ class Task:
             saved = file.load_state(self.points)
             if saved is None:
                 return None
-            if set(saved) != {"seconds", "state"} or saved["state"].get("version") != STATE_VERSION:
+            if set(saved) != {"version", "seconds", "state"} or saved["version"] != STATE_VERSION:
                 raise Damaged("it is of another version of easybn")
             self._earlier = float(saved["seconds"])
             state: State = saved["state"]
@@ -111,7 +111,8 @@ class Task:
             DeadlinePassed: the state is saved, and there is no time to go on.
             OSError: it could not be written; the state before is still there.
         """
-        self.store.file(self.chunk, self.number).save_state({"seconds": self.seconds, "state": state}, self.points)
+        saved = {"version": STATE_VERSION, "seconds": self.seconds, "state": state}
+        self.store.file(self.chunk, self.number).save_state(saved, self.points)
         self._saved = time.monotonic()
         if self.late:
             raise DeadlinePassed
