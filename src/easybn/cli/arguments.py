@@ -44,8 +44,8 @@ class Parser(ArgumentParser):
         """The arguments, with objects in the place of their descriptions.
 
         Args:
-            words: of the command line of this call, unless :func:`.own_recipe.resolved` has seen them.
-            run_code: whether code that a YAML file names may run; if not, :class:`.own_recipe.CodeNotRun` is raised.
+            words: of the command line of this call, unless :func:`.user_code.resolved` has seen them.
+            run_code: whether code that a YAML file names may run; if not, :class:`.user_code.CodeNotRun` is raised.
             without_recipe: leave it out.
         """
         if any(word in ("-h", "--help") for word in words):

@@ -65,7 +65,7 @@ def load(path: Path | str, model: nn.Module | None = None, weights_key: str | No
 
     Args:
         path: a folder with ``model.safetensors``, such a file, or the name of a model that comes with the
-            package (:func:`trained`); with ``model`` any checkpoint that :func:`.state.load_weights` reads.
+            package (:func:`trained`); with ``model`` any checkpoint that :func:`.state_dicts.load_weights` reads.
         model: where the weights belong, for a file without a description; filled in place.
         weights_key: with ``model``: where in the checkpoint the weights are, such as "state_dict_ema".
 

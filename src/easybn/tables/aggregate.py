@@ -99,7 +99,7 @@ class RecipeRuns:
     """A row of a table: one recipe with its fields, at one or several seeds.
 
     Args:
-        label: see :func:`.labels.labels`.
+        label: see :func:`labels`.
         method: the class alone.
         radii: of its perturbations, in [0, 1] pixel units.
         lr: the learning rate it was trained with.

@@ -131,7 +131,7 @@ class Rows:
 
     Args:
         folder, runs, stacked: where, and what.
-        across: fields of :data:`.recipes.ACROSS` that do not keep recipes from being compared.
+        across: fields of :data:`.aggregate.ACROSS` that do not keep recipes from being compared.
     """
 
     folder: Path
