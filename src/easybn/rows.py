@@ -1,4 +1,4 @@
-"""What the files of a run, an evaluation and a study have to hold: a :class:`~easybn.json_files.Field` for each key that is relied on.
+"""What the files of a run, an evaluation and a study have to hold: a field for each key that is relied on.
 
 Keys that are not named here may hold anything; a key that is ``needed`` has to be in every row.
 """
