@@ -8,7 +8,7 @@ from PIL import Image
 from easybn.perturb.ball import L2, Linf
 from easybn.perturb.goal import easy, targeted, untargeted
 from easybn.perturb.pgd import PGD
-from easybn.runs.pictures import as_seen, class_number, perturb
+from easybn.runs.perturb_image import as_seen, class_number, perturb
 
 
 class Linear(torch.nn.Module):

@@ -201,7 +201,7 @@ def test_a_folder_made_anew_meanwhile_stays_the_other_runs(tmp_path):
     with pytest.raises(Removed):
         train(TINY, folder, observers=[At(3, anew)], device="cpu")
     run = Run(folder)
-    run.check_whole()
+    run.check_complete()
     run.check(other)
     names = [path.name for path in theirs.iterdir()]
     assert all((folder / name).read_bytes() == (theirs / name).read_bytes() for name in names)
@@ -214,7 +214,7 @@ def test_files_removed_meanwhile_are_there_in_the_end(finished_run, tmp_path):
             path.unlink()
 
     run = train(TINY, tmp_path, observers=[At(3, remove)], checkpoint_seconds=0.0, device="cpu")
-    run.check_whole()
+    run.check_complete()
     run.check(TINY)
     assert len(run.metrics) == 2
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in finished_run.folder.iterdir()}
@@ -222,7 +222,7 @@ def test_files_removed_meanwhile_are_there_in_the_end(finished_run, tmp_path):
     def change():
         write_json(tmp_path / "b" / "config.json", {"digest": "x", "experiment": {}})
 
-    with pytest.raises(Damaged, match=r"config\.json was changed while the run was at work"):
+    with pytest.raises(Damaged, match=r"config\.json was changed during the training"):
         train(TINY, tmp_path / "b", observers=[At(3, change)], device="cpu")
     assert not Run(tmp_path / "b").finished
 

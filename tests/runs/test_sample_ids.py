@@ -75,8 +75,8 @@ def test_a_run_goes_on_only_with_the_same_ids(file, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[1, 2]", "no file of sample ids"),
-        ("{", "no file of sample ids"),
+        ("[1, 2]", "does not hold sample ids"),
+        ("{", "does not hold sample ids"),
         ('{"data": "sample", "images": 100}', "no 'ids'"),
         ('{"data": "sample", "images": 100, "ids": [2, 1]}', "ascending, each number once"),
         ('{"data": "sample", "images": 100, "ids": [1, 1]}', "ascending, each number once"),
@@ -84,7 +84,7 @@ def test_a_run_goes_on_only_with_the_same_ids(file, tmp_path):
         ('{"data": "sample", "images": 100, "ids": [-1]}', r"got -1 \.\. -1"),
         ('{"data": "sample", "images": 100, "ids": [true]}', "whole numbers"),
         ('{"data": "sample", "images": 100, "ids": ["1"]}', "whole numbers"),
-        ('{"data": "sample", "images": 100, "ids": 3}', "no file of sample ids"),
+        ('{"data": "sample", "images": 100, "ids": 3}', "does not hold sample ids"),
     ],
 )
 def test_a_file_that_is_none(content, told, file):
@@ -108,7 +108,7 @@ def test_ids_of_other_data(key, value, file):
 
 def test_nothing_left(file):
     SampleIds("sample", 100, tuple(range(100))).save(file)
-    with pytest.raises(ValueError, match="no training image is left"):
+    with pytest.raises(ValueError, match="no training image remains"):
         prepare(replace(TINY, leave_out=str(file)))
 
 

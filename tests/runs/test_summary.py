@@ -17,9 +17,8 @@ from easybn.json_files import write_json
 from easybn.models.weights import save, trained_on
 from easybn.report.build import report
 from easybn.runs import summary as module
-from easybn.runs.pictures import chosen
 from easybn.runs.run import Run
-from easybn.runs.summary import bins, summarise
+from easybn.runs.summary import bins, gallery_images, summarise
 from easybn.tables.aggregate import point_verdicts
 from easybn.tables.rows import Column, read
 
@@ -63,7 +62,7 @@ def test_verdicts_and_bins_are_those_of_the_model(summarised, predicted):
 def test_the_pictures_are_the_test_images_and_copies_within_8_of_255(summarised, predicted):
     confidence, labels = predicted
     gallery = json.loads((summarised / "summary.json").read_text())["gallery"]
-    index = chosen(labels, confidence.argmax(1) == labels)
+    index = gallery_images(labels, confidence.argmax(1) == labels)
     assert len(gallery["images"]) == len(index) <= 6
     sheet = np.asarray(Image.open(summarised / "gallery.png"), np.int16)
     height, width = gallery["size"]
@@ -192,8 +191,8 @@ def test_bins_of_the_ends():
 def test_the_first_right_image_of_each_class():
     labels = torch.tensor([1, 0, 1, 2, 0, 2])
     right = torch.tensor([False, True, True, False, True, False])
-    assert chosen(labels, right).tolist() == [1, 2]
-    assert chosen(labels, torch.zeros(6, dtype=torch.bool)).tolist() == []
+    assert gallery_images(labels, right).tolist() == [1, 2]
+    assert gallery_images(labels, torch.zeros(6, dtype=torch.bool)).tolist() == []
 
 
 def test_findings_of_an_evaluation_by_hand_are_summarised_once(finished_run, tmp_path):

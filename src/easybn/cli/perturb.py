@@ -20,7 +20,7 @@ from .arguments import Parser, number
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..runs.pictures import PerturbedImage
+    from ..runs.perturb_image import PerturbedImage
 
 TOP = 3  # classes shown of each image
 
@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
     from ..perturb.ball import L2, Linf
     from ..perturb.goal import easy, targeted, untargeted
     from ..perturb.pgd import PGD
-    from ..runs.pictures import as_seen, class_number, confidences, perturb
+    from ..runs.perturb_image import as_seen, class_number, confidences, perturb
 
     eps = arguments.eps if arguments.eps is not None else {"linf": 8 / 255, "l2": 0.5}[arguments.norm]
     attack = PGD({"linf": Linf, "l2": L2}[arguments.norm](eps), steps=arguments.steps)

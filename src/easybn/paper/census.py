@@ -21,9 +21,9 @@ from ..metrics.easy_examples import Answers, PairedAnswers, answers, easy_in_all
 from ..perturb.ball import Linf
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
-from ..runs.config import Experiment, SampleIds, describe, differences, environment
+from ..runs.config import Experiment, SampleIds, describe, differences
 from ..runs.prepare import load_data, prepare
-from ..runs.run import Run
+from ..runs.run import Run, environment
 from ..stats import aggregate
 from ..tables.table import Cell, Table, TableRow, mean_cell
 from ..train import checkpoint

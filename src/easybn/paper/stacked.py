@@ -19,9 +19,9 @@ from ..models import weights
 from ..modes import evaluating
 from ..recipes.vanilla import Vanilla
 from ..rows import STACKED
-from ..runs.config import DATA_OPTIONS, Experiment, differences, environment
+from ..runs.config import DATA_OPTIONS, Experiment, differences
 from ..runs.prepare import load_data
-from ..runs.run import Run, train
+from ..runs.run import Run, environment, train
 from ..stats import aggregate
 from ..tables.table import Cell, Table, TableRow, mean_cell
 from ..train.fit import fit

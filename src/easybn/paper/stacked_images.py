@@ -20,7 +20,7 @@ from ..perturb.ball import Linf
 from ..perturb.eps import format_eps
 from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
-from ..runs.pictures import class_number
+from ..runs.perturb_image import class_number
 
 # Images of two classes with a copy of each, and the one image that a pair makes.
 

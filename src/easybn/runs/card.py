@@ -1,4 +1,4 @@
-"""The model card: a README.md beside the weights that says what they are and how they were made."""
+"""The model card: a README.md beside the weights that says what the model is and how it was trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +29,9 @@ def card(
     """The card as Markdown.
 
     Args:
-        model: the plain model that is deployed.
-        metrics: the rows of the run's metrics file.
+        data: what the model was trained on.
+        model: the plain model to deploy.
+        metrics: rows of metrics.jsonl.
         sessions: the environments it was trained in, the last one last.
     """
     recipe = type(experiment.recipe).__name__
@@ -61,8 +62,8 @@ def card(
         "## Environment",
         _table(_environment(sessions, last)),
         "## Licence",
-        "The code that trained this model is under the MIT licence; the data set has terms of its own. "
-        + (licence(data.name) or "Look them up before you pass the weights on."),
+        "The code that trained this model is under the MIT licence; the data set has its own terms. "
+        + (licence(data.name) or "Check them before you share the weights."),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -86,7 +87,7 @@ def _environment(sessions: Sequence[dict[str, Any]], last: dict[str, Any]) -> di
         "platform": here.get("platform"),
         "python": here.get("python"),
         **packages,
-        "commit": here.get("commit") or "of an installed package",
+        "commit": here.get("commit") or "none (installed package)",
         "finished in a session begun": here.get("time"),
         "sessions": len(sessions),
         "minutes": f"{last['seconds'] / 60:.2f}" if "seconds" in last else "unknown",
@@ -94,7 +95,7 @@ def _environment(sessions: Sequence[dict[str, Any]], last: dict[str, Any]) -> di
 
 
 def _flat(value: dict[str, Any], below: str = "") -> dict[str, Any]:
-    """Nested fields by dotted names; a class stands under the name of its field."""
+    """Nested fields by dotted names; a class goes under the name of its field."""
     rows: dict[str, Any] = {}
     for name, item in value.items():
         key = below.rstrip(".") if name == "class" and below else below + name

@@ -1,47 +1,37 @@
-"""Where a run was made: versions, commit, machine, threads."""
+"""What a run is asked to do: the experiment, its description in JSON, and its digest."""
 
 import hashlib
 import json
-import os
-import platform
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..data import Source, Split
 from ..data.source import listed
 from ..files import write_text
-from ..json_files import Field, check, read_json
-from ..json_files import read_any_json as read_any_json
+from ..json_files import Field, check, read_any_json, read_json
 from ..recipes.recipe import Recipe
 from ..recipes.vanilla import Vanilla
 from ..rows import TEXT, TEXTS, needed, optional
 from ..train.schedule import Training
 
-# Training images chosen by number, in a file: such as the easy ones, to train without them.
-
 
 @dataclass(frozen=True)
 class SampleIds:
-    """Some of a data set's training images.
+    """Some training images of a data set, chosen by number; in a file, so that a training can leave them out.
 
     Args:
         data: the name of the data set.
         images: how many training images it has (after ``train_images``, where a run uses only a part).
         ids: their numbers in file order, 0 .. images - 1, ascending.
         chosen: how they were chosen, in words.
-        classes: the data set's, in whose order the images are numbered; None of a file that does not say them.
+        classes: the data set's classes, in whose order the images are numbered; None if the file does not say.
 
     Raises:
-        ValueError: numbers that repeat or are out of range.
+        ValueError: numbers that repeat, are not in order or are out of range.
     """
 
     data: str
@@ -63,15 +53,15 @@ class SampleIds:
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     def save(self, path: Path) -> None:
-        """As JSON, in one piece."""
+        """Write as JSON, atomically."""
         write_text(path, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, path: Path | str) -> "SampleIds":
-        """What :meth:`save` wrote, or another program: {"data": ..., "images": ..., "ids": [...]}.
+        """Read what :meth:`save` or another program wrote: {"data": ..., "images": ..., "ids": [...]}.
 
         Raises:
-            ValueError: there is no such file, or another content.
+            ValueError: there is no such file, or it has other contents.
         """
         try:
             content = read_any_json(path)
@@ -85,14 +75,14 @@ class SampleIds:
             raise ValueError(f"there is no file {path} of sample ids (easybn census writes one)") from None
         except (ValueError, KeyError, TypeError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f'{path} is no file of sample ids, {{"data", "images", "ids"}}: {what}') from error
+            raise ValueError(f'{path} does not hold sample ids, {{"data", "images", "ids"}}: {what}') from error
 
 
 def without(train: Split, source: Source, left_out: SampleIds) -> Split:
-    """The images of ``train``, a view of ``source.train``, that are not left out.
+    """The images of ``train``, a view of ``source.train``, without those that are left out.
 
     Raises:
-        ValueError: the ids are of another data set, or nothing is left.
+        ValueError: the ids are of another data set, or no image remains.
     """
     if (left_out.data, left_out.images) != (source.name, len(source.train)):
         there, here = f"{left_out.images:,} of {left_out.data}", f"{len(source.train):,} of {source.name}"
@@ -100,17 +90,11 @@ def without(train: Split, source: Source, left_out: SampleIds) -> Split:
     if left_out.classes is not None and left_out.classes != source.classes:
         there, here = listed(left_out.classes), listed(source.classes)
         raise ValueError(f"leave_out: its ids number the images of the classes {there}; {source.name} has {here}")
-    stays = ~torch.isin(train.numbers, _tensor(left_out))
+    stays = ~torch.isin(train.numbers, torch.tensor(left_out.ids, dtype=torch.int64))
     if not stays.any():
-        raise ValueError("leave_out: no training image is left")
+        raise ValueError("leave_out: no training image remains")
     return train.subset(stays.nonzero().squeeze(1))
 
-
-def _tensor(ids: SampleIds) -> Tensor:
-    return torch.tensor(ids.ids, dtype=torch.int64)
-
-
-# What a run is asked to do, and the digest by which a run knows itself.
 
 VERSION = 1
 
@@ -127,34 +111,34 @@ _FIELDS = {
     "norms": TEXTS,
     "data_folder": optional(TEXT),
 }
-_NOT_IN_DIGEST = {"data_folder", "leave_out"}  # where something lies does not change what comes out
+_NOT_IN_DIGEST = {"data_folder", "leave_out"}  # places of files do not change results
 DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
-_LATER = ("left_out", *DATA_OPTIONS)  # fields that older runs do not have; None is as it was before
+_LATER = ("left_out", *DATA_OPTIONS)  # fields that older runs lack; None means the behaviour of that time
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training: a data set, a network, a method and how long.
+    """One training: a data set, a network, a recipe and how long.
 
     Args:
         recipe: the training method, with its fields: Vanilla, AdvProp, EBN, EBNShared, AdvPropEBN,
-            FastAdvProp, FastEBN, AdversarialTraining, or a class of your own.
+            FastAdvProp, FastEBN, AdversarialTraining, or your own class (my.py:MyRecipe).
         data: a name that ``easybn data`` lists, the path of an image folder or zip, or my.py:make.
-        model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME or torchvision:NAME.
-        model_options: passed on to the model, such as {pretrained: true}.
-        norms: kinds of norm layers that get branches: batch, layer, group. [layer] for a vision transformer.
-        validation: share of the training images held out to watch the training by.
-        train_images: use only so many training images, every class in proportion, the same ones for every seed;
-            all by default.
-        data_folder: where the data set lies; searched for by default.
-        resize: of an image folder: the height and width to bring all pictures to (the shorter side to that length, then
-            the middle of the longer one); by default as they are, or where their sizes differ the most frequent one.
-        channels: of an image folder: 3 (RGB, the default) or 1 (grey).
-        test_fraction: of an image folder without test images: the share of each class that is drawn as such.
-        leave_out: a file with the numbers of training images to train without, as ``easybn census`` writes; none by
-            default. What is held out by ``validation`` is not touched.
-        left_out: the digest of the numbers in that file, by which runs know each other: not where it lies.
-        training: epochs, rates and the rest.
+        model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME, torchvision:NAME.
+        model_options: keyword arguments of the model, such as {pretrained: true}.
+        norms: kinds of norm layers that get branches: batch, layer, group; [layer] for a vision transformer.
+        validation: share of the training images held out to validate on.
+        train_images: number of training images to use, every class in proportion, the same ones for every seed; by
+            default all.
+        data_folder: folder of the data set; by default it is searched for.
+        resize: for an image folder: height and width of all images (the shorter side is resized, the longer one
+            cropped); by default sizes stay as they are, or become the most frequent one if they differ.
+        channels: for an image folder: 3 (RGB, the default) or 1 (grey).
+        test_fraction: for an image folder without test images: share of each class to hold out as test images.
+        leave_out: file with the numbers of training images to leave out, as ``easybn census`` writes; by default none.
+            Images held out by ``validation`` stay.
+        left_out: digest of the numbers in that file, which identifies them wherever the file is.
+        training: epochs, learning rate and so on.
     """
 
     recipe: Recipe = Vanilla()
@@ -180,7 +164,7 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits over every field that changes results."""
+        """Twelve hexadecimal digits over all fields that change results."""
         content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
         content = {name: value for name, value in content.items() if name not in _LATER or value is not None}
         text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
@@ -188,7 +172,7 @@ class Experiment:
 
 
 def describe(value: Any) -> Any:
-    """``value`` as JSON can hold it: dataclasses as their fields with a ``class``."""
+    """``value`` as plain JSON: a dataclass becomes its fields and a ``class``."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         path = kind.__name__ if kind.__module__.startswith("easybn.") else f"{kind.__module__}.{kind.__qualname__}"
@@ -203,7 +187,7 @@ def describe(value: Any) -> Any:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The experiment that a run's config.json describes, see :func:`describe`.
+    """The experiment in a run's config.json, as :func:`describe` wrote it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -219,7 +203,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def _numbers_alike(value: Any) -> Any:
-    """Equal numbers as equal text: 1, 1.0 and True are the same setting."""
+    """Equal numbers as equal text: 1, 1.0 and True are one setting."""
     if isinstance(value, dict):
         return {key: _numbers_alike(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -228,7 +212,7 @@ def _numbers_alike(value: Any) -> Any:
 
 
 def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
-    """The fields in which two descriptions differ: ``name: theirs -> ours``."""
+    """Fields in which two descriptions differ, as ``name: theirs -> ours``."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if (now := ours.get("class")) != (then := theirs.get("class")):  # their fields cannot be compared
             return [f"{name}: {then} -> {now}"]
@@ -236,49 +220,3 @@ def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
         below = f"{name}." if name else ""
         return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{below}{key}")]
     return [] if ours == theirs else [f"{name}: {theirs!r} -> {ours!r}"]
-
-
-def environment() -> dict[str, Any]:
-    """What is worth knowing about this process, for a run's ``environment.json``."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("easybn", "torch", "torchvision", "timm", "numpy")},
-        "commit": _commit(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that runs, with a ``+`` where it was changed; None for an installed wheel."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -1,4 +1,4 @@
-"""How long a training would take here: a few real steps of it, and one validation batch."""
+"""How long a training takes on this machine, from a few of its steps and one validation batch."""
 
 import time
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from ..train.observers import Observer, TrainingState
 from .config import Experiment
 from .prepare import prepare
 
-WARM_UP = 2  # steps that allocate and compile
+WARM_UP = 2  # steps that allocate memory and compile, which are not timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was measured.
+    """Times that were measured.
 
     Args:
-        steps: of the whole training.
-        batch_size: images a step.
-        timed: steps that were timed, after those that warm up.
-        warm: steps before those.
-        first_seconds: the time of these, compilation included.
-        step_seconds: a step's mean.
-        validation_seconds: all validation of the training, from one timed batch of it.
+        steps: steps of the whole training.
+        batch_size: images per step.
+        timed: steps that were timed.
+        warm: warm-up steps before those.
+        first_seconds: time of the warm-up steps, compilation included.
+        step_seconds: mean time of a step.
+        validation_seconds: time of all validations of the training, from one timed batch.
     """
 
     steps: int
@@ -43,16 +43,16 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole training."""
+        """Estimated time of the whole training."""
         return self.first_seconds + (self.steps - self.warm) * self.step_seconds + self.validation_seconds
 
 
 class Stopwatch(Observer):
-    """Times steps and ends the training once there are ``most`` of them, or ``seconds`` are over.
+    """Times steps, and ends the training after ``most`` of them or after ``seconds``.
 
     Args:
-        seconds: from the end of the warm-up; at least one step is timed all the same.
-        most: steps, those that warm up not counted.
+        seconds: counted from the end of the warm-up; at least one step is timed.
+        most: number of steps without the warm-up.
     """
 
     def __init__(self, seconds: float, most: int):
@@ -74,20 +74,21 @@ class Stopwatch(Observer):
 def estimate(
     experiment: Experiment, device: torch.device | str | None = None, *, seconds: float = 10.0, most: int = 50
 ) -> Estimate:
-    """Time the very training that ``experiment`` describes; nothing is written but the data set's cache.
+    """Time the first steps of the training that ``experiment`` describes; nothing is written but the data set's cache.
 
     Args:
-        seconds, most: time and steps to measure at most.
+        device: as of :func:`easybn.fit`.
+        seconds, most: measure for at most this time, and this many steps.
 
     Raises:
-        ValueError: the experiment cannot be made.
+        ValueError: the experiment is not possible.
     """
     asked = prepare(experiment)
     watch = Stopwatch(seconds, most)
     fitted = fit(asked.model, experiment.recipe, asked.train, experiment.training, observers=[watch], device=device)
     state, marks = watch.state, watch.marks
     assert state is not None
-    # a training of very few steps is all warm-up
+    # a training of very few steps ends during the warm-up
     warm = min(WARM_UP, len(marks) - 2)
     timed = len(marks) - 1 - warm
     first, each = marks[warm] - marks[0], (marks[-1] - marks[warm]) / timed
@@ -107,7 +108,7 @@ def _validation_seconds(model: nn.Module, state: TrainingState, part: Split, siz
 
 
 def _now(state: TrainingState) -> float:
-    """The time at which the device is done with all that was asked."""
+    """The time once the device has finished its work."""
     if next(state.model.parameters()).is_cuda:
         torch.cuda.synchronize()
     return time.monotonic()

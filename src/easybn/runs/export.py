@@ -1,4 +1,4 @@
-"""A trained model in the form that others take, checked against itself before the file takes its place."""
+"""Export of a trained model to safetensors, torch.export and ONNX; the file is kept only if its outputs agree."""
 
 import importlib
 import importlib.util
@@ -17,22 +17,22 @@ from ..files import replacing
 from ..keyed_random import Noise
 from ..models import weights
 
-BATCHES = (1, 7)  # two sizes: the first dimension must not have been frozen
+BATCHES = (1, 7)  # two batch sizes, to check that the exported batch dimension is dynamic
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 Model = Callable[[Tensor], Tensor]
 
 
 def export(source: Path | str, out: Path | str, form: str, size: int | None = None) -> float:
-    """Write the model of ``source`` to ``out`` as ``form``; the largest difference between their outputs.
+    """Write the model of ``source`` to ``out``; returns the largest difference between logits of the two.
 
     Args:
-        source: a run's folder or a weights file.
-        out: the file; replaced only when the new one has passed.
+        source: a run's folder, or a weights file.
+        out: the file to write; an existing one is replaced only if the new one agrees with the model.
         form: "safetensors", "torch" (torch.export, .pt2) or "onnx".
-        size: height and width of the images, for a weights file that does not say them.
+        size: height and width of the images, for a weights file that does not say it.
 
     Raises:
-        ValueError: the form cannot be made or does not say what the model says; nothing is written then.
+        ValueError: the model cannot be exported, or the exported one disagrees with it; then nothing is written.
         FileNotFoundError: no such model.
     """
     if form == "onnx":
@@ -52,7 +52,7 @@ def export(source: Path | str, out: Path | str, form: str, size: int | None = No
 
 
 def largest_difference(model: Model, other: Model, images: list[Tensor]) -> float:
-    """Of two models' logits on ``images``; ValueError where it is more than rounding."""
+    """Largest difference between two models' logits on ``images``; ValueError if it is more than rounding."""
     largest = 0.0
     for x in images:
         with torch.no_grad():
@@ -84,15 +84,15 @@ def _shape(
 
 
 def _images(n: int, shape: tuple[int, int, int]) -> Tensor:
-    """(n, C, H, W) uniform in [0, 1], always the same ones."""
+    """(n, C, H, W) images uniform in [0, 1], the same on every call."""
     return Noise.of(0, "export", torch.arange(n)).uniform(*shape)
 
 
 def _program(model: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
     try:
-        # not strict, as newer versions have it by default: torch 2.6 cannot read what it writes of nested Sequentials
+        # not strict, the default of newer versions: torch 2.6 cannot load a strict export of nested Sequentials
         return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
-    except Exception as error:  # of models that cannot be traced; torch raises a dozen kinds
+    except Exception as error:  # a model that cannot be traced: torch raises a dozen kinds of errors
         raise ValueError(f"torch.export cannot take this model: {str(error).splitlines()[0]}") from error
 
 
@@ -105,15 +105,15 @@ def _torch(model: nn.Module, x: Tensor, note: str) -> bytes:
 def _onnx(model: nn.Module, x: Tensor, note: str) -> bytes:
     program = _program(model, x)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the exporter's about itself
+        with warnings.catch_warnings(action="ignore"):  # warnings of the exporter about itself
             made = torch.onnx.export(
                 program, (x,), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
             )
         assert made is not None
         made.model.metadata_props["easybn"] = note
         return made.model_proto.SerializeToString()
-    except Exception as error:  # of unknown operators, and of versions that do not fit torch's
-        advice = "if it is not the model's fault: pip install --upgrade easybn[onnx]"
+    except Exception as error:  # unknown operators, or versions that do not fit torch's
+        advice = "if the model is not the cause: pip install --upgrade easybn[onnx]"
         raise ValueError(f"torch cannot make ONNX of this model ({str(error).splitlines()[0]}); {advice}") from error
 
 

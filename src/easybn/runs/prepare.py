@@ -1,4 +1,4 @@
-"""An experiment's data and model, as they are before the first step."""
+"""The data and the model of an experiment before the first training step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,10 @@ class Prepared:
 
     Args:
         model: new, with the recipe's branches, its weights drawn by the experiment's seed.
-        description: what :func:`easybn.models.build` made it of, without where its first weights came from.
-        data: what it will be trained on.
-        train, val: the training images but those left out, and those held out of them, if any.
-        notes: of the data set.
+        description: the arguments of :func:`easybn.models.build`, without the source of pretrained weights.
+        data: name, shape and classes of the data.
+        train, val: the images to train on, and those held out for validation, if any.
+        notes: notes about the data set.
     """
 
     model: nn.Module
@@ -37,10 +37,10 @@ class Prepared:
 
 
 def prepare(experiment: Experiment) -> Prepared:
-    """The experiment's data and its model before the first step; nothing is written but the data set's cache.
+    """Load the experiment's data and build its model; nothing is written but the data set's cache.
 
     Raises:
-        ValueError: the experiment cannot be made.
+        ValueError: the experiment is not possible.
     """
     source = load_data(experiment)
     seed = experiment.training.seed
@@ -50,7 +50,9 @@ def prepare(experiment: Experiment) -> Prepared:
     if experiment.leave_out is not None:
         train_split = without(train_split, source, SampleIds.read(experiment.leave_out))
     shape = {name: value for name, value in experiment.model_options.items() if name not in FROM_ELSEWHERE}
-    if experiment.model.partition(":")[0] in LIBRARIES:  # told before hours of training: its file could not be loaded
+    if (
+        experiment.model.partition(":")[0] in LIBRARIES
+    ):  # now rather than after the training: the model's file could not be loaded
         check_stored_options(shape, "--model_options")
     description = {
         "name": experiment.model,
@@ -77,20 +79,22 @@ def _built(description: dict[str, Any]) -> nn.Module:
 
 
 def _check_outputs(model: nn.Module, source: data.Source) -> None:
-    """Raise ValueError unless the model has an output for each class, as ``model_options`` may have it otherwise."""
+    """Raise ValueError unless the model has one output per class; ``model_options`` may have changed that."""
     x = source.train.batch(torch.arange(1))[0]
     try:
         with evaluating(model), torch.no_grad():
             logits = model(x)
     except RuntimeError as error:
-        told = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise ValueError(
             f"the model does not take {source.name}'s images of {' x '.join(map(str, x.shape[1:]))} (channels, height, "
-            f"width): {told}: see model_options, or another model"
+            f"width): {reason}: change model_options, or take another model"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ValueError(f"the model returns {what} where logits of shape (N, classes) are expected: see model_options")
+        raise ValueError(
+            f"the model returns {what} where logits of shape (N, classes) are expected: change model_options"
+        )
     if logits.shape[1] != len(source.classes):
         raise ValueError(
             f"the model has {logits.shape[1]:,} outputs and {source.name} has {len(source.classes):,} classes: leave "
@@ -99,7 +103,7 @@ def _check_outputs(model: nn.Module, source: data.Source) -> None:
 
 
 def load_data(experiment: Experiment) -> data.Source:
-    """The experiment's data set, cut to the images asked for.
+    """The experiment's data set, with as many training images as asked for.
 
     Raises:
         easybn.data.DataError: it is not there, or has no training images.

@@ -1,14 +1,18 @@
-"""A run is a folder: what was asked, where it was made, how it went, and the model that came out."""
+"""A run is a folder: its experiment, where it was trained, how the training went, and the trained model."""
 
 import json
 import os
+import platform
 import socket
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer
 from ..train.prepare import usable_device
 from .card import card
-from .config import Experiment, describe, differences, environment, read_description
+from .config import Experiment, describe, differences, read_description
 from .prepare import prepare
 
 
@@ -34,17 +38,17 @@ class Run:
     """The folder of one run.
 
     ====================== =====================================================
-    config.json            the experiment, all defaults filled in, its digest, and the data set's classes and shape
+    config.json            the experiment with all defaults filled in, its digest, and classes and shape of the data
     environment.json       versions, commit, machine and threads of each session
-    metrics.jsonl          a row an epoch
-    checkpoint.pt          all branches, optimiser and step; until the run is done there is also the one before,
+    metrics.jsonl          one row per epoch
+    checkpoint.pt          all branches, optimiser and step; until the run is finished also the previous checkpoint,
                            checkpoint.previous.pt
-    README.md              the model card: what it is, how it was made, how to load it
-    model.safetensors      the plain model to deploy; there when the run is done
-    scores.jsonl           a row for each thing measured on the test split
+    README.md              the model card: what the model is, how it was trained, how to load it
+    model.safetensors      the plain model to deploy; written last, so it means that the run is finished
+    scores.jsonl           one row per measurement on the test images
     ====================== =====================================================
 
-    Every file has a checksum, in JSON every row, which is tested when it is read; those of earlier versions have none.
+    Files have checksums (JSON lines one per row) that are verified on reading; files of earlier versions have none.
     """
 
     folder: Path
@@ -55,7 +59,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to lose."""
+        """Whether a training has saved something here."""
         return self.finished or (self.folder / "checkpoint.pt").exists()
 
     @property
@@ -73,7 +77,7 @@ class Run:
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        """Where it was trained, see :func:`easybn.runs.config.environment`; one entry a start."""
+        """Where it was trained, see :func:`environment`; one entry per session."""
         return read_json(self.folder / "environment.json", [], ENVIRONMENT)
 
     @property
@@ -81,19 +85,19 @@ class Run:
         return read_rows(self.folder / "scores.jsonl", SCORES)
 
     def add_scores(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows, all of them or none."""
+        """Append rows to scores.jsonl, all or none."""
         write_rows(self.folder / "scores.jsonl", [*self.scores, *rows])
 
     def check(self, experiment: Experiment) -> None:
-        """Raise ValueError if another experiment has trained here; the message names the fields that differ."""
+        """Raise ValueError, naming the fields that differ, if another experiment has trained here."""
         if self.begun and (different := differences(describe(experiment), self.config)):
             raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
 
     def claim(self, experiment: Experiment, trained_on: weights.TrainedOn | None = None) -> None:
-        """Make the folder this experiment's, on this data set.
+        """Write config.json, unless this experiment has trained here on the same data set.
 
         Raises:
-            ValueError: another one has trained here, see :meth:`check`, or the data set has changed since.
+            ValueError: another experiment has trained here, or the data set has changed since.
         """
         self.check(experiment)
         about = {} if trained_on is None else json.loads(json.dumps(asdict(trained_on)))
@@ -101,8 +105,8 @@ class Run:
             then = read_json(self.folder / "config.json", {}).get("data", about)
             if changed := [f"{key}: {then.get(key)} -> {about[key]}" for key in about if then.get(key) != about[key]]:
                 raise ValueError(
-                    f"{self.folder}: the data set has changed since this training began ({'; '.join(changed)}): put it "
-                    "back, or give another --out"
+                    f"{self.folder}: the data set has changed since this training began ({'; '.join(changed)}): "
+                    "restore it, or give another --out"
                 )
         else:
             config = {
@@ -114,11 +118,11 @@ class Run:
             config |= {"data": about} if about else {}
             write_json(self.folder / "config.json", config)
 
-    def check_whole(self) -> None:
-        """See that a finished run has all it should.
+    def check_complete(self) -> None:
+        """Check that a finished run has all its files.
 
         Raises:
-            Damaged: the weights are damaged or of another run, or rows of its epochs are.
+            Damaged: the weights are damaged or of another run, or rows of epochs are missing or damaged.
         """
         epochs = weights.check(self.folder).get("epochs", 0)
         if len(rows := self.metrics) < epochs:
@@ -129,14 +133,14 @@ class Run:
 
     @contextmanager
     def locked(self, timeout: float = 0.0) -> Iterator[None]:
-        """One process at a time. What killed ones left half-written is removed.
+        """Let one process at a time work here; half-written files of killed processes are removed.
 
         Args:
-            timeout: seconds to wait for another one.
+            timeout: seconds to wait for another process.
 
         Raises:
-            BusyError: another process is at work here.
-            easybn.files.Removed: by what writes here, once the folder was removed or made anew meanwhile.
+            BusyError: another process is working here.
+            easybn.files.Removed: on writing, if the folder was removed or made anew meanwhile.
         """
         with alone(self.folder / ".lock", "process", timeout):
             sweep(self.folder, _FILES.__contains__)
@@ -144,7 +148,7 @@ class Run:
                 yield
 
 
-_FILES = {  # what is written under the lock
+_FILES = {  # files that are written under the lock
     "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt", "README.md",
     "model.safetensors", "scores.jsonl", "hidden.jsonl", "branches.jsonl", "summary.json", "gallery.png",
     "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl", "overlap.jsonl",
@@ -157,15 +161,15 @@ class BusyError(OSError):
 
 @contextmanager
 def alone(lock: Path, what: str, timeout: float = 0.0) -> Iterator[None]:
-    """One process at a time holds ``lock``, and says beside it who it is.
+    """Hold ``lock`` inside the block; a note beside it says which process does. The system frees a killed one's lock.
 
     Args:
-        lock: a file in the folder that is worked in, which is made if it is not there.
-        what: that works, for the message: "process", "study".
-        timeout: seconds to wait for another one.
+        lock: a file in the folder to work in; the folder is made if it does not exist.
+        what: kind of process, for the message: "process", "study".
+        timeout: seconds to wait for another process.
 
     Raises:
-        BusyError: another one is at work there; the message says which, on which machine and since when.
+        BusyError: another process holds the lock; the message says which, on which machine and since when.
     """
     folder, note = lock.parent, lock.with_name(f"{lock.name}.by")
     held = FileLock(lock, timeout=timeout)
@@ -177,8 +181,8 @@ def alone(lock: Path, what: str, timeout: float = 0.0) -> Iterator[None]:
         who = f" ({said})" if (said := _said(note)) else ""
         raise BusyError(f"another {what} is at work in {folder}{who}: wait for it, or give another --out") from error
     try:
-        with suppress(OSError):  # it is for the others' messages alone
-            note.unlink(missing_ok=True)  # of one that was killed, or a link to something else
+        with suppress(OSError):  # only messages of other processes use it
+            note.unlink(missing_ok=True)  # of a killed process, or a link to another file
             with note.open("x", encoding="utf-8", errors="backslashreplace") as file:
                 since, command = time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(sys.argv)[:200]
                 file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}: {command}\n")
@@ -196,6 +200,52 @@ def _said(note: Path) -> str:
         return ""
 
 
+def environment() -> dict[str, Any]:
+    """Versions, commit, machine and threads of this process, for a run's ``environment.json``."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("easybn", "torch", "torchvision", "timm", "numpy")},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the source tree, with a ``+`` if files were changed; None for an installed wheel."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
 def train(
     experiment: Experiment,
     folder: Path | str,
@@ -206,38 +256,38 @@ def train(
     checkpoint_seconds: float = 60.0,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Run:
-    """Train in ``folder``: from the start, on from its checkpoint, or not at all if it is done.
+    """Train in ``folder``: from the start, from its checkpoint, or not at all if the run is finished.
 
-    A model that is damaged is made again from the checkpoint.
+    A damaged model is made again from the checkpoint.
 
     Args:
-        device, data_on_device: see :func:`easybn.fit`.
-        on_note: called with each note of the data set before the first step.
+        observers, device, data_on_device, checkpoint_seconds: see :func:`easybn.fit`.
+        on_note: called with each note about the data set before the first step.
 
     Raises:
-        ValueError: the folder holds another run, or the experiment cannot be made.
-        Damaged: a ValueError; a file of the run is damaged, and nothing there to make it again from.
-        BusyError: another process is at work there.
-        easybn.files.Removed: the folder was removed, or made anew, while the run was at work.
+        ValueError: the folder holds another run, or the experiment is not possible.
+        Damaged: a ValueError; a file of the run is damaged and cannot be made again.
+        BusyError: another process is working there.
+        easybn.files.Removed: the folder was removed, or made anew, during the training.
         easybn.train.fit.Diverged, easybn.interrupt.Interrupted: see :func:`easybn.fit`.
     """
     if device is not None:
-        usable_device(device)  # a mistake takes no folder
+        usable_device(device)  # a wrong device leaves no folder behind
     run = Run(Path(folder))
     run.check(experiment)
-    # before there is a folder: a mistake in the data's or the model's name leaves none behind
+    # before the folder is made, so that a wrong name of the data or the model leaves none behind
     asked = None if run.folder.exists() else prepare(experiment)
     with run.locked():
         run.check(experiment)
         damaged: Damaged | None = None
         if run.finished:
             try:
-                run.check_whole()
+                run.check_complete()
                 return run
             except Damaged as error:
                 if not (run.folder / "checkpoint.pt").exists():
-                    told = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
-                    raise Damaged(f"{error}; {told}") from error
+                    advice = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
+                    raise Damaged(f"{error}; {advice}") from error
                 damaged = error
         asked = asked or prepare(experiment)
         run.claim(experiment, asked.data)
@@ -257,12 +307,12 @@ def train(
             device=device,
             data_on_device=data_on_device,
         )
-        for path, content in written.items():  # they may have been removed while the run was at work
+        for path, content in written.items():  # they may have been removed during the training
             if not path.exists():
                 write_text(path, content.decode())
             elif path.read_bytes() != content:
-                raise Damaged(f"{path} was changed while the run was at work: restore it, or delete the folder")
-        # the model comes last: where it is, all the rest is
+                raise Damaged(f"{path} was changed during the training: restore it, or delete the folder")
+        # the model comes last: it means that everything else is there
         write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sessions))
         model = run.folder / "model.safetensors"
         if damaged is not None:

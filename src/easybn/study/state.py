@@ -168,7 +168,7 @@ def state(planned: Planned, folder: Path) -> State:
 def _complete(run: Run) -> bool:
     """Whether a finished run has all its files; False if they can be made again from its checkpoint, else Damaged."""
     try:
-        run.check_whole()
+        run.check_complete()
     except Damaged:
         if not (run.folder / "checkpoint.pt").exists():
             raise
