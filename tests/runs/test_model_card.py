@@ -48,4 +48,4 @@ def test_without_validation_and_with_a_bar_in_a_name():
     assert "No image was held out." in text
     assert "a\\|b, c" in text
     assert "| minutes | 1.50 |" in text
-    assert "terms of its own. Look them up" in text
+    assert "its own terms. Check them" in text
