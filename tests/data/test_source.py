@@ -2,11 +2,13 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from easybn.data import DataError, Source, Split
@@ -206,3 +208,63 @@ def test_a_batch_of_an_array_larger_than_memory_reads_its_rows_alone(tmp_path: P
     assert x[0].sum() == 12
     assert x[1].sum() == 0
     assert path.stat().st_blocks * 512 < 2**20
+
+
+class Pairs:
+    """A data set as torchvision's are: items (image, label)."""
+
+    classes = ("zero", "one", "two", "three", "four")
+
+    def __init__(self, images: Tensor, of: Callable[[Tensor], object]) -> None:
+        self.images, self.of = images, of
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> tuple[object, object]:
+        return self.of(self.images[number]), torch.tensor(number % 5)
+
+
+OF = {
+    "pictures": lambda image: Image.fromarray(image.permute(1, 2, 0).numpy()),
+    "tensors": lambda image: image.float() / 255,  # as torchvision's ToTensor gives them
+    "8 bits": lambda image: image,
+    "arrays": lambda image: image.numpy(),
+}
+
+
+@pytest.mark.parametrize("kind", OF)
+def test_data_sets_as_torchvisions_are(kind: str) -> None:
+    seen: list[tuple[int, int, str]] = []
+    train, test = (Pairs(pixels(n, seed=n), OF[kind]) for n in (20, 7))
+    made = Source.from_datasets(train, test, name="mine", progress=lambda *what: seen.append(what))
+    assert torch.equal(made.train.images, train.images)
+    assert torch.equal(made.test.images, test.images)
+    assert made.train.labels.tolist() == [n % 5 for n in range(20)]
+    assert (made.name, made.classes) == ("mine", Pairs.classes)
+    assert seen == [(20, 20, "mine: train"), (7, 7, "mine: test")]
+
+
+def test_grey_pictures_and_pairs_of_arrays() -> None:
+    grey = Pairs(pixels(6, channels=1), lambda image: Image.fromarray(image[0].numpy()))
+    made = Source.from_datasets(grey, (grey.images.numpy(), np.arange(6) % 5), classes="abcde")
+    assert torch.equal(made.train.images, made.test.images)
+    assert made.classes == tuple("abcde")
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (3, "test must be a data set with a length and items (image, label), or a pair (images, labels)"),
+        (Pairs(pixels(2), lambda image: image.float() - 0.5), "test_images must be in [0, 1]"),
+        (Pairs(pixels(2), lambda image: "x"), "item 0 is no pair (image, label): its image is a str"),
+        (Pairs(pixels(2, channels=4), lambda i: Image.fromarray(i.permute(1, 2, 0).numpy())), "a picture of mode RGBA"),
+        ([pixels(2)[0], 1, 2], "test: item 0 is no pair"),
+        ([(pixels(1)[0], 0), (pixels(1, size=5)[0], 0)], "item 1 has shape (3, 5, 5), that of item 0 (3, 4, 4)"),
+        ([], "test has no items"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_in_one_line(part: object, told: str) -> None:
+    with pytest.raises(DataError, match=re.escape(told)) as caught:
+        Source.from_datasets(Pairs(pixels(5), OF["8 bits"]), part, name="mine")
+    assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..attacks.attack_mode import attack_mode
 from ..attacks.losses import margin
+from ..perturb.eps import format_eps
 from .result import Evaluation
 
 
@@ -35,8 +36,8 @@ class Differing:
         found = "first" if self.fell_in == 0 else "second"
         is_ = "is" if self.holds else "is not"
         return (
-            f"point {self.point} at {self.eps:.4g}: fell in the {found} evaluation alone; its image {is_} "
-            f"misclassified (margin {self.margin:.3g})"
+            f"point {self.point} at {format_eps(self.eps, None)}: fell in the {found} evaluation alone; "
+            f"its image {is_} misclassified (margin {self.margin:.3g})"
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..perturb.eps import format_eps
+
 DTYPES: dict[str, Any] = {
     "point": np.int64,
     "eps": np.float64,
@@ -37,7 +39,7 @@ class Stage(NamedTuple):
     eps: float
 
     def __str__(self) -> str:
-        return self.attack if self == CLEAN else f"{self.attack} {self.eps:.4g}"
+        return self.attack if self == CLEAN else f"{self.attack} {format_eps(self.eps, None)}"
 
 
 CLEAN = Stage("clean", 0.0)

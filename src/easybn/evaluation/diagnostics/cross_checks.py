@@ -9,6 +9,7 @@ from ...attacks.pgd import PGDSweep
 from ...norm.branched import BranchedNorm
 from ...norm.route import route
 from ...perturb.ball import L2
+from ...perturb.eps import format_eps
 from ...perturb.pgd import PGD
 from ...stats import SIGNIFICANT, mcnemar
 from ..pgd_robustness import as_the_library
@@ -163,7 +164,7 @@ def rescored(subject: Subject) -> list[Finding]:
     rows = subject.rows.to(evaluation.images_at[eps].device)
     images, robust = evaluation.images_at[eps][rows], evaluation.robust_at[eps].cpu()[subject.rows]
     others = _differing(subject, images, robust)
-    size = f"{share(others, subject.n)} at eps {eps:.4g}"
+    size = f"{share(others, subject.n)} at eps {format_eps(eps, subject.norm)}"
     if others < POINTS or others <= DROP * subject.n:
         return [Finding("rescored", "ok", "adversarial images classified again give the same verdicts", size)]
     norms = [module for module in subject.ready.model.modules() if isinstance(module, BranchedNorm)]

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 from torch import Tensor
 
-from ...perturb.ball import L2
+from ...perturb.eps import format_eps
 from ...stats import SIGNIFICANT, accuracy_interval, mcnemar
 from ..record import CLEAN
 from ..verdicts import FREE_OF_EPS, proves
@@ -113,7 +113,7 @@ def perturbation(subject: Subject) -> list[Finding]:
         if known is None:
             continue
         farthest, telling = known
-        size = f"largest distance {farthest:.4g} for eps {eps:.4g}"
+        size = f"largest distance {farthest:.4g} for eps {format_eps(eps, subject.norm)}"
         if farthest > eps * (1 + OVER):
             remedy = "do not use these verdicts: check the units of eps, and that the record is of this norm"
             what = "adversarial images lie outside the ball"
@@ -130,8 +130,8 @@ def perturbation(subject: Subject) -> list[Finding]:
 def units(subject: Subject) -> list[Finding]:
     """An eps too small to be seen in 8 bits, or so large that every image can be turned into the same one."""
     eps, pixels = float(subject.ball.eps), subject.x[0].numel()
-    norm, grey = ("l2", GREY * math.sqrt(pixels)) if isinstance(subject.ball, L2) else ("linf", GREY)
-    size = f"{norm} {eps:.4g} for {pixels:,} pixels in [0, 1]"
+    grey = GREY * math.sqrt(pixels) if subject.norm == "l2" else GREY
+    size = f"{subject.norm} {format_eps(eps, subject.norm)} for {pixels:,} pixels in [0, 1]"
     if eps >= grey:
         why = f"within {grey:.4g} every image can become uniform grey: nothing can be robust there"
         remedy = "give eps in [0, 1] pixel units, such as 8/255 (linf) or 0.5 (l2)"

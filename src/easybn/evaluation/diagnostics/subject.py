@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...attacks.attack_mode import TargetModel
 from ...attacks.losses import margin
-from ...perturb.ball import Ball
+from ...perturb.ball import L2, Ball
 from ..points import check_labels
 from ..record import Record
 from ..result import Evaluation
@@ -64,6 +64,11 @@ class Subject:
     def n(self) -> int:
         """Number of points drawn."""
         return len(self.x)
+
+    @property
+    def norm(self) -> str:
+        """``linf`` or ``l2``."""
+        return "l2" if isinstance(self.ball, L2) else "linf"
 
     @torch.no_grad()
     def classify(self, x: Tensor, batch_size: int | None = None) -> Tensor:
