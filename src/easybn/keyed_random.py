@@ -1,8 +1,7 @@
-"""The one source of randomness: numbers that are a function of their name.
+"""Random numbers as a function of (seed, purpose, step, sample id, element), the package's only source of randomness.
 
-A number is named by (seed, purpose, step, sample id, element) and computed from that name alone, so it
-is the same on every device, in every batch composition and after every restart. Each name but the
-element is folded into a 64-bit key; the elements of a key are the outputs of SplitMix64 (Steele, Lea &
+They are the same on every device, in every batch composition and after every restart. All but the element are hashed
+into a 64-bit key; the elements of a key are the outputs of SplitMix64 (Steele, Lea &
 Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) started at that key.
 
 Integers and uniform numbers are bit-identical everywhere; normal numbers go through the device's
@@ -39,7 +38,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _mix_one(z: int) -> int:
-    """:func:`_mix` of one number, signed or not, to a signed one: without the many small steps on a tensor."""
+    """:func:`_mix` of one Python number, signed or not; returns a signed one. Faster than a tensor of one element."""
     z &= _ALL
     z = (z ^ z >> 30) * _MIX_1 & _ALL
     z = (z ^ z >> 27) * _MIX_2 & _ALL
@@ -57,7 +56,7 @@ def _purpose_number(purpose: str) -> int:
 
 
 def check_seed(seed: int) -> int:
-    """``seed``, or ValueError unless it is one that torch's own generators take too."""
+    """``seed``, or ValueError if torch's own generators would not take it."""
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be a whole number in -2^63 .. 2^64 - 1, got {seed}")
     return seed
@@ -82,12 +81,12 @@ def number(seed: int, purpose: str, step: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """One stream of random numbers a sample.
+    """One stream of random numbers per sample.
 
-    Asking twice gives the same numbers: take a :meth:`child` for each further use.
+    Asking twice gives the same numbers: use a :meth:`child` for each further purpose.
 
     Args:
-        keys: int64 tensor of shape (N,), one key a sample.
+        keys: int64 tensor of shape (N,), one key per sample.
     """
 
     keys: Tensor
@@ -103,15 +102,15 @@ class Noise:
 
     @classmethod
     def fresh(cls, n: int, device: torch.device | str = "cpu") -> "Noise":
-        """Streams drawn from torch's global generator: what ``torch.manual_seed`` governs."""
+        """Streams with keys drawn from torch's global generator, so that ``torch.manual_seed`` applies."""
         return cls(torch.randint(-(2**63), 2**63 - 1, (n,)).to(device))
 
     def child(self, purpose: str) -> "Noise":
-        """Independent streams for another use by the same samples."""
+        """Independent streams of the same samples for another purpose."""
         return Noise(_fold(self.keys, _purpose_number(purpose)))
 
     def numbered(self, number: Tensor | int) -> "Noise":
-        """The streams of that number, or of a number of its own for each sample (int64, shape (N,))."""
+        """Independent streams for each ``number``: one for all samples, or one per sample (int64, shape (N,))."""
         return Noise(_fold(self.keys, number))
 
     def bits(self, n: int) -> Tensor:
@@ -129,7 +128,7 @@ class Noise:
         return self._units(math.prod(shape)).mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """(N, \\*shape) float32, standard normal (Box & Muller, 1958), at most 5.8 in size."""
+        """(N, \\*shape) float32, standard normal (Box & Muller, 1958), at most 5.8 in absolute value."""
         n = math.prod(shape)
         pairs = (n + 1) // 2
         units = self._units(2 * pairs)
@@ -148,14 +147,14 @@ class Noise:
 
 @contextmanager
 def torch_generators(devices: Sequence[torch.device] = (), seed: int | None = None) -> Iterator[None]:
-    """torch's global generators, from which dropout and initial weights draw; the caller's state is back after it.
+    """torch's global generators, used by dropout and initial weights, for one block; then their state is restored.
 
-    A process has one generator per device for all its threads: blocks in several threads run one after the other,
-    for otherwise none of them could be repeated.
+    A process has one generator per device for all its threads, so that blocks in several threads run one after the
+    other: otherwise none of them could be repeated.
 
     Args:
-        devices: CUDA devices whose generators are meant too.
-        seed: to begin with; by default the state stays as it is.
+        devices: CUDA devices whose generators are included.
+        seed: what to seed them with; by default they keep their state.
     """
     with _GENERATORS, torch.random.fork_rng(list(devices)):
         if seed is not None:

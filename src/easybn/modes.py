@@ -1,7 +1,7 @@
-"""Modes of a model and of a GPU, as context managers that restore exactly what they found, also after an exception.
+"""Context managers for modes of a model and of a GPU; each restores exactly what was set before, also after errors.
 
-Those of a model set each module's flag directly and remember each one, rather than calling ``train()`` and
-``eval()``: a module that a user froze in eval mode is found frozen again afterwards.
+Those of a model set each module's flag directly rather than calling ``train()`` and ``eval()``: a module that a user
+froze in eval mode is still frozen afterwards.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module of ``model`` in eval mode inside the block; each one's own mode after it."""
-    found = [module for module in model.modules() if module.training]
-    for module in found:
+    """Every module of ``model`` is in eval mode inside the block, and in its own mode again afterwards."""
+    in_training = [module for module in model.modules() if module.training]
+    for module in in_training:
         module.training = False
     try:
         yield
     finally:
-        for module in found:
+        for module in in_training:
             module.training = True
 
 
 @contextmanager
 def frozen_stats(model: nn.Module) -> Iterator[None]:
-    """No running statistic of ``model`` moves inside the block, whatever the mode.
+    """No running statistic of ``model`` changes inside the block, whatever the mode.
 
     Batch norms in train mode still normalise by the batch. They are frozen through
     ``track_running_stats`` rather than momentum 0, which would still advance ``num_batches_tracked``.
@@ -52,19 +52,19 @@ def frozen_stats(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_parameters(model: nn.Module) -> Iterator[None]:
-    """No parameter of ``model`` asks for a gradient inside the block; each one that did asks again after it.
+    """No parameter of ``model`` requires a gradient inside the block; afterwards those that did require it again.
 
-    For gradients of the images alone. torch's own layers compute no others anyway; a backward pass that
-    ``torch.compile`` makes, or that is written in Python (``models/convolutions.py``), computes one for whatever
-    asked for it in the forward pass, used or not.
+    Used where only the images' gradient is needed. torch's own layers compute no other then; a backward pass made by
+    ``torch.compile``, or written in Python (``models/convolutions.py``), computes one for every tensor that required
+    it in the forward pass, used or not.
     """
-    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in found:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad = False
     try:
         yield
     finally:
-        for parameter in found:
+        for parameter in trainable:
             parameter.requires_grad = True
 
 
@@ -100,7 +100,7 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def repeatable_convolutions() -> Iterator[None]:
-    """A GPU's convolutions give the same bits each time inside the block: their gradients by algorithms that do."""
+    """Inside the block a GPU's convolutions give the same bits every time: cuDNN uses deterministic algorithms only."""
     backends: Any = torch.backends
     before = backends.cudnn.deterministic
     backends.cudnn.deterministic = True
@@ -110,29 +110,26 @@ def repeatable_convolutions() -> Iterator[None]:
         backends.cudnn.deterministic = before
 
 
-# A model's state, kept while strange models are tried: some change themselves when they are called.
-
-
 @contextmanager
 def kept(model: nn.Module) -> Iterator[None]:
-    """After the block all parameters and buffers of ``model``, and their ``.grad``, are what they were before.
+    """After the block all parameters and buffers of ``model``, and their ``.grad``, are as before.
 
-    The same tensors with the same values, ``requires_grad`` included. What a module keeps elsewhere (in plain
-    attributes) is its own affair.
+    For models that change themselves when they are called. The tensors are the same objects with the same values,
+    ``requires_grad`` included. What a module stores elsewhere, in plain attributes, is not restored.
     """
     tables: list[dict[str, Any]] = [
         table for module in model.modules() for table in (module._parameters, module._buffers)
     ]
-    found = [dict(table) for table in tables]
-    tensors = list({id(tensor): tensor for each in found for tensor in each.values() if tensor is not None}.values())
+    before = [dict(table) for table in tables]
+    tensors = list({id(tensor): tensor for table in before for tensor in table.values() if tensor is not None}.values())
     values = [_Value(tensor) for tensor in tensors]
     try:
         yield
     finally:
-        for table, before in zip(tables, found, strict=True):
-            if _identities(table) != _identities(before):
+        for table, entries in zip(tables, before, strict=True):
+            if _identities(table) != _identities(entries):
                 table.clear()
-                table.update(before)
+                table.update(entries)
         for value in values:
             value.restore()
 
@@ -152,7 +149,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 class _Value:
-    """One tensor as it was."""
+    """A tensor's value, ``requires_grad`` and ``.grad`` as they were."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.copy = tensor, tensor.detach().clone()

@@ -213,7 +213,7 @@ def test_copies_and_state_dicts_go_round():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: convert(nn.Linear(2, 2)), "no norm layer of the kinds asked"),
+        (lambda: convert(nn.Linear(2, 2)), "no norm layer of the given kinds"),
         (lambda: convert(convert(nn.BatchNorm1d(2))), "has branches already"),
         (lambda: convert(nn.BatchNorm1d(2), ("a", "a")), "must differ"),
         (lambda: convert(nn.BatchNorm1d(2), ()), "one or more names"),

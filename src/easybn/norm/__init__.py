@@ -1,1 +1,1 @@
-"""Auxiliary normalisation: one norm layer for each kind of example, and the way between them."""
+"""Auxiliary normalisation: a norm layer for each kind of example, and how to convert, route, strip and fold."""

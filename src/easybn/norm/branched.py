@@ -1,4 +1,4 @@
-"""The auxiliary batch norm: one norm layer for each kind of example, one of them in use at a time."""
+"""The auxiliary batch norm: one norm layer per kind of example, one of them active at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,17 @@ from ..copying import copied
 
 
 class BranchedNorm(nn.Module):
-    """A norm layer with one copy a branch (AdvProp, Xie et al. 2020, section 3.2).
+    """A norm layer with one copy per branch (AdvProp, Xie et al. 2020, section 3.2).
 
-    The layer given becomes the first branch, as it is; the others start as deep copies of it, with its
+    The given layer becomes the first branch, unchanged; the others start as deep copies of it, with its
     affine parameters, running statistics, mode, hooks and any activation it carries.
     :func:`easybn.route` chooses the branch; outside of it the first one is used.
 
     Args:
-        norm: the layer to branch, of any kind.
+        norm: the layer to copy, of any kind.
         branches: names of the branches, the default one first.
-        copies: how a copy is made (:func:`easybn.convert` passes its own, to keep shared parameters shared).
+        copies: the other branches' layers, by default deep copies (:func:`easybn.convert` passes copies in which
+            shared parameters stay shared).
     """
 
     def __init__(self, norm: nn.Module, branches: Sequence[str], copies: Sequence[nn.Module] | None = None):
@@ -33,7 +34,7 @@ class BranchedNorm(nn.Module):
         return self.norms[self.active](*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # models read attributes of their norms (weight, eps, num_features): answer for the active branch
+        # models read attributes of their norms (weight, eps, num_features): give those of the active branch
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -1,4 +1,4 @@
-"""From a plain model to one with a norm layer a branch, and back."""
+"""Convert a plain model to one with a norm layer per branch, and strip it back."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -23,23 +23,23 @@ def convert(
     *,
     inplace: bool = False,
 ) -> M:
-    """A copy of ``model`` in which every norm layer of the kinds asked has one copy a branch.
+    """A copy of ``model`` in which every norm layer of the given kinds has one copy per branch.
 
-    The layers found are wrapped, never rebuilt, so that subclasses (SyncBatchNorm, timm's BatchNormAct2d)
-    keep all that they do; every branch starts from the layer's affine parameters and statistics. A layer
+    The layers are wrapped, never rebuilt, so that subclasses (SyncBatchNorm, timm's BatchNormAct2d)
+    keep their behaviour; every branch starts from the layer's affine parameters and statistics. A layer
     that several parents share stays shared. ``strip(convert(model))`` equals ``model`` bit for bit.
 
     Args:
-        model: any module; it is left as it is. (A model that is itself a norm layer gives a BranchedNorm.)
-            Activations and the like that it keeps in attributes are copied without their graph, locks and generators
-            are shared.
+        model: any module; it is not changed. (A model that is itself a norm layer gives a BranchedNorm.) Tensors that
+            it keeps in attributes, such as activations, are copied without their graph; locks and generators are
+            shared.
         branches: names of the branches, at least one; the first is the default, used outside ``route``.
         kinds: "batch" (1d, 2d, 3d, synchronised and subclasses), "layer", "group", a class, or several.
-        inplace: change ``model`` itself, for a model that refuses to be copied.
+        inplace: change ``model`` itself, for a model that cannot be copied.
 
     Raises:
-        ValueError: no layer of these kinds, a model that is converted already, branch names that repeat
-            or are no identifiers, a lazy layer that has not seen a batch yet.
+        ValueError: no layer of these kinds, a model that is converted already, branch names that repeat or
+            are no identifiers, a lazy layer that has not seen a batch yet.
     """
     _check_names(branches)
     if any(isinstance(module, BranchedNorm) for module in model.modules()):
@@ -47,7 +47,7 @@ def convert(
     if any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for module in model.modules()):
         raise ValueError("a lazy layer has no parameters to copy yet: run one batch through the model first")
     wanted = _classes(kinds)
-    # one memo a branch, so that parameters that two norm layers share are shared within each branch too
+    # one memo per branch, so that parameters that two norm layers share are shared within each branch too
     memos: list[dict[int, Any]] = [{} for _ in branches[1:]]
 
     def branch(module: nn.Module) -> nn.Module | None:
@@ -58,17 +58,17 @@ def convert(
     converted, count = _replaced(model if inplace else copied(model), branch)
     if not count:
         names = ", ".join(cls.__name__.lstrip("_") for cls in wanted)
-        raise ValueError(f"no norm layer of the kinds asked ({names}) in {type(model).__name__}; see kinds=")
+        raise ValueError(f"no norm layer of the given kinds ({names}) in {type(model).__name__}; see kinds=")
     return converted
 
 
 def strip(model: M, branch: str | None = None, *, inplace: bool = False) -> M:
-    """A plain copy of a converted model that keeps one branch: what is deployed and evaluated.
+    """A plain copy of a converted model with one branch: the model to deploy and evaluate.
 
     Args:
-        model: a converted model; it is left as it is.
+        model: a converted model; it is not changed.
         branch: the branch to keep; by default the first, ``"main"`` unless named otherwise.
-        inplace: take the other branches out of ``model`` itself.
+        inplace: remove the other branches from ``model`` itself.
 
     Raises:
         ValueError: the model has no branches, or none of that name.
@@ -92,7 +92,7 @@ def branches_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def branch_parameters(model: nn.Module, branch: str) -> Iterator[nn.Parameter]:
-    """The parameters that only ``branch`` uses, for an optimiser group of their own or for counting.
+    """The parameters that only ``branch`` uses, for an optimiser group or for counting.
 
     Raises:
         ValueError: the model has no branches, or none of that name.
@@ -104,7 +104,7 @@ def branch_parameters(model: nn.Module, branch: str) -> Iterator[nn.Parameter]:
 
 
 def _replaced(model: Any, replacement: Callable[[nn.Module], nn.Module | None]) -> tuple[Any, int]:
-    """``model`` with ``replacement(child)`` in the place of each child for which it is not None, and how many."""
+    """``model`` with each child replaced by ``replacement(child)`` where that is not None, and how many were."""
     done: dict[int, nn.Module] = {}
 
     def new(child: nn.Module) -> nn.Module | None:

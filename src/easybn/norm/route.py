@@ -1,4 +1,4 @@
-"""The way through a converted model: which branch its norm layers use."""
+"""Choose which branch the norm layers of a converted model use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from .branched import BranchedNorm
 
 @contextmanager
 def route(model: nn.Module, branch: str) -> Iterator[None]:
-    """Inside the block, ``model`` uses ``branch``; after it, what it used before.
+    """Inside the block, ``model`` uses ``branch``; afterwards the branch it used before.
 
-    Nestable, restored also after an exception. The choice is kept in the model: two threads may use two
-    models, not one. With activation checkpointing, call ``backward()`` inside the block too, since the
-    forward pass is computed again there.
+    Nestable; restored also after an exception. The choice is stored in the model, so two threads need two models.
+    With activation checkpointing, call ``backward()`` inside the block too, since the forward pass is computed again
+    there.
 
     Args:
         model: a converted model, or a wrapper around one (data parallel, ``torch.compile``).
@@ -28,11 +28,11 @@ def route(model: nn.Module, branch: str) -> Iterator[None]:
         raise ValueError(f"{type(model).__name__} has no branches to route through: convert() it first")
     if any(branch not in norm.norms for norm in norms):
         raise ValueError(f"no branch {branch!r} in the model; it has {', '.join(map(repr, norms[0].norms))}")
-    found = [norm.active for norm in norms]
+    active = [norm.active for norm in norms]
     for norm in norms:
         norm.active = branch
     try:
         yield
     finally:
-        for norm, before in zip(norms, found, strict=True):
+        for norm, before in zip(norms, active, strict=True):
             norm.active = before

@@ -1,8 +1,7 @@
 """The balls that bound a perturbation, in pixels of [0, 1]: l-infinity and l2.
 
-A ball knows three things: the steepest direction for its norm, the way back into it, and a random point
-of it. Every point returned is also inside [0, 1]. Distances hold up to the rounding of a float32 pixel
-(6e-8).
+A ball has three operations: the steepest direction in its norm, the projection into it, and a random point of it. Every
+point returned is also inside [0, 1]. Distances hold up to the rounding of a float32 pixel (6e-8).
 """
 
 import math
@@ -18,7 +17,7 @@ from ..keyed_random import Noise
 from .eps import parse_eps
 
 FAR = 200.0
-"""No l2 radius: more than half of what two images of 224 x 224 pixels, black and white, are apart."""
+"""Larger than any sensible l2 radius: half the distance of a black and a white image of 224 x 224 pixels is 194."""
 
 
 class Ball(ABC):
@@ -35,11 +34,11 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, point: Tensor, centre: Tensor) -> Tensor:
-        """(N, ...) ``point`` moved into the ball around ``centre`` and into [0, 1]."""
+        """(N, ...) ``point`` projected into the ball around ``centre`` and into [0, 1]."""
 
     @abstractmethod
     def random(self, centre: Tensor, noise: Noise) -> Tensor:
-        """(N, ...) a uniformly random point of the ball around ``centre``, moved into [0, 1]."""
+        """(N, ...) a uniformly random point of the ball around ``centre``, clamped to [0, 1]."""
 
     @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class Ball(ABC):
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) values shaped so that they broadcast over ``like`` (N, ...)."""
+    """(N,) values reshaped to broadcast over ``like`` (N, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 

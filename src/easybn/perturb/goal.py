@@ -1,4 +1,4 @@
-"""What a perturbation wants: away from the true class, toward another one, or deeper into the true one.
+"""The goal of a perturbation: away from the true class, toward another one, or deeper into the true one.
 
 ======================  ===============  ====  ===========================================
 goal                    label t          sign  meaning
@@ -8,8 +8,8 @@ goal                    label t          sign  meaning
 ``easy(y)``             y                \\-    deeper into the true class: the easy example
 ======================  ===============  ====  ===========================================
 
-The loop takes steps that increase ``sign * cross_entropy(logits, t)``. *Easy* is equation 1 of the Easy
-Batch Normalization paper with the true label, and nothing else sets it apart.
+PGD takes steps that increase ``sign * cross_entropy(logits, t)``. *Easy* is equation 1 of the Easy
+Batch Normalization paper with the true label; it differs from the others in nothing else.
 """
 
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ _known: ContextVar[bool] = ContextVar("values_known", default=False)
 
 @contextmanager
 def values_known(known: bool = True) -> Iterator[None]:
-    """Inside the block the values of images and labels are taken to be in range, since looking waits for the device.
+    """Inside the block the values of images and labels are not checked, since a check waits for the device.
 
-    For a loop that made them itself. Types and shapes are checked all the same.
+    For a loop that has made the batch itself. Types and shapes are checked all the same.
     """
     token = _known.set(known)
     try:
@@ -40,18 +40,18 @@ def values_known(known: bool = True) -> Iterator[None]:
 
 
 def values_are_known() -> bool:
-    """Whether this is inside :func:`values_known`."""
+    """Whether values need no check here, see :func:`values_known`."""
     return _known.get()
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A label to climb away from (sign +1) or to descend to (sign -1).
+    """A label whose loss is to be increased (sign +1) or decreased (sign -1).
 
     Args:
         labels: int64 tensor of shape (N,).
         sign: +1 or -1.
-        draws: None, or (N,) numbers in [0, 1) that choose a target among the classes other than ``labels``.
+        draws: None, or (N,) numbers in [0, 1), each of which selects a target among the classes other than ``labels``.
     """
 
     labels: Tensor
@@ -59,7 +59,7 @@ class Goal:
     draws: Tensor | None = None
 
     def target(self, classes: int) -> Tensor:
-        """(N,) the labels in the loss, given the number of classes.
+        """(N,) the labels that the loss is computed for, given the number of classes.
 
         Raises:
             ValueError: a label outside 0 .. classes - 1, or no other class to choose.
@@ -75,7 +75,7 @@ class Goal:
         return (self.labels + 1 + others) % classes
 
     def objective(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(N,) what the loop increases, in float32, or in float64 where the logits are."""
+        """(N,) what PGD increases, in float32, or float64 if the logits are."""
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return self.sign * F.cross_entropy(wide, target, reduction="none")
 

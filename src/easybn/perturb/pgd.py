@@ -17,12 +17,12 @@ from .goal import Goal, values_are_known
 
 @dataclass(frozen=True)
 class Perturbed:
-    """What :meth:`PGD.run` made.
+    """The result of :meth:`PGD.run`.
 
     Args:
         x: the perturbed images, (N, ...), in the ball and in [0, 1], without a graph.
-        steps: number of gradient steps tried for each image.
-        non_finite: (N,) int64, how many of them were no step because the gradient was not finite.
+        steps: number of gradient steps per image.
+        non_finite: (N,) int64, how many of them were skipped because the gradient was not finite.
     """
 
     x: Tensor
@@ -34,18 +34,17 @@ class Perturbed:
 class PGD:
     """x' = Proj[x' + step_size * steepest(grad of the goal)], repeated (equation 1 of the EBN paper).
 
-    Stateless: no parameter's ``.grad``, no mode and no running statistic of a module ``f`` changes. (The
-    statistics behind a plain function are its own: wrap the model in ``frozen_stats`` if it trains.)
-    Only the gradient of the images is computed, so a step costs two forward passes, not three; compiled
-    modules included.
+    It changes no parameter's ``.grad``, no mode and no running statistic of a module ``f``. (If ``f`` is a plain
+    function that calls a model in train mode, wrap that model in ``frozen_stats``.) Only the gradient of the images is
+    computed, so a step costs two forward passes, not three, for compiled modules too.
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
         steps: number of steps, at least 1.
         step_size: length of a step in the ball's norm, in [0, 1] pixel units. Default: eps for one step,
             2.5 * eps / steps for more.
-        random_start: probability, for each image, to start from a random point of the ball rather than
-            from the image: False or 0 is clean, True or 1 is noise, AdvProp's is 0.8.
+        random_start: probability, per image, of starting from a random point of the ball rather than from the image:
+            False or 0 never, True or 1 always, AdvProp 0.8.
     """
 
     ball: Ball
@@ -62,7 +61,7 @@ class PGD:
             object.__setattr__(self, "step_size", parse_eps(self.step_size, "step_size"))
 
     def __call__(self, f: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, noise: Noise | None = None) -> Tensor:
-        """The perturbed images alone; arguments as for :meth:`run`."""
+        """The perturbed images; arguments as for :meth:`run`."""
         return self.run(f, x, goal, noise).x
 
     def run(self, f: Callable[[Tensor], Tensor], x: Tensor, goal: Goal, noise: Noise | None = None) -> Perturbed:
@@ -72,7 +71,7 @@ class PGD:
             f: any callable from images (N, ...) to logits (N, K), such as a module.
             x: images in [0, 1], floating point, N at least 1.
             goal: ``untargeted(y)``, ``targeted(t)``, ``random_target(y)`` or ``easy(y)``.
-            noise: the streams for a random start; without them torch's global generator draws.
+            noise: random streams for the start; by default drawn from torch's global generator.
 
         Raises:
             TypeError: images that are not floating point, an ``f`` that does not return logits.
@@ -109,7 +108,7 @@ class PGD:
 
     @property
     def step_length(self) -> float:
-        """The length of a step in the ball's norm, the default resolved."""
+        """The length of a step in the ball's norm, with the default filled in."""
         if self.step_size is not None:
             return float(self.step_size)
         return float(self.ball.eps) * (1.0 if self.steps == 1 else 2.5 / self.steps)
@@ -124,11 +123,11 @@ class PGD:
 
 
 def _gradient(goal: Goal, logits: Tensor, target: Tensor, point: Tensor) -> Tensor:
-    """(N, ...) of the objective at ``point``; in float16 up to a positive factor for each image."""
+    """(N, ...) the gradient of the objective at ``point``; in float16 up to a positive factor per image."""
     if logits.dtype != torch.float16:
-        # a sum: an image's gradient does not depend on how many others are in the batch
+        # a sum, so that an image's gradient does not depend on the batch size
         return torch.autograd.grad(goal.objective(logits, target).sum(), point)[0]
-    # the loss of a confident image has a gradient below float16's range; a step has its direction alone
+    # the gradient of a confident image is below float16's range; a step needs its direction only
     leaf = logits.detach().float().requires_grad_()
     (seed,) = torch.autograd.grad(goal.objective(leaf, target).sum(), leaf)
     largest = seed.abs().amax(1, keepdim=True)
@@ -137,14 +136,14 @@ def _gradient(goal: Goal, logits: Tensor, target: Tensor, point: Tensor) -> Tens
 
 
 def finite_or_zero(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, ...) the gradient, 0 for an image where any of it is not finite, and bool (N,), where all of it is."""
-    # the largest entry says it of all of them, a NaN included, in one pass
+    """(N, ...) the gradient, set to 0 for images where any entry is not finite; and bool (N,), where all are finite."""
+    # the largest entry is finite if and only if all are (amax passes NaN on)
     finite = gradient.abs().amax(tuple(range(1, gradient.dim()))).isfinite()
     return gradient.where(per_sample(finite, gradient), 0), finite
 
 
 def check_images(x: Tensor, labels: Tensor) -> None:
-    """A clear error for a batch that no perturbation could make sense of."""
+    """A clear error unless ``x`` is a batch of images in [0, 1] with one integer label each."""
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}; uint8 images: x.float() / 255")
     if x.dim() < 2 or not len(x):

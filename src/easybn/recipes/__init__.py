@@ -1,4 +1,4 @@
-"""Training methods, one file each. A new one is a file like these, here or anywhere.
+"""Training methods (recipes), one file each. A new one is a file like these, in this folder or anywhere.
 
 Every recipe in this folder is found, see :data:`RECIPES`; those imported by name below are for
 ``from easybn.recipes import EBN``.

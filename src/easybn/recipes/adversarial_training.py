@@ -1,4 +1,4 @@
-"""Adversarial training: the robust reference, with one batch norm and adversarial examples only."""
+"""Adversarial training, the robust reference: one batch norm, adversarial examples only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from .recipe import Context, Mode, Recipe, Term, perturbing
 class AdversarialTraining(Recipe):
     """PGD adversarial training (Madry et al. 2018, equation 2.1).
 
-    The model learns from the perturbed images alone. It is what a truly robust model costs: clean accuracy
-    falls by several points, and a step takes 1 + 2/3 * steps passes (7.67 by default).
+    The model is trained on adversarial images alone. It shows what a truly robust model costs: clean accuracy is
+    several points lower, and a step takes 1 + 2/3 * steps passes (7.67 by default).
 
     Args:
         attack: untargeted; by default 10 steps of 2/255 within l-infinity 8/255 from a random start.

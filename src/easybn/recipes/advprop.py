@@ -1,4 +1,4 @@
-"""AdvProp: adversarial examples, through a batch norm of their own, as extra training data."""
+"""AdvProp: adversarial examples as extra training data, through their own batch norms."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from .recipe import Context, Mode, Recipe, Term, perturbing
 class AdvProp(Recipe):
     """AdvProp (Xie et al. 2020, algorithm 1), with the attack of the code that the EBN paper built on.
 
-    One random-target step within 1/255 through the auxiliary branch in eval mode; then the clean batch
+    One step within 1/255 towards a random class, made through the auxiliary branch in eval mode; then the clean batch
     through the main branch and the perturbed one through the auxiliary branch, both in train mode.
-    Cost: 2.67 passes (8 forwards). Where perturbations are too small to matter it is vanilla at half
-    the learning rate, plus the cost.
+    Cost: 2.67 passes (8 forwards). Where perturbations are too small to matter, it is vanilla at half the learning
+    rate for a higher price.
 
     Args:
         attack: ball, steps, step size and start of the perturbation.

@@ -15,9 +15,9 @@ from .recipe import Context, Mode, Recipe, Term, perturbing
 
 @dataclass(frozen=True)
 class AdvPropEBN(Recipe):
-    """Both kinds of perturbed examples, each through an auxiliary branch of its own (ours).
+    """Adversarial and easy examples, each through its own auxiliary branch (ours).
 
-    Asks what the two papers leave open: whether adversarial and easy examples help with different things.
+    The question that the two papers leave open: do adversarial and easy examples help with different things?
     Cost: 4.33 passes (13 forwards). Each perturbation is made through its own branch.
 
     Args:

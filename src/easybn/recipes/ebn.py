@@ -1,4 +1,4 @@
-"""Easy Batch Normalization: perturbed easy examples through a batch norm of their own."""
+"""Easy Batch Normalization: perturbed easy examples through their own batch norms."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class EBN(Recipe):
     One step within 1/255 that makes an image easier for its true class, taken through the auxiliary
     branch in eval mode; then the clean batch through the main branch and the easy one through the
     auxiliary branch, both in train mode. Cost: 2.67 passes (8 forwards). An easy image gives its label
-    away: where the auxiliary loss falls to 0 this is vanilla at half the learning rate, so watch it.
+    away: if the auxiliary loss falls to 0, this is vanilla at half the learning rate, so watch it.
 
     Args:
         attack: ball, steps, step size and start of the perturbation.

@@ -1,4 +1,4 @@
-"""EBN with a shared gradient: the backward pass of the clean loss makes the easy examples too."""
+"""EBN with a shared gradient: the backward pass of the clean loss also gives the easy examples."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +55,6 @@ class EBNShared(Recipe):
         with torch.no_grad():
             sign = 1.0 if self.clean_weight > 0 else -1.0
             x_easy = self.ball.project(x - sign * size * self.ball.steepest(gradient), x)
-        x = x.detach()  # the images' gradient is done with
+        x = x.detach()  # the images' gradient is no longer needed
         with route(model, "easy"):
             yield Term.cross_entropy("easy", model(x_easy), y, self.easy_weight, self.label_smoothing)

@@ -1,4 +1,4 @@
-"""Fast AdvProp: a fifth of the batch is adversarial instead of clean, its two passes both train."""
+"""Fast AdvProp: a fifth of the batch is adversarial instead of clean, and both of its passes train."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Fast EBN: easy copies of a fifth of the batch, made by the gradient that the clean pass gives anyway."""
+"""Fast EBN: easy copies of a fifth of the batch, made with the gradient that the clean pass computes anyway."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class FastEBN(Recipe):
             with torch.no_grad():
                 part, gradient = x[n - m :], shared_gradient(x)[n - m :]
                 x_easy = self.ball.project(part - size * self.ball.steepest(gradient), part)
-            x = x.detach()  # the images' gradient is done with
+            x = x.detach()  # the images' gradient is no longer needed
             with route(model, "easy"):
                 weight = self.easy_weight * m / (n + m)
                 yield Term.cross_entropy("easy", model(x_easy), y[n - m :], weight, self.label_smoothing)

@@ -1,4 +1,4 @@
-"""What a recipe is: a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
+"""Recipes: a recipe is a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
 import math
 import re
@@ -22,18 +22,18 @@ from ..perturb.pgd import finite_or_zero
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 Mode = Literal["eval", "train"]
-"""The mode of the model while a perturbation is made; in train mode the running statistics stay as they are."""
+"""The mode of the model while a perturbation is made; in train mode too, running statistics do not change."""
 
 
 class Term(NamedTuple):
     """One loss of a recipe.
 
     Args:
-        name: what it is logged as; usually that of the branch.
-        loss: float32 (or float64) scalar with a graph, a mean over the images that it is of.
+        name: for logs; usually the branch's name.
+        loss: float32 (or float64) scalar with a graph, a mean over its images.
         weight: its factor in the training loss.
         logits: (N, K) of the forward pass, for accuracies.
-        labels: (N,) what the logits should say.
+        labels: (N,) the true classes.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What a training step knows beside the batch.
+    """What a recipe gets beside model and batch, to draw noise from.
 
-    The default one serves any loop: its noise comes from torch's global generator. With ``ids`` the noise
-    is a function of (seed, purpose, step, id) alone.
+    The default works in any loop: noise comes from torch's global generator. With ``ids`` it is a function of (seed,
+    purpose, step, id) alone.
 
     Args:
-        ids: (N,) int64, the samples' numbers in the data set.
+        ids: (N,) int64, the samples' indices in the data set.
         step: number of optimiser steps before this one.
         epoch: number of epochs before this one.
         seed: of the run.
@@ -73,7 +73,7 @@ class Context:
     seed: int = 0
 
     def noise(self, purpose: str) -> Noise | None:
-        """The batch's random streams for ``purpose``; None leaves the drawing to torch's global generator."""
+        """The batch's random streams for ``purpose``; None means: draw from torch's global generator."""
         return None if self.ids is None else Noise.of(self.seed, purpose, self.ids, self.step)
 
 
@@ -89,11 +89,10 @@ def is_colour_pair(value: Any) -> bool:
 class Recipe(ABC):
     """A training method as a generator of losses.
 
-    ``branches`` names the model's branches, the deployed one first; a single one needs no conversion. The
-    caller calls ``backward()`` on each term's weighted loss *as it is yielded*, so that one graph is alive
-    at a time, and takes the optimiser's step when the generator has ended. After a yield the recipe may
-    read ``x.grad``. Terms are yielded inside ``route``, where an activation checkpoint computes its
-    forward pass again.
+    ``branches`` names the model's branches, the deployed one first; with a single one the model stays plain. The
+    caller calls ``backward()`` on each term's weighted loss *as it is yielded*, so that one graph is alive at a time,
+    and takes the optimiser's step when the generator has ended. After a yield the recipe may read ``x.grad``. Yield
+    terms inside ``route``, since activation checkpointing computes the forward pass again in ``backward()``.
 
     How tables and the report show a recipe are class fields too: ``label`` (by default the class's name),
     ``colour`` (on light and on dark pages; by default one that is free) and ``order`` (smaller comes first;
@@ -106,7 +105,7 @@ class Recipe(ABC):
     order: ClassVar[int] = 100
 
     def __init_subclass__(cls) -> None:
-        """ValueError unless ``colour`` is one that a page can be drawn in."""
+        """ValueError unless ``colour`` is a pair of colours."""
         super().__init_subclass__()
         if cls.colour is not None and not is_colour_pair(cls.colour):
             raise ValueError(
@@ -116,7 +115,7 @@ class Recipe(ABC):
 
     @classmethod
     def appearance(cls) -> dict[str, Any]:
-        """How tables and the report show this recipe, as a run's config.json keeps it: label, colour and order."""
+        """How tables and the report show this recipe; a run's config.json stores it: label, colour and order."""
         return {
             "label": cls.label or cls.__name__,
             "colour": None if cls.colour is None else list(cls.colour),
@@ -124,7 +123,7 @@ class Recipe(ABC):
         }
 
     def __post_init__(self) -> None:
-        """ValueError for a weight that is no number, or a label smoothing outside [0, 1)."""
+        """ValueError for a weight that is not finite, or a label smoothing outside [0, 1)."""
         for name, value in vars(self).items():
             if name == "label_smoothing" and not 0 <= value < 1:
                 raise ValueError(f"label_smoothing must be in [0, 1), got {value}")
@@ -137,7 +136,7 @@ class Recipe(ABC):
 
 @contextmanager
 def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval") -> Iterator[None]:
-    """The model as a perturbation sees it: routed through ``branch``, in ``mode``, no statistic moving."""
+    """Inside the block, the model is set up for perturbing: through ``branch``, in ``mode``, statistics fixed."""
     with ExitStack() as stack:
         if branch is not None:
             stack.enter_context(route(model, branch))
@@ -150,15 +149,15 @@ def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval")
 
 
 def leaf_copy(model: nn.Module, x: Tensor) -> Tensor:
-    """What to call ``model`` with so that a gradient reaches the leaf ``x``, for a model that may write into its input.
+    """The tensor to call ``model`` with so that ``x.grad`` is set, even if the model writes into its input: a copy.
 
-    A copy; but a compiled model gets ``x`` itself, since the compiler warns of tensors that are no leaves.
+    A compiled model gets ``x`` itself, since the compiler warns about tensors that are not leaves.
     """
     return x if hasattr(model, "_orig_mod") else x.clone()
 
 
 def shared_gradient(x: Tensor) -> Tensor:
-    """(N, ...) the gradient that a term's backward pass left at its images; 0 for a sample where it is not finite.
+    """(N, ...) ``x.grad``, as a term's backward pass left it; 0 for samples where it is not finite.
 
     Raises:
         RuntimeError: there has been no backward pass.
@@ -168,21 +167,18 @@ def shared_gradient(x: Tensor) -> Tensor:
     return finite_or_zero(x.grad)[0]
 
 
-# Gradients by the number of samples that reached a parameter, where the branches see different numbers of them.
-
-
 @contextmanager
 def rebalanced(model: nn.Module, reached: Mapping[str, int]) -> Iterator[None]:
-    """After the block, each parameter's gradient is divided by the number of samples that reached it.
+    """For branches with different numbers of samples: divide each parameter's gradient by the number that reached it.
 
-    In the block, losses are sums over samples divided by the number of *all* samples. That is right for the
-    shared parameters, of whatever kind; a branch's own parameters saw its samples alone, so their gradients
-    are multiplied by all / its number. Gradients from before the block are left out of this and kept, so
-    that they may accumulate over batches. A factor of the loss, such as fp16's scale, passes through.
+    Inside the block, losses are to be sums over samples divided by the number of *all* samples. That is right for the
+    shared parameters. A branch's own parameters see its samples only, so after the block their gradients are
+    multiplied by (number of all samples) / (number of the branch's). Gradients from before the block are added
+    unchanged, so that they can accumulate over batches. A factor of the loss, such as fp16's scale, has no effect.
 
     Args:
         model: a converted model, or a wrapper around one (``torch.compile``).
-        reached: {branch: number of samples that pass through it}; a branch with 0 is left alone.
+        reached: {branch: number of samples that pass through it}; a branch with 0 is not changed.
 
     Raises:
         ValueError: the model has no branches, or none of that name.

@@ -1,4 +1,4 @@
-"""Vanilla: the clean loss, the row that every other one is compared with."""
+"""Vanilla: plain training, which every other recipe is compared with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from .recipe import Context, Recipe, Term
 class Vanilla(Recipe):
     """Empirical risk minimisation: cross-entropy on the clean images.
 
-    Cost: 1 pass (3 forwards' worth of arithmetic). The paper's tables leave this row out.
+    Cost: 1 pass (as much arithmetic as 3 forward passes). The paper's tables do not have this row.
 
     Args:
-        weight: factor of the loss; 0.5 is the control for the methods whose clean loss has that weight.
+        weight: factor of the loss; 0.5 is the control for recipes whose clean loss has that weight.
         label_smoothing: in [0, 1).
     """
 
