@@ -9,7 +9,7 @@ import pytest
 from easybn.paper.claims import CLAIMS, Evidence, Judged, judge, judged, together
 from easybn.paper.claims_table import claims_table, claims_text, evidence_table, support
 from easybn.paper.numbers import ROWS
-from easybn.report.build import report
+from easybn.report.page import report
 from easybn.stats import PairedT
 from easybn.tables.formats import markdown
 from easybn.tables.rows import read

@@ -2,7 +2,7 @@
 
 import pytest
 
-from easybn.report.build import report
+from easybn.report.page import report
 
 from . import chromium
 from .made_up import HOSTILE, run, study

@@ -15,7 +15,7 @@ from easybn.evaluation import evaluate
 from easybn.evaluation.verdicts import pack_bits, unpack_bits
 from easybn.json_files import write_json
 from easybn.models.weights import save, trained_on
-from easybn.report.build import report
+from easybn.report.page import report
 from easybn.runs import summary as module
 from easybn.runs.run import Run
 from easybn.runs.summary import bins, gallery_images, summarise

@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> None:
         print_tables(arguments.folder, arguments.tables, arguments.across)
         return
     from ..files import write_text
-    from ..report.build import report
+    from ..report.page import report
 
     html, out = report(arguments.folder, arguments.title or "", arguments.across), Path(arguments.out)
     write_text(out, html)

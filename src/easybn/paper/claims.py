@@ -161,7 +161,7 @@ def kind_of(row: Row) -> Kind:
     return str(row["perturbation"]), str(row.get("norm")), float(eps), int(steps), int(images), int(seed)
 
 
-def called(kind: Kind) -> str:
+def kind_text(kind: Kind) -> str:
     """``untargeted, linf 8/255, 1 step``"""
     name, norm, eps, steps = kind[:4]
     return f"{name}, {norm} {format_eps(eps, norm)}" + (f", {steps} step{'s' * (steps != 1)}" if steps else "")
@@ -181,7 +181,7 @@ def _of_kind(setting: Setting, ebn: RecipeRuns, other: RecipeRuns, kind: Kind) -
     seeds = [seed for seed in ours[last] if seed in theirs[last]]
     test = paired_t([theirs[last][seed] - ours[last][seed] for seed in seeds]) if seeds else None
     verdict, why = judged(test, 0.0)
-    what = f"{setting.title}: {other.label} \N{MINUS SIGN} {ebn.label}, {last[1]}, {called(kind)}"
+    what = f"{setting.title}: {other.label} \N{MINUS SIGN} {ebn.label}, {last[1]}, {kind_text(kind)}"
     closer = f"EBN closer in {sum(below)} of {len(layers)} layers"
     return [Evidence(what, "", test, verdict, f"{why}; {closer}" if why else closer, about=ebn.label)]
 

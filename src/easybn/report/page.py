@@ -1,143 +1,111 @@
-"""What a section of the page is made of."""
+"""The report: one HTML page with all sections, a table of contents, one style sheet and one small script.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+The page is self-contained: nothing is fetched from anywhere.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..paper.claims import Judged, judge
-from ..recipes import RECIPES
-from ..tables.aggregate import RecipeRuns, Setting, settings
-from ..tables.rows import Rows, RunRows
-from ..tables.table import Table
-
-# One colour a recipe on the whole page, a dash for each of its variants; told apart by the colour-blind too.
-#
-# A recipe's colour is a field of its class. The hues there and here are those of Okabe and Ito (2008), darkened on
-# white and lightened on black until text of them can be read.
-
-OTHERS = (("#5d5bb8", "#a9a7ff"), ("#7d5a3c", "#d3ab86"), ("#3d7d1f", "#9ad876"), ("#9c2f3d", "#ff9099"))
-DASHES = ("", "6 3", "2 3", "8 3 2 3")
+from .. import __version__
+from ..escapes import escaped
+from ..tables.formats import html
+from ..tables.rows import Rows, read
+from ..tables.table import TableRow
+from .elements import Block, Colours, Material
+from .sections import all_sections
 
 
-@dataclass(frozen=True)
-class Colours:
-    """Args: classes: {label of a recipe: CSS class}; dashes: {label: stroke-dasharray}; pairs: {class: colours}."""
-
-    classes: dict[str, str]
-    dashes: dict[str, str]
-    pairs: dict[str, tuple[str, str]]
-
-    @classmethod
-    def of(cls, settings: Sequence[Setting]) -> "Colours":
-        """For all recipes of the page."""
-        every = [recipe for setting in settings for recipe in setting.recipes]
-        methods = list(dict.fromkeys(recipe.method for recipe in every))
-        known = {name: recipe.colour for name, recipe in RECIPES.items() if recipe.colour is not None}
-        pairs = known | {recipe.method: recipe.colour for recipe in every if recipe.colour is not None}
-        without = [method for method in methods if method not in pairs]
-        pairs |= {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(without)}
-        numbers = {method: f"r{i}" for i, method in enumerate(pairs)}
-        dashes: dict[str, str] = {}
-        for method in methods:
-            of = list(dict.fromkeys(recipe.label for recipe in every if recipe.method == method))
-            dashes |= {label: DASHES[i % len(DASHES)] for i, label in enumerate(of)}
-        return cls(
-            {recipe.label: numbers[recipe.method] for recipe in every},
-            dashes,
-            {numbers[method]: pairs[method] for method in methods},
-        )
-
-    def css(self) -> str:
-        """The rules of both themes; ``color`` is the recipe's, so that lines and swatches are drawn in it."""
-        light = " ".join(f".{name}{{color:{pair[0]}}}" for name, pair in self.pairs.items())
-        dark = " ".join(f".{name}{{color:{pair[1]}}}" for name, pair in self.pairs.items())
-        return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
-
-    def css_class(self, recipe: RecipeRuns | str) -> str:
-        return self.classes.get(recipe if isinstance(recipe, str) else recipe.label, "")
-
-    def dash(self, recipe: RecipeRuns | str) -> str:
-        return self.dashes.get(recipe if isinstance(recipe, str) else recipe.label, "")
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """All that sections are made from: rows, sorted."""
-
-    rows: Rows
-    settings: Sequence[Setting]
-    judged: Sequence[Judged]
-    colours: Colours
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Material":
-        found = settings(rows.runs, rows.across)
-        return cls(rows, found, judge(rows), Colours.of(found))
-
-
-@dataclass(frozen=True)
-class Key:
-    """A line of a legend."""
-
-    label: str
-    css_class: str
-    dash: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing under its title; keys: what its shades are."""
-
-    title: str
-    svg: Markup
-    caption: str = ""
-    css_class: str = ""
-    keys: Sequence[Key] = ()
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a section.
+def report(folder: Path | str, title: str = "", across: Sequence[str] = ()) -> str:
+    """The HTML page about all runs and stacked experiments in ``folder``.
 
     Args:
-        kind: "figures", "table" or "text", or the name of a macro of the template.
-        title: above it.
-        caption: below it.
-        figures, legend: of "figures".
-        table: of "table"; marks: a drawing of each line's interval.
-        folded: shown on request.
-        content: of other kinds.
+        title: of the page; by default the folder's name.
+        across: fields in which compared recipes may differ, see :class:`easybn.tables.rows.Rows`.
+
+    Raises:
+        FileNotFoundError, ValueError: no runs, or a damaged file; see :func:`easybn.tables.rows.read`.
     """
-
-    kind: str
-    title: str = ""
-    caption: str = ""
-    figures: Sequence[Figure] = ()
-    legend: Sequence[Key] = ()
-    table: Table | None = None
-    marks: Sequence[Markup] = ()
-    folded: str = ""
-    content: Mapping[str, Any] = field(default_factory=dict)
+    return page(read(folder, across), title or Path(folder).resolve().name)
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section: its blocks, or in one line what is missing and the command that makes it."""
+def page(rows: Rows, title: str) -> str:
+    """The HTML of ``rows``."""
+    material = Material.of(rows)
+    sections = [(section, section.make(material)) for section in all_sections()]
+    script = _file("sort.js")
+    return _environment().get_template("page.html.j2").render(
+        title=title,
+        version=__version__,
+        facts=_facts(material),
+        sections=sections,
+        swatch=swatch,
+        recipe=lambda label: recipe_label(label, material.colours),
+        html_table=lambda block: html_table(block, material.colours),
+        style=Markup(_file("style.css") + material.colours.css()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
 
-    id: str
-    title: str
-    lead: str = ""
-    blocks: Sequence[Block] = ()
-    missing: str = ""
+
+def html_table(block: Block, colours: Colours) -> Markup:
+    """A table's block, with a recipe's colour before its name and the drawings of the differences."""
+    assert block.table is not None
+
+    def label(row: TableRow) -> str:
+        return recipe_label(row.label, colours) if row.recipe == row.label else Markup.escape(escaped(row.label))
+
+    return Markup(html(block.table, label, {"difference": block.marks} if block.marks else {}))
 
 
-def legend(setting: Setting, colours: Colours) -> list[Key]:
-    """The recipes of a setting in their colours."""
-    return [Key(each.label, colours.css_class(each), colours.dash(each)) for each in setting.recipes]
+def recipe_label(text: str, colours: Colours) -> Markup:
+    """The text; if it is the label of a recipe, with its colour before it."""
+    colour = colours.css_class(text)
+    return (swatch(colour, colours.dash(text)) if colour else Markup("")) + escaped(text)
 
 
-def first_run(recipe: RecipeRuns) -> RunRows:
-    """Of the smallest seed."""
-    return next(iter(recipe.runs.values()))
+def swatch(css_class: str, dash: str) -> Markup:
+    """A short line in a recipe's colour and dash."""
+    dashed = Markup(' stroke-dasharray="{}"').format(dash) if dash else ""
+    return Markup(
+        '<svg class="swatch {}" viewBox="0 0 22 8" aria-hidden="true"><path d="M0 4H22" class="curve"{}/></svg>'
+    ).format(css_class, dashed)
+
+
+def _facts(material: Material) -> list[str]:
+    """How many runs, recipes, seeds and data sets there are, for the head of the page."""
+    runs, recipes = material.rows.runs, [recipe for setting in material.settings for recipe in setting.recipes]
+    stacked = len(material.rows.stacked)
+    experiments = [f"{stacked} stacked experiment{'s' * (stacked != 1)}"] if stacked else []
+    if not runs:
+        return experiments
+    methods, seeds = len({recipe.method for recipe in recipes}), sorted({len(recipe.runs) for recipe in recipes})
+    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    counts = [f"{len(runs)} run{'s' * (len(runs) != 1)}", f"{methods} recipe{'s' * (methods != 1)}"]
+    return [*counts, f"{many} seed{'s' * (many != '1')} each", *sorted({run.data for run in runs}), *experiments]
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Makes control characters in names that others gave visible."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

@@ -1,1 +1,13 @@
-"""The sections of the page, in order; each is a function from all rows to a section."""
+"""The sections of the report's page. A new one is one function in a file here, see :func:`..elements.section`."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ..elements import SECTIONS, Section
+
+
+def all_sections() -> list[Section]:
+    """The sections of every file in this folder, in the order of the page."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    return sorted(SECTIONS.values(), key=lambda section: (section.order, section.id))

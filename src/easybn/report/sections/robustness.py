@@ -1,0 +1,203 @@
+"""How robust the models are: the paper's tables, accuracy against eps, and what each attack broke."""
+
+from collections.abc import Mapping, Sequence
+
+from ...json_files import Row
+from ...paper.numbers import OURS
+from ...paper.tables import paper_table
+from ...perturb.eps import format_eps
+from ...stats import accuracy_interval, aggregate
+from ...tables.aggregate import RecipeRuns, Setting
+from ...tables.comparison import differences_table
+from ...tables.rows import CLEAN, RunRows
+from ...tables.table import Cell, Table, TableRow
+from ..charts import Chart, Point, Series, Shares, shares_chart
+from ..elements import Block, Content, Figure, Key, Material, legend, section
+
+# Tables 1 and 2 of the paper from our runs, and the tests behind them.
+
+
+@section(
+    "tables",
+    "Tables 1 and 2",
+    order=10,
+    lead="The paper's columns from our runs; below each of our rows the paper's, of its larger networks.",
+)
+def tables(material: Material) -> Content:
+    blocks = []
+    for setting in material.settings:
+        if not any(recipe.scores(CLEAN) for recipe in setting.recipes):
+            continue
+        table, tests = paper_table(setting), differences_table(setting, OURS)
+        blocks.append(Block("table", table.title, table.caption, table=table))
+        if tests.rows:
+            blocks.append(Block("table", caption=tests.caption, table=tests, folded="Paired tests between recipes"))
+    return Content(blocks, "" if blocks else "Nothing is measured yet: easybn evaluate RUNS.")
+
+
+# Robust accuracy against eps, one curve per recipe.
+
+COMMANDS = {
+    "l2": "easybn evaluate RUNS --eps 0.1 0.5 1.0",
+    "linf": "easybn evaluate RUNS --attacks autoattack --norm linf --eps 2/255 4/255 8/255",
+}
+NORMS = {"l2": "l2", "linf": "l-infinity"}
+ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack"}
+PROTOCOLS = {"robustness": " (as the library robustness)", "standard": ""}
+Attack = tuple[str, str | None, str]  # attack, protocol and norm of a score
+
+
+@section(
+    "eps",
+    "Robust accuracy against eps",
+    order=20,
+    lead="Accuracy left when every image may be moved by up to eps; at eps 0 it is clean accuracy, on all test images. "
+    "Bands: 95% intervals of the mean over seeds; of a single seed, those of the test images drawn (Wilson).",
+)
+def eps_curves(material: Material) -> Content:
+    blocks = [block for setting in material.settings if (block := _curves(setting, material))]
+    norms = {norm for setting in material.settings for _, _, norm in _attacks(setting)}
+    absent = [f"No rows in {NORMS[norm]}: {command}." for norm, command in COMMANDS.items() if norm not in norms]
+    return Content(blocks, " ".join(absent))
+
+
+def _attacks(setting: Setting) -> list[Attack]:
+    """Every attack that was measured in a setting, l2 first."""
+    scores = [score for recipe in setting.recipes for run in recipe.runs.values() for score in run.scores]
+    measured = {_attack(score) for score in scores if score.get("eps")}
+    return sorted(measured, key=lambda each: (each[2], each[0] != "pgd", str(each[1]), each[0]))
+
+
+def _attack(score: Row) -> Attack:
+    return score["attack"], score.get("protocol"), score["norm"]
+
+
+def _attack_name(attack: Attack) -> str:
+    """``PGD (strong), l2``"""
+    name, protocol, norm = attack
+    words = PROTOCOLS.get(protocol, f" ({protocol})") if protocol else ""
+    return f"{ATTACKS.get(name, name)}{words}, {NORMS.get(norm, norm)}"
+
+
+def _curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
+    """A point for each radius, from clean accuracy on."""
+    scores_at: dict[float, dict[int, Row]] = {0.0: dict(recipe.scores(CLEAN))}
+    for seed, run in recipe.runs.items():
+        for score in run.scores:
+            if score.get("eps") and _attack(score) == attack:
+                scores_at.setdefault(round(float(score["eps"]), 9), {})[seed] = score
+    return [_point(eps, list(scores.values())) for eps, scores in sorted(scores_at.items()) if scores]
+
+
+def _point(eps: float, scores: Sequence[Row]) -> Point:
+    mean, half, _ = aggregate([score["correct"] / score["n"] for score in scores], resolution=1 / scores[0]["n"])
+    if half is None:
+        return Point(eps, mean, *accuracy_interval(scores[0]["correct"], scores[0]["n"]))
+    return Point(eps, mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _curves(setting: Setting, material: Material) -> Block | None:
+    figures = []
+    colours = material.colours
+    for attack in _attacks(setting):
+        series = []
+        for recipe in setting.recipes:
+            points = _curve(recipe, attack)
+            if any(point.x for point in points):
+                series.append(Series(recipe.label, points, colours.css_class(recipe), colours.dash(recipe)))
+        radii = sorted({point.x for curve in series for point in curve.points})
+        ticks = [(eps, "0" if eps == 0 else format_eps(eps, attack[2])) for eps in radii]
+        name = _attack_name(attack)
+        title = f"{setting.title}: {name}"
+        chart = Chart(title, "eps", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
+        figures.append(Figure(name, chart.svg()))
+    return Block("figures", setting.title, figures=figures, legend=legend(setting, colours)) if figures else None
+
+
+# What each attack broke: for every point, the first attack that did.
+
+ROBUST, CLEAN_ERROR = "robust", "wrong as it is"
+Broken = Mapping[str, int]  # number of points by the attack that broke them, and those of the two names above
+
+
+@section(
+    "broken",
+    "What each attack broke",
+    order=30,
+    lead="The share of points that each attack was the first to break, in the order in which they were run; what a "
+    "smaller eps broke counts here too. All seeds together.",
+)
+def broken(material: Material) -> Content:
+    blocks = []
+    for setting in material.settings:
+        by_title: dict[str, dict[str, Broken]] = {}
+        for attack in _attacks(setting):
+            for eps in _radii(setting, attack):
+                by_recipe = {each.label: count for each in setting.recipes if (count := _broken_by(each, attack, eps))}
+                if by_recipe:
+                    by_title[f"{_attack_name(attack)} {format_eps(eps, attack[2])}"] = by_recipe
+        figures = [_shares(title, by_recipe, material) for title, by_recipe in by_title.items()]
+        if figures:
+            table = _counts_table(setting.title, by_title)
+            blocks.append(Block("figures", setting.title, figures=figures))
+            blocks.append(Block("table", table=table, folded=f"{setting.title}: the counts"))
+    missing = "" if blocks else "No attack's own count is kept: easybn evaluate RUNS --attacks autoattack."
+    return Content(blocks, missing)
+
+
+def _counted(run: RunRows, attack: Attack) -> list[Row]:
+    """The scores of an attack that count what each of its parts broke."""
+    return [row for row in run.scores if row.get("broke") and row.get("eps") and _attack(row) == attack]
+
+
+def _radii(setting: Setting, attack: Attack) -> list[float]:
+    runs = [run for recipe in setting.recipes for run in recipe.runs.values()]
+    return sorted({round(float(row["eps"]), 9) for run in runs for row in _counted(run, attack)})
+
+
+def _broken_by(recipe: RecipeRuns, attack: Attack, eps: float) -> Broken:
+    """The points over all seeds, of each the latest row; in the order of the attacks, then the robust ones."""
+    latest = {}
+    for seed, run in recipe.runs.items():
+        for row in _counted(run, attack):
+            if abs(row["eps"] - eps) < 1e-8:
+                latest[seed] = row
+    counts: dict[str, int] = {}
+    for row in latest.values():
+        for name, count in row["broke"].items():
+            key = CLEAN_ERROR if name == "clean" else name
+            counts[key] = counts.get(key, 0) + count
+    if counts:
+        counts[ROBUST] = sum(row["correct"] for row in latest.values())
+    return counts
+
+
+def _parts(by_recipe: Mapping[str, Broken]) -> list[str]:
+    names = dict.fromkeys(name for counts in by_recipe.values() for name in counts)
+    return [CLEAN_ERROR, *(name for name in names if name not in (CLEAN_ERROR, ROBUST)), ROBUST]
+
+
+def _shares(title: str, by_recipe: Mapping[str, Broken], material: Material) -> Figure:
+    parts = _parts(by_recipe)
+    shades = {name: f"part{i}" for i, name in enumerate(parts[1:-1])}
+    shades = {CLEAN_ERROR: "part-clean", **shades, ROBUST: "part-left"}
+    bars = []
+    for label, counts in by_recipe.items():
+        n = max(sum(counts.values()), 1)
+        shares = [(name, counts.get(name, 0) / n) for name in parts]
+        bars.append(Shares(label, shares, material.colours.css_class(label)))
+    return Figure(title, shares_chart(title, bars, shades), keys=[Key(name, shades[name]) for name in parts])
+
+
+def _counts_table(title: str, by_title: Mapping[str, Mapping[str, Broken]]) -> Table:
+    parts = _parts({f"{attack} {label}": counts for attack, each in by_title.items() for label, counts in each.items()})
+    rows = [
+        TableRow(attack, [Cell(label), *(_count(counts.get(name)) for name in parts)])
+        for attack, by_recipe in by_title.items()
+        for label, counts in by_recipe.items()
+    ]
+    return Table(title, "Attack", ["recipe", *parts], rows, numeric=[False, *[True] * len(parts)])
+
+
+def _count(count: int | None) -> Cell:
+    return Cell() if count is None else Cell(f"{count:,}", count)
