@@ -40,7 +40,11 @@ def test_the_code_blocks_run_in_order():
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)h#][^)]*)\)", README))))
 def test_every_link_within_the_project_leads_somewhere(link):
-    assert (ROOT / link).exists()
+    file, _, anchor = link.partition("#")
+    assert (ROOT / file).exists()
+    if anchor:
+        headings = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(), re.M)
+        assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 def test_every_command_named_exists():
