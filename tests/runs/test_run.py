@@ -14,6 +14,7 @@ from filelock import FileLock
 from easybn import data, models
 from easybn.files import Removed
 from easybn.json_files import Damaged, write_json
+from easybn.models import convolutions, resnet
 from easybn.recipes import EBN, Vanilla
 from easybn.runs import run as run_module
 from easybn.runs.run import BusyError, Run, train
@@ -327,3 +328,28 @@ def test_what_a_kill_left_half_written_is_removed_at_the_next_start(name, tmp_pa
         assert not left.exists()
     assert mine.exists()
     assert train(TINY, folder, device="cpu").finished
+
+
+def test_a_run_resumed_on_another_processor_convolves_as_it_began(tmp_path, monkeypatch):
+    """Begun where Winograd's algorithm pays from 16 channels on, resumed where it does not: the same bits."""
+    monkeypatch.setattr(convolutions, "CHANNELS", 16)
+    monkeypatch.setattr(resnet, "CHANNELS", 16)
+
+    def processor(training):
+        thresholds = convolutions.Thresholds(training, 10**6, 1)
+        monkeypatch.setattr(convolutions, "_this_processor", lambda: thresholds)
+
+    experiment = replace(TINY, training=Training(epochs=2, batch_size=80))
+    processor(16)
+    here = train(experiment, tmp_path / "here", device="cpu")
+    crash = At(1, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(experiment, tmp_path / "moved", device="cpu", observers=[crash], checkpoint_seconds=0.0)
+    processor(10**6)
+    moved = train(experiment, tmp_path / "moved", device="cpu")
+    there = train(experiment, tmp_path / "there", device="cpu")
+    weights = [models.load(run.folder).state_dict() for run in (here, moved, there)]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    assert any(not torch.equal(weights[2][name], value) for name, value in weights[0].items())
+    assert [session["winograd_channels"] for session in moved.sessions] == [16, 16]
+    assert there.sessions[0]["winograd_channels"] == 10**6

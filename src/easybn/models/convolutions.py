@@ -1,17 +1,188 @@
-"""The first convolution of a network, whose gradients are as fast as its forward pass also on a CPU."""
+"""Convolutions for CPUs that are faster than torch's own and the same function: Winograd's algorithm, and the stem.
 
+:class:`Winograd` is for 3x3 convolutions of many channels: Winograd's minimal filtering takes a quarter of the
+multiplications (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Tiles of 6x6 pixels are
+taken to 36 coordinates in which the convolution is a product of 36 pairs of matrices, and those back to 4x4 pixels, all
+by constant matrices. :class:`Stem` is for the first convolution of a network, whose images have few channels. Neither
+is ever used on other devices than the CPU, under autocast or in ``torch.compile``.
+"""
+
+import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The constant matrices of Winograd's F(4x4, 3x3), and the ways between images and coordinates of their tiles.
-#
-# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3.
+# From how many channels on Winograd's algorithm is used: below, the way to the 36 coordinates and back costs more than
+# it saves. Where that is depends on the processor: torch's own convolutions are twice as fast with AVX-512.
 
-# equations 3 and 4 of section 4.3: output = A' ((G weight G') * (B' tile B)) A, here as the three transposes
+CHANNELS = 96
+"""Layers with fewer channels, in or out, are never computed so."""
+
+
+class Thresholds(NamedTuple):
+    """From so many channels on, in and out, Winograd's algorithm takes less time than torch's convolution.
+
+    Args:
+        training: forward pass and both gradients, the weight transformed anew in each.
+        fixed: forward pass and the gradient of the images, by a weight that was transformed once
+            (:meth:`Winograd.precompute`).
+        fixed_tiles: then also from so many tiles on, in a batch: below, the weight is read from memory for too few
+            products.
+    """
+
+    training: int
+    fixed: int
+    fixed_tiles: int
+
+
+WITH_AVX512 = Thresholds(training=256, fixed=512, fixed_tiles=16)
+WITHOUT_AVX512 = Thresholds(training=CHANNELS, fixed=256, fixed_tiles=8)
+"""Measured: docs/performance.md has the figures."""
+TILES = 48
+"""From so many tiles on, in a batch, the transform of the weight pays in training."""
+MOST_TILES = 512
+"""At a time: more save no more, and take memory."""
+
+_recorded: int | None = None  # what a run that is resumed began with
+
+
+def training_channels() -> int:
+    """The threshold that holds for training now: see :class:`Thresholds` and :func:`winograd_from`."""
+    return _this_processor().training if _recorded is None else _recorded
+
+
+@contextmanager
+def winograd_from(channels: int | None) -> Iterator[None]:
+    """Train with this threshold inside the block, whatever the processor; None for the processor's own.
+
+    So a run resumed on another processor uses the same algorithm in the same layers.
+    """
+    global _recorded
+    before, _recorded = _recorded, channels
+    try:
+        yield
+    finally:
+        _recorded = before
+
+
+@cache
+def _this_processor() -> Thresholds:
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL")).upper()
+    avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return WITH_AVX512 if avx512 and allowed.startswith(("ALL", "DEFAULT", "AVX512", "AVX10")) else WITHOUT_AVX512
+
+
+class Winograd(nn.Conv2d):
+    """A 3x3 convolution with stride 1: ``nn.Conv2d`` in all but speed and the last digits (relative error 3e-6).
+
+    The gradients can be differentiated again. On a CPU, for batches that are large enough and from so many channels on
+    as :class:`Thresholds` says; elsewhere, under autocast and ``torch.compile`` it is ``nn.Conv2d``.
+    """
+
+    computes_as = nn.Conv2d
+    """The class with the same function of input, weight and bias (see :func:`easybn.norm.fold.folded`)."""
+
+    precomputed: Tensor | None = None
+    """(36, out_channels, in_channels): the transformed weight, after :meth:`precompute`."""
+
+    @classmethod
+    def like(cls, layer: nn.Conv2d) -> "Winograd":
+        """A layer with the very parameters of ``layer`` that computes the same by Winograd's algorithm."""
+        new = cls(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
+            bias=False, device="meta",
+        )  # fmt: skip
+        new.weight, new.bias = layer.weight, layer.bias
+        return new.train(layer.training)
+
+    def precompute(self) -> None:
+        """Transform the weight once for all, so that small batches are faster too: for a model that does not change.
+
+        It takes four times the memory of the weight. What becomes of the weight later does not count.
+        """
+        weights = to_weights(self.weight.detach())
+        self.precomputed = torch.cat([weights(part) for part in PARTS])
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, out_channels, H', W')."""
+        images = self._images_at_once(input)
+        if not images:
+            return super().forward(input)
+        out: Tensor = _WinogradConvolution.apply(input, self.weight, self.precomputed, int(self.padding[0]), images)
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
+
+    def _images_at_once(self, x: Tensor) -> int:
+        """How many images to compute at a time, as equal in number as can be; 0 to leave them to torch."""
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return 0
+        if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or len(x) == 1:
+            return 0
+        if self.precomputed is None:
+            channels, least_tiles = training_channels(), TILES
+        else:
+            _, channels, least_tiles = _this_processor()
+        if not fits(self) or min(self.in_channels, self.out_channels) < channels:
+            return 0
+        h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
+        tiles = tiled(h) * tiled(w) if h > 0 and w > 0 else 0
+        # of the last tiles in a row or column a part may be of no use
+        full = min(self.in_channels, self.out_channels) * h * w >= channels * 16 * tiles
+        if not full or len(x) * tiles < least_tiles:
+            return 0
+        return -(-len(x) // -(-len(x) * tiles // MOST_TILES))
+
+
+def fits(layer: nn.Conv2d) -> bool:
+    """Whether ``layer`` is a convolution that can be computed so, and not too narrow for it on every processor."""
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.groups == 1
+        and layer.padding in ((0, 0), (1, 1), (2, 2))
+        and layer.padding_mode == "zeros"
+        and min(layer.in_channels, layer.out_channels) >= CHANNELS
+    )
+
+
+def with_winograd(model: nn.Module) -> tuple[nn.Module, int]:
+    """``model``, which must not change any more, with its 3x3 convolutions computed by Winograd's algorithm.
+
+    Layers with the channels for it are replaced in their parents, in place; subclasses of ``nn.Conv2d`` and layers with
+    hooks or a forward pass of their own are left as they are.
+
+    Returns:
+        The model (another one if it was a single layer), and how many of its layers :func:`fits`. That number is the
+        same on every processor: several may work on one store, which has it in its manifest.
+    """
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and _is_plain(layer)]
+    layers = [layer for layer in convolutions if type(layer) in (nn.Conv2d, Winograd) and fits(layer)]
+    least = _this_processor().fixed
+    wide = [layer for layer in layers if min(layer.in_channels, layer.out_channels) >= least]
+    replacements: dict[nn.Module, Winograd] = {
+        layer: layer if isinstance(layer, Winograd) else Winograd.like(layer) for layer in wide
+    }
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in replacements:
+                setattr(parent, name, replacements[child])
+    for layer in replacements.values():
+        layer.precompute()
+    return replacements.get(model, model), len(layers)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(layer)
+
+
+# The constant matrices of F(4x4, 3x3), and the ways between images and coordinates of their tiles: equations 3 and 4
+# of section 4.3 of the paper, output = A' ((G weight G') * (B' tile B)) A, here as the three transposes.
+
 TILE = (
     (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
     (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
@@ -21,6 +192,9 @@ WEIGHT = (
     (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
 )  # fmt: skip
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+PARTS = [slice(first, first + 6) for first in range(0, 36, 6)]
+"""Of the 36 coordinates: transformed weights take four times the memory of the weights, and are not needed at once."""
 
 
 def tiled(pixels: int) -> int:
@@ -75,132 +249,15 @@ def to_input(by_tiles: Tensor, shape: torch.Size, padding: int) -> Tensor:
     return images[:, padding : padding + size[0], padding : padding + size[1]]
 
 
-# 3x3 convolutions of many channels by Winograd's minimal filtering: a quarter of the multiplications.
-#
-# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), F(4x4, 3x3): tiles of 6x6 pixels are taken
-# to 36 coordinates in which the convolution is a product of 36 pairs of matrices, and those back to 4x4 pixels, all by
-# constant matrices. The libraries do so on processors with AVX-512, if at all, and not for gradients.
-
-CHANNELS = 96
-"""From so many channels on, in and out, it pays: below, the way there and back costs more than it saves."""
-TILES = 48
-"""From so many tiles on, in a batch, the transform of the weights pays."""
-KEPT_TILES = 8
-"""If that is kept: below, the weights are read from memory for too few products."""
-MOST_TILES = 512
-"""At a time: more save no more, and take memory."""
-PARTS = [slice(first, first + 6) for first in range(0, 36, 6)]
-"""Of the 36 coordinates: transformed weights take four times the memory of the weights, and are not needed at once."""
-
-
-class Winograd(nn.Conv2d):
-    """A 3x3 convolution with stride 1: ``nn.Conv2d`` in all but speed and the last digits (relative error 3e-6).
-
-    Forward pass and both gradients together take 0.4 to 0.6 of the time at 128 to 512 channels. The gradients can
-    be differentiated again. Used on a CPU for batches that are large enough; elsewhere, under autocast and
-    ``torch.compile`` it is ``nn.Conv2d``.
-    """
-
-    computes_as = nn.Conv2d
-    """The class with the same function of input, weight and bias (see :func:`easybn.norm.fold.folded`)."""
-
-    kept: Tensor | None = None
-    """(36, out_channels, in_channels): the transformed weight, after :meth:`keep`."""
-
-    @classmethod
-    def like(cls, layer: nn.Conv2d) -> "Winograd":
-        """A layer with the parameters of ``layer`` (the same objects) that computes them by Winograd's algorithm."""
-        new = cls(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
-            bias=False, device="meta",
-        )  # fmt: skip
-        new.weight, new.bias = layer.weight, layer.bias
-        return new.train(layer.training)
-
-    def keep(self) -> None:
-        """Transform the weight once for all, so that small batches are faster too: for a model that stays as it is.
-
-        It takes four times the memory of the weight. What becomes of the weight later does not count.
-        """
-        weights = to_weights(self.weight.detach())
-        self.kept = torch.cat([weights(at) for at in PARTS])
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out_channels, H', W')."""
-        images = self._at_once(input) if fits(self) else 0
-        if not images:
-            return super().forward(input)
-        out: Tensor = _WinogradConvolution.apply(input, self.weight, self.kept, int(self.padding[0]), images)
-        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
-
-    def _at_once(self, x: Tensor) -> int:
-        """How many images to compute at a time, as equal in number as can be; 0 if it does not pay."""
-        if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return 0
-        h, w = (size + 2 * int(self.padding[0]) - 2 for size in x.shape[2:])
-        tiles = tiled(h) * tiled(w) if h > 0 and w > 0 else 0
-        filled = min(self.in_channels, self.out_channels) * h * w >= CHANNELS * 16 * tiles  # the last ones stand out
-        if (
-            not filled
-            or len(x) == 1
-            or len(x) * tiles < (TILES if self.kept is None else KEPT_TILES)
-            or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu")
-        ):
-            return 0
-        return -(-len(x) // -(-len(x) * tiles // MOST_TILES))
-
-
-def fits(layer: nn.Conv2d) -> bool:
-    """Whether ``layer`` is a convolution that can be computed so, and has the channels for it to pay."""
-    return (
-        layer.kernel_size == (3, 3)
-        and layer.stride == layer.dilation == (1, 1)
-        and layer.groups == 1
-        and layer.padding in ((0, 0), (1, 1), (2, 2))
-        and layer.padding_mode == "zeros"
-        and min(layer.in_channels, layer.out_channels) >= CHANNELS
-    )
-
-
-def with_winograd(model: nn.Module) -> tuple[nn.Module, int]:
-    """``model``, which must not change any more, with its 3x3 convolutions computed by Winograd's algorithm.
-
-    Layers that :func:`fits` are replaced in their parents, in place; subclasses of ``nn.Conv2d`` and layers with hooks
-    or a forward pass of their own are left as they are.
-
-    Returns:
-        The model (another one if it was a single layer), and the number of layers that are computed so.
-    """
-    quick: dict[nn.Module, Winograd] = {}
-    for layer in model.modules():
-        if isinstance(layer, Winograd) and fits(layer):
-            quick[layer] = layer
-        elif type(layer) is nn.Conv2d and fits(layer) and _is_plain(layer):
-            quick[layer] = Winograd.like(layer)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child in quick and quick[child] is not child:
-                setattr(parent, name, quick[child])
-    for layer in quick.values():
-        layer.keep()
-    return quick.get(model, model), len(quick)
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return not any(hooks) and "forward" not in vars(layer)
-
-
 class _WinogradConvolution(torch.autograd.Function):
     """Without bias; zeros around the image, as many on each side; with the transformed weight, if there is one."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, kept: Tensor | None, padding: int, images: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, precomputed: Tensor | None, padding: int, images: int) -> Tensor:
         h, w = (size + 2 * padding - 2 for size in x.shape[2:])
-        weights, out = to_weights(weight) if kept is None else kept.__getitem__, None
+        weights, out = to_weights(weight) if precomputed is None else precomputed.__getitem__, None
         for first in range(0, len(x), images):
             some = slice(first, first + images)
             transformed = to_tiles(x[some], padding)
@@ -214,13 +271,13 @@ class _WinogradConvolution(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, kept, ctx.padding, ctx.images = inputs
-        ctx.save_for_backward(x, weight, kept)
+        x, weight, precomputed, ctx.padding, ctx.images = inputs
+        ctx.save_for_backward(x, weight, precomputed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, kept = ctx.saved_tensors
-        weights = to_weights(weight) if kept is None else kept.__getitem__
+        x, weight, precomputed = ctx.saved_tensors
+        weights = to_weights(weight) if precomputed is None else precomputed.__getitem__
         matrix = squared(WEIGHT, grad).t()
         by_x = by_weight = None
         if ctx.needs_input_grad[0]:
@@ -235,7 +292,7 @@ class _WinogradConvolution(torch.autograd.Function):
                 if some.stop >= len(x):
                     del weights  # of 512 channels they take as much memory as a layer's activations
             if ctx.needs_input_grad[1]:
-                # the tiles are made again and not kept: they take 2.25 times the memory of the images
+                # the tiles are made again and not precomputed: they take 2.25 times the memory of the images
                 transformed = to_tiles(x[some], ctx.padding)
                 for at in PARTS:
                     part = torch.bmm(by_products[at].transpose(1, 2), transformed[at]).reshape(6, -1)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from ..files import explained, guarding, read_text, sweep, write_text
 from ..json_files import Damaged, read_json, read_rows, write_json, write_rows
 from ..models import weights
+from ..models.convolutions import CHANNELS, training_channels, winograd_from
 from ..recipes import RECIPES
 from ..rows import ENVIRONMENT, METRICS, SCORES
 from ..train import checkpoint
@@ -211,6 +212,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "winograd_channels": training_channels(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
@@ -293,20 +295,23 @@ def train(
         run.claim(experiment, asked.data)
         for note in asked.notes:
             on_note(note)
-        write_json(run.folder / "environment.json", [*run.sessions, environment()])
-        written = {path: path.read_bytes() for path in (run.folder / "config.json", run.folder / "environment.json")}
-        fitted = fit(
-            asked.model,
-            experiment.recipe,
-            asked.train,
-            experiment.training,
-            val=asked.val,
-            checkpoint=run.folder / "checkpoint.pt",
-            checkpoint_seconds=checkpoint_seconds,
-            observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
-            device=device,
-            data_on_device=data_on_device,
-        )
+        sessions = run.sessions
+        with winograd_from(_winograd_channels(sessions)):
+            write_json(run.folder / "environment.json", [*sessions, environment()])
+            described = (run.folder / "config.json", run.folder / "environment.json")
+            written = {path: path.read_bytes() for path in described}
+            fitted = fit(
+                asked.model,
+                experiment.recipe,
+                asked.train,
+                experiment.training,
+                val=asked.val,
+                checkpoint=run.folder / "checkpoint.pt",
+                checkpoint_seconds=checkpoint_seconds,
+                observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
+                device=device,
+                data_on_device=data_on_device,
+            )
         for path, content in written.items():  # they may have been removed during the training
             if not path.exists():
                 write_text(path, content.decode())
@@ -322,3 +327,10 @@ def train(
         weights.save(fitted.model, model, asked.description, asked.data, of)
         checkpoint.previous(run.folder / "checkpoint.pt").unlink(missing_ok=True)
     return run
+
+
+def _winograd_channels(sessions: Sequence[dict[str, Any]]) -> int | None:
+    """The threshold of Winograd's algorithm that a run began with; None for this processor's if it begins now."""
+    if not sessions:
+        return None
+    return int(sessions[0].get("winograd_channels", CHANNELS))  # runs from before it was recorded used this one

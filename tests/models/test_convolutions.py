@@ -9,7 +9,7 @@ from torch import nn
 from easybn.attacks.surrogate import SurrogateOptions, make_surrogate
 from easybn.models import build
 from easybn.models import convolutions as winograd
-from easybn.models.convolutions import Winograd
+from easybn.models.convolutions import Thresholds, Winograd, training_channels, winograd_from
 from easybn.norm.fold import folded
 
 
@@ -17,6 +17,7 @@ from easybn.norm.fold import folded
 def however_small(monkeypatch):
     """Used for small convolutions too, which are quick to test."""
     monkeypatch.setattr(winograd, "CHANNELS", 0)
+    monkeypatch.setattr(winograd, "_this_processor", lambda: Thresholds(0, 0, 1))
     monkeypatch.setattr(winograd, "TILES", 1)
 
 
@@ -69,25 +70,23 @@ def test_many_images_are_computed_a_part_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize("most", [1, 512])
-def test_with_the_transformed_weight_kept(padding, most, monkeypatch):
+def test_with_a_precomputed_weight(padding, most, monkeypatch):
     monkeypatch.setattr(winograd, "TILES", 10**9)
-    monkeypatch.setattr(winograd, "KEPT_TILES", 1)
     monkeypatch.setattr(winograd, "MOST_TILES", most)
     ours, theirs = both(3, 5, 3, padding=padding)
     x = torch.rand(2, 3, 7, 6, dtype=torch.double)
     calls = applied(monkeypatch)
     ours(x)
     assert not calls  # before, such a batch would be too small
-    ours.keep()
+    ours.precompute()
     for mine, its in zip(gradients(ours, x), gradients(theirs, x), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
     assert calls
 
 
-def test_many_gradients_at_once_with_the_transformed_weight_kept(monkeypatch):
-    monkeypatch.setattr(winograd, "KEPT_TILES", 1)
+def test_many_gradients_at_once_with_a_precomputed_weight(monkeypatch):
     ours, theirs = both(3, 5, 3, padding=1)
-    ours.keep()
+    ours.precompute()
     x = torch.rand(2, 3, 8, 8, dtype=torch.double, requires_grad=True)
     outside = torch.rand(4, 2, 5, 8, 8, dtype=torch.double)
     mine, its = (torch.autograd.grad(layer(x), x, outside, is_grads_batched=True)[0] for layer in (ours, theirs))
@@ -173,9 +172,73 @@ def test_what_it_is_not_made_for_is_left_to_the_usual_convolution(options, monke
 )
 def test_it_is_used_where_it_pays(channels, images, size, used, monkeypatch):
     monkeypatch.undo()
+    processor(monkeypatch, "AVX2")
     calls = applied(monkeypatch)
     Winograd(channels, channels, 3, padding=1)(torch.rand(images, channels, size, size))
     assert bool(calls) == used
+
+
+def processor(monkeypatch, capability, allowed=None):
+    """Let torch say that this processor has the instructions ``capability``, and oneDNN be held to ``allowed``."""
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(winograd, "_this_processor", winograd._this_processor.__wrapped__)
+
+
+@pytest.mark.parametrize(
+    ("capability", "allowed", "expected"),
+    [
+        ("AVX512", None, winograd.WITH_AVX512),
+        ("AVX512", "ALL", winograd.WITH_AVX512),
+        ("AVX512", "AVX512_CORE_VNNI", winograd.WITH_AVX512),
+        ("AVX512", "AVX2", winograd.WITHOUT_AVX512),
+        ("AVX512", "sse41", winograd.WITHOUT_AVX512),
+        ("AVX2", None, winograd.WITHOUT_AVX512),
+        ("DEFAULT", "ALL", winograd.WITHOUT_AVX512),
+    ],
+)
+def test_the_threshold_follows_the_instruction_set(capability, allowed, expected, monkeypatch):
+    monkeypatch.undo()
+    processor(monkeypatch, capability, allowed)
+    assert training_channels() == expected.training
+    calls = applied(monkeypatch)
+    for channels in sorted({64, *winograd.WITH_AVX512[:2], *winograd.WITHOUT_AVX512[:2]}):
+        x, layer = torch.rand(16, channels, 8, 8), Winograd(channels, channels, 3, padding=1)
+        layer(x)
+        assert bool(calls) == (channels >= expected.training)
+        calls.clear()
+        layer.precompute()
+        layer(x)
+        assert bool(calls) == (channels >= expected.fixed)
+        calls.clear()
+
+
+def test_a_recorded_threshold_replaces_the_processors_own_while_training(monkeypatch):
+    monkeypatch.undo()
+    processor(monkeypatch, "AVX512")
+    x, layer, calls = torch.rand(4, 96, 16, 16), Winograd(96, 96, 3, padding=1), applied(monkeypatch)
+    layer(x)
+    assert not calls
+    with winograd_from(96):
+        layer(x)
+        assert training_channels() == 96
+        with winograd_from(None):
+            assert training_channels() == winograd.WITH_AVX512.training
+    assert len(calls) == 1
+    assert training_channels() == winograd.WITH_AVX512.training
+
+
+def test_it_is_never_used_on_another_device(monkeypatch):
+    calls = applied(monkeypatch)
+    layer = Winograd(4, 4, 3, padding=1).to("meta")
+    assert layer(torch.rand(8, 4, 8, 8, device="meta")).shape == (8, 4, 8, 8)
+    assert not calls
+    layer = Winograd(4, 4, 3, padding=1)
+    layer(torch.rand(8, 4, 8, 8))
+    assert calls  # but on this one
 
 
 def test_too_small_an_image_is_torchs_error():
@@ -197,9 +260,26 @@ def test_the_papers_networks_use_it_and_their_norms_fold_into_it():
 
 
 def test_a_copy_to_attack_keeps_the_transformed_weights_of_any_models_convolutions(monkeypatch):
+    """Those with the channels for it on this processor; the text is the same on all, for they may share a store."""
     monkeypatch.undo()
-    model = nn.Sequential(nn.Conv2d(96, 96, 3, padding=1), nn.Flatten(), nn.Linear(96 * 64, 3)).eval()
-    fast, _ = make_surrogate(model.requires_grad_(False), torch.rand(2, 96, 8, 8), SurrogateOptions())
-    assert "1 convolutions by Winograd's algorithm" in fast.preparation
-    assert fast.call[0].kept.shape == (36, 96, 96)
-    assert type(model[0]) is nn.Conv2d  # the model is left as it is
+    monkeypatch.setattr(winograd, "_this_processor", lambda: Thresholds(10**6, 128, 1))
+    wide, narrow = nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 96, 3, padding=1)
+    model = nn.Sequential(nn.Sequential(wide, nn.ReLU(), wide), narrow, nn.Flatten(), nn.Linear(96 * 64, 3)).eval()
+    surrogate, _ = make_surrogate(model.requires_grad_(False), torch.rand(2, 128, 8, 8), SurrogateOptions())
+    assert "2 convolutions by Winograd's algorithm" in surrogate.preparation
+    inner = surrogate.call[0]
+    assert inner[0].precomputed.shape == (36, 128, 128)
+    assert inner[0] is inner[2]  # one layer in two places stays one
+    assert type(surrogate.call[1]) is nn.Conv2d
+    assert [type(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d)] == [nn.Conv2d] * 2
+
+
+def test_a_layer_with_a_hook_is_left_as_it_is(monkeypatch):
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    layer.register_forward_hook(lambda module, args, out: 2 * out)
+    x = torch.rand(8, 4, 8, 8)
+    model, count = winograd.with_winograd(nn.Sequential(layer))
+    assert (model[0], count) == (layer, 0)
+    single, count = winograd.with_winograd(nn.Conv2d(4, 4, 3, padding=1))
+    assert (type(single), count) == (Winograd, 1)
+    assert single(x).shape == (8, 4, 8, 8)
