@@ -37,6 +37,11 @@ def permit(name: str) -> None:
     _permitted.add(name)
 
 
+def forbid_all() -> None:
+    """Withdraw all permits: they end with the command that gave them."""
+    _permitted.clear()
+
+
 def is_permitted(name: str) -> bool:
     """Whether :func:`permit` was called with ``name``."""
     return name in _permitted

@@ -1,4 +1,4 @@
-"""Arguments and YAML files to objects, by jsonargparse: names, types and help come from the dataclasses."""
+"""The parser of all commands: arguments and YAML to objects, by jsonargparse and the types of the dataclasses."""
 
 import difflib
 import json
@@ -14,12 +14,12 @@ from jsonargparse.typing import register_type
 from ..escapes import escaped
 from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
-from .user_code import permit_data, resolved, unimported, with_data, with_own_recipe
+from .user_code import load_named, resolved, with_names
 from .yaml_files import parse_yaml
 
 
 def _fraction(text: Any) -> Fraction:
-    number = parse_eps(text, "a radius")  # refuses at once what Fraction would write out digit by digit
+    number = parse_eps(text, "a radius")  # refuses huge exponents, which Fraction would write out
     try:
         return Fraction(text)
     except ValueError:
@@ -32,35 +32,33 @@ register_type(Fraction, str, _fraction, fail_already_registered=False)
 class Parser(ArgumentParser):
     """A parser that suggests the nearest known name, and knows the configs that come with the package.
 
-    In a YAML file ``recipe: ./my_recipe.py:MyRecipe`` is found beside the file, or from where the command runs.
+    Code files that a YAML file names are looked for beside it, then in the working folder.
     """
 
     _file = ""  # the YAML file being read
-    _started = Path()  # the working folder before that: while a file is read, it is the file's
+    _started = Path()  # the working folder; while a file is read, jsonargparse changes into the file's folder
     _run_code = True  # whether code that a YAML file names may be imported
     _without_recipe = False
 
     def read(self, words: list[str], run_code: bool = True, without_recipe: bool = False) -> Namespace:
-        """The arguments, with objects in the place of their descriptions.
+        """Parse words into arguments, with objects in place of their descriptions.
 
         Args:
-            words: of the command line of this call, unless :func:`.user_code.resolved` has seen them.
-            run_code: whether code that a YAML file names may run; if not, :class:`.user_code.CodeNotRun` is raised.
-            without_recipe: leave it out.
+            words: of the command line of this call; with ``run_code=False`` from anywhere.
+            run_code: whether code that they name may run; if not, :class:`.user_code.CodeNotRun` is raised for classes.
+            without_recipe: ignore the recipe.
         """
         if any(word in ("-h", "--help") for word in words):
-            words = ["--help"]  # alone: a config in front of it would be read first
+            words = ["--help"]  # alone, since a config before it would be read first
         self._run_code = run_code and not any(word.startswith("--print_config") for word in words)
         self._without_recipe = without_recipe
         words = _packaged_configs(words)
         if without_recipe:
             words = [word for word in words if not re.match(r"--recipe\b", word)]
-        if self._run_code:
-            permit_data(words)
-        return self.instantiate(self.parse_args(with_own_recipe(words)))
+        return self.instantiate(self.parse_args(load_named(words) if run_code else words))
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
-        """A YAML file; a mistake in it is told with its name."""
+        """Read a YAML file; error messages name it."""
         around = self._file, self._started
         self._file, self._started = str(path), Path.cwd()
         try:
@@ -83,24 +81,23 @@ class Parser(ArgumentParser):
             if self._without_recipe:
                 found = {key: value for key, value in found.items() if str(key).partition(".")[0] != "recipe"}
             where, folders = self._file or "--config", (Path.cwd(), self._started)
-            found = resolved(found, where, folders, self._run_code)
-            found = with_data(found, where, self._started, folders, self._run_code)
-            content = json.dumps(found)  # all that was looked at, and nothing else
+            found = resolved(found, where, folders, self._run_code, self._started)
+            content = json.dumps(found)  # what was examined, and nothing else
         return super().parse_string(content, *args, **options)
 
     def dump(self, *args: Any, **options: Any) -> str:
-        return escaped(unimported(super().dump(*args, **options)))
+        return escaped(with_names(super().dump(*args, **options)))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = f"{self._file}: " * bool(self._file) + " ".join(escaped(message).split())
         message += "" if "did you mean" in message else self._hint(message)
-        if not self.exit_on_error:  # the parser of a nested class, whose error the outer one reports
+        if not self.exit_on_error:  # a parser of a nested class: the outer one reports the error
             raise ArgumentError(None, message) from ex
         self.exit(2, escaped(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
         raise AssertionError  # exit does not return
 
     def _hint(self, message: str) -> str:
-        """The nearest known name, where the message is about an unknown one."""
+        """The nearest known name, if the message is about an unknown one."""
         if unknown := re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$", message):
             word = unknown[1] or unknown[2]
             known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
@@ -116,7 +113,7 @@ class Parser(ArgumentParser):
 
 
 def packaged() -> dict[str, Path]:
-    """The configs that come with the package, by name."""
+    """Paths of the configs that come with the package, by name."""
     folder = Path(str(resources.files("easybn"))) / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -141,7 +138,7 @@ class time_span(float):
         try:
             return super().__new__(cls, float(word[:-1]) * unit if unit else float(word))
         except ValueError:
-            raise ValueError(f"{text} is no time such as 90s, 10m or 2h") from None
+            raise ValueError(f"{text} is not a time such as 90s, 10m or 2h") from None
 
 
 time_span.__name__ = "time such as 90s, 10m, 2h"
@@ -149,10 +146,10 @@ register_type(time_span, float, time_span, fail_already_registered=False)
 
 
 def _packaged_configs(words: list[str]) -> list[str]:
-    """``--config NAME`` as the path of the packaged config of that name.
+    """Replace ``--config NAME`` by the path of the packaged config of that name.
 
     Raises:
-        ValueError: there is neither a file nor a config of that name.
+        ValueError: there is neither a file nor a packaged config of that name.
     """
     known = packaged()
 

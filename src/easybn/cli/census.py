@@ -24,7 +24,7 @@ from ..escapes import say
 from ..terminal import Terminal
 from . import train as train_command
 from .arguments import Parser, number, packaged
-from .user_code import OBJECTS, resolved
+from .user_code import CLASSES, resolved
 
 if TYPE_CHECKING:
     from ..runs.config import Experiment
@@ -86,9 +86,10 @@ def experiment_of(training: str) -> "Experiment":
     """
     parser = Parser(prog="easybn train", allow_abbrev=False, exit_on_error=False)
     train_command.configure(parser)
-    words = _words_of(Path(training)) if _is_folder(training) else [f"--config={training}"]
+    stored = _is_folder(training)  # and what is stored runs no code
+    words = _words_of(Path(training)) if stored else [f"--config={training}"]
     try:
-        return train_command.experiment_of(parser.read(words))
+        return train_command.experiment_of(parser.read(words, run_code=not stored))
     except (ArgumentError, ValueError) as error:
         raise ValueError(f"{training}: {error}") from error
 
@@ -111,7 +112,7 @@ def _words_of(folder: Path) -> list[str]:
     known = {name for kind in (Experiment, Training) for name in kind.__dataclass_fields__}
     dropped = ("training", "left_out")  # left_out is read anew
     fields = {key: value for key, value in fields.items() if key in known and key not in dropped and value is not None}
-    fields = {key: _class_paths(value, where) if key in OBJECTS else value for key, value in fields.items()}
+    fields = {key: _class_paths(value, where) if key in CLASSES else value for key, value in fields.items()}
     fields = resolved(fields, str(where), (), run_code=False)
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()]
 

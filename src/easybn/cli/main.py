@@ -17,6 +17,7 @@ from types import TracebackType
 from .. import __version__
 from ..escapes import escaped, say
 from ..interrupt import Interrupted
+from ..user_code import forbid_all
 
 COMMANDS = {
     "demo": "train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table",
@@ -123,6 +124,8 @@ def _run(name: str, words: list[str]) -> int:
             error.add_note("This is a fault of easybn's own: please report it with the lines above.")
             raise
         return _fail(message)
+    finally:
+        forbid_all()
     return 0
 
 

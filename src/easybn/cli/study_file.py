@@ -19,7 +19,7 @@ from ..study.plan import CLEAN, Planned, Study, Wanted
 from ..train.schedule import Training
 from . import evaluate, train
 from .arguments import Parser, packaged
-from .user_code import CodeNotRun, resolved, with_data
+from .user_code import CodeNotRun, resolved
 from .user_model import OWN
 from .yaml_files import read_yaml
 
@@ -166,7 +166,6 @@ def _runs(content: dict[str, Any], path: Path, wanted: tuple[Wanted, ...], run_c
 
 def _experiment(parser: Parser, given: dict[str, Any], path: Path, run_code: bool) -> Experiment:
     fields = {key: value for key, value in given.items() if key not in ("config", "name")}
-    fields = with_data(fields, str(path), Path.cwd(), (path.parent,), run_code)
     fields = {**given, **resolved(fields, str(path), (path.parent,), run_code)}
     return train.experiment_of(parser.read(list(_train_words(fields, path.parent)), run_code))
 

@@ -81,7 +81,7 @@ def experiment_of(arguments: Namespace) -> Experiment:
 
 def default_folder(experiment: Experiment) -> str:
     """runs/DATA-MODEL-RECIPE-SEED in lower case; DATA with the options of an image folder that are given."""
-    model = experiment.model.replace(":", "-")
+    model = printable(Path(experiment.model).name).replace(":", "-")
     recipe = type(experiment.recipe).__name__
     options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
     words = [

@@ -1,28 +1,35 @@
-"""Code that a user names: ``--recipe ./my_recipe.py:MyRecipe``, and the same in YAML.
+"""Code that a user names, ``my.py:Name`` or ``module:name``, on the command line and in YAML files.
 
-Code is taken from the command line of this call, and from a YAML file that it names: then it is said first what will
-run, and nothing runs where the command only shows or lists something. What a YAML file names as a class is otherwise
-one of ours: naming a module of somebody else's is enough to run it.
+========================== ===================================================================
+``--recipe``, ``--schedule`` a class, made with its fields
+``--attacks``              a class of attacks, or an attack
+``--data``                 a function that returns a data set
+``--model``                a function that returns a model
+========================== ===================================================================
+
+Importing a file runs it. So code runs only if the command line of this call names it, or names the YAML file that does;
+of the latter it is said first what will run. Nothing runs for ``--help``, ``--print_config`` and ``--dry_run``. Any
+other class that a YAML file names must be one of easybn's: naming a module of somebody else's is enough to run it.
 """
 
-import importlib.util
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from ..user_code import code_file, is_user_code, permit
+from ..user_code import code_file, import_code, is_user_code, load_object, permit
 from .yaml_files import parse_yaml
 
-OBJECTS = ("recipe", "schedule")  # fields of an experiment that hold objects
-_FILE = re.compile(r"(.+\.py):(\w+)")
-_called: dict[str, str] = {}  # import paths of the classes loaded, and what the user called them
+CLASSES = ("recipe", "schedule")  # options whose value is a class with fields
+NAMES = ("data", "model")  # options of an experiment whose value is a name, and may be that of a function
+_LIBRARIES = ("timm:", "torchvision:")  # of models
+
+_names: dict[str, str] = {}  # import paths of the classes that were loaded, and what the user called them
 
 
 class CodeNotRun(ValueError):
-    """A file names code, and what was asked for does not need it."""
+    """A file names code, which the command does not need to run."""
 
     def __init__(self, where: str, code: str):
         super().__init__(
@@ -31,88 +38,99 @@ class CodeNotRun(ValueError):
         self.code = code
 
 
-def with_own_recipe(words: list[str]) -> list[str]:
-    """``words`` of a command line with FILE.py:CLASS after ``--recipe`` replaced by a class path, the file imported.
+def load_named(words: list[str]) -> list[str]:
+    """The words of a command line with the code that they name loaded: classes become import paths.
 
     Raises:
-        ValueError: no such file, no such class in it, or one that is no Recipe.
+        ValueError: no such file or module, or it has no such class.
     """
-    out = list(words)
-    for i, word in enumerate(words):
-        if word.startswith("--recipe=") and ".py:" in word:
-            out[i] = f"--recipe={load(word.partition('=')[2])}"
-        elif i and words[i - 1] == "--recipe" and ".py:" in word:
-            out[i] = load(word)
+    out: list[str] = []
+    option = ""  # that a word is the value of
+    for word in words:
+        key, equals, value = word.partition("=") if word.startswith("--") else (option, "", word)
+        name = key.removeprefix("--")
+        if _is_code(value) and name in CLASSES:
+            value = load_class(value, name)
+        elif _is_code(value) and name in NAMES:
+            permit(value)
+        out.append(f"{key}={value}" if equals else value if not word.startswith("--") else word)
+        option = key if word.startswith("--") and not equals else ""
     return out
 
 
-def permit_data(words: Sequence[str]) -> None:
-    """Let the code run that the words of a command line name as ``--data``, see :func:`easybn.user_code.permit`."""
-    for before, word in zip(["", *words], words, strict=False):
-        value = word.removeprefix("--data=") if word.startswith("--data=") else word if before == "--data" else ""
-        if is_user_code(value):
-            permit(value)
-
-
-def with_data(
-    content: dict[str, Any], where: str, started: Path, folders: Sequence[Path], run_code: bool
-) -> dict[str, Any]:
-    """The fields of an experiment in a file, whose ``data`` may be code: it is said that it runs, and it is permitted.
+def load_class(name: str, option: str, folders: Sequence[Path] = ()) -> str:
+    """Import a class that a user names; returns its import path, by which jsonargparse makes it.
 
     Args:
-        where: the name of the file, for messages.
-        started: the folder that the command was started in; what is found elsewhere gets its full path.
-        folders: where else a file is looked for.
-        run_code: whether the data set is needed.
-    """
-    value = content.get("data")
-    if not (isinstance(value, str) and is_user_code(value)) or (started / value).exists():
-        return content
-    file, _, name = value.rpartition(":")
-    path = code_file(value, "--data", (started, *folders))
-    if path is not None and path != (started / file).resolve():
-        value = f"{path}:{name}"
-    if run_code:
-        from ..escapes import say
-
-        say(f"easybn: {where} names code, which runs now: {path or file}, function {name}", error=True)
-        permit(value)
-    return {**content, "data": value}
-
-
-def resolved(content: dict[str, Any], where: str, folders: Sequence[Path], run_code: bool) -> dict[str, Any]:
-    """The fields of an experiment in a file, with FILE.py:CLASS replaced by a class path, the file imported.
-
-    Args:
-        where: the name of the file, for messages.
-        folders: where a FILE.py is looked for.
-        run_code: whether it may be imported.
+        name: ``my.py:Name`` or ``module:Name``.
+        option: of which it is the value: "recipe" or "schedule"; anything else for a class inside one of them.
+        folders: where a file is looked for, after the working folder.
 
     Raises:
-        CodeNotRun: it may not.
-        ValueError: a class that is neither ours nor in a FILE.py; no such file or class.
+        ValueError: no such file or module, or it has no such class.
+    """
+    from ..recipes.recipe import Recipe  # not at the top, since this module is read for every --help
+    from ..train.schedule import Schedule
+
+    base: type = {"recipe": Recipe, "schedule": Schedule}.get(option, object)
+    kind = option if option in CLASSES else "class"
+    load_object(
+        name, _flag(option), lambda v: isinstance(v, type) and issubclass(v, base) and v is not base, kind, folders
+    )
+    module, attribute = import_code(name, _flag(option), folders)
+    path = f"{module.__name__}.{attribute}"
+    _names[path] = name
+    return path
+
+
+def _flag(option: str) -> str:
+    """What messages call an option, or the place of a class in a file."""
+    return f"--{option}" if option in (*CLASSES, *NAMES) else "class_path"
+
+
+def resolved(
+    content: dict[str, Any], where: str, folders: Sequence[Path], run_code: bool, started: Path | None = None
+) -> dict[str, Any]:
+    """The fields of an experiment in a file, with the code that they name announced and loaded.
+
+    Args:
+        content: the fields; names of classes become import paths, files found elsewhere get their full path.
+        where: the name of the file, for messages.
+        folders: where code files are looked for, after the working folder.
+        run_code: whether code may run. Data sets and models are names until they are needed, and stay so.
+        started: the folder that the command was started in, if that is not the working folder now.
+
+    Raises:
+        CodeNotRun: a class is named, and no code may run.
+        ValueError: a class that is neither easybn's nor of the forms above; no such file, module or class.
     """
 
-    def walk(value: Any, is_class: bool) -> Any:
+    def walk(value: Any, option: str) -> Any:
+        """``value`` of an option, of a ``class_path`` or a ``field`` of a class; "" elsewhere."""
         if isinstance(value, dict):
-            return {key: walk(item, is_class or key == "class_path") for key, item in value.items()}
+            inside = {"class_path": option if option in CLASSES else "class_path"}
+            return {key: walk(item, inside.get(str(key), option and "field")) for key, item in value.items()}
         if isinstance(value, list):
-            return [walk(item, is_class) for item in value]
-        if isinstance(value, str) and is_class:
-            return _class_path(value, where, folders, run_code)
-        if isinstance(value, str) and (inside := _yaml_inside(value)) is not None:
-            walk(inside, False)  # a text may be read as YAML once more
+            return [walk(item, option) for item in value]
+        if isinstance(value, str) and option in NAMES:
+            return _permitted_name(value, option, where, started or Path.cwd(), folders, run_code)
+        if isinstance(value, str) and option:
+            return _class_path(value, option, where, folders, run_code)
+        if isinstance(value, str) and (found := _yaml_inside(value)) is not None:
+            walk(found, "")  # text that may be read as YAML once more
         return value
 
-    def of_object(key: Any) -> bool:
-        words = str(key).split(".")
-        return words[0] in OBJECTS or "class_path" in words
+    def option_of(key: Any) -> str:
+        first, *rest = str(key).split(".")
+        if first in CLASSES:
+            return first if rest in ([], ["class_path"]) else "class_path" if "class_path" in rest else "field"
+        return first if first in NAMES and not rest else "class_path" if "class_path" in (first, *rest) else ""
 
-    return {key: walk(value, of_object(key)) for key, value in content.items()}
+    return {key: walk(value, option_of(key)) for key, value in content.items()}
 
 
 def _yaml_inside(text: str) -> Any:
-    """The mapping or list that a text is if it is read as YAML; None for all other texts."""
+    """The mapping or list that a text holds if it is read as YAML; None for other texts."""
     try:
         found = parse_yaml(text)
     except ValueError:
@@ -120,85 +138,58 @@ def _yaml_inside(text: str) -> Any:
     return found if isinstance(found, dict | list) else None
 
 
-def _class_path(value: str, where: str, folders: Sequence[Path], run_code: bool) -> str:
-    if found := _FILE.fullmatch(value):
+def _is_code(value: str) -> bool:
+    return is_user_code(value) and not value.startswith(_LIBRARIES)
+
+
+def _class_path(value: str, option: str, where: str, folders: Sequence[Path], run_code: bool) -> str:
+    if is_user_code(value) and (option != "field" or ".py:" in value):
         if not run_code:
             raise CodeNotRun(where, value)
-        path = _find(value, found[1], folders)
-        if getattr(sys.modules.get(path.stem), "__file__", None) != str(path):
-            from ..escapes import say
-
-            say(f"easybn: {where} names code, which runs now: {path}, class {found[2]}", error=True)
-        return load(value, folders)
+        path = code_file(value, _flag(option), folders)
+        if path is None or getattr(sys.modules.get(path.stem), "__file__", None) != str(path):
+            _announce(where, value, path, "class")
+        return load_class(value, option, folders)
     if "." in value and not re.fullmatch(r"[-+\d.eE_/ ]+", value) and not _is_ours(value):
         raise ValueError(
-            f"{where}: {value!r} is no class of easybn: a file runs no code but FILE.py:CLASS; name others on the "
-            "command line, such as --recipe package.module.Class"
+            f"{where}: {value!r} is no class of easybn: a file runs no code but my.py:MyClass; name other classes on "
+            "the command line, such as --recipe package.module.MyClass"
         )
     return value
 
 
+def _permitted_name(value: str, option: str, where: str, started: Path, folders: Sequence[Path], run_code: bool) -> str:
+    """The name of a data set or a model; if it is that of a function, it is announced and permitted."""
+    if not _is_code(value) or (option == "data" and (started / value).exists()):
+        return value
+    path = code_file(value, f"--{option}", (started, *folders))
+    file, _, function = value.rpartition(":")
+    if path is not None and path != (started / file).resolve():
+        value = f"{path}:{function}"
+    if run_code:
+        _announce(where, value, path, "function")
+        permit(value)
+    return value
+
+
+def _announce(where: str, value: str, path: Path | None, kind: str) -> None:
+    from ..escapes import say
+
+    source, _, name = value.rpartition(":")
+    say(f"easybn: {where} names code, which runs now: {path or source}, {kind} {name}", error=True)
+
+
 def _is_ours(path: str) -> bool:
-    """Whether it is a class of the package, or of a file that was loaded by :func:`load`; imports nothing."""
-    if path in _called:
+    """Whether a class is easybn's, or was loaded by :func:`load_class`; imports nothing."""
+    if path in _names:
         return True
     name, _, attribute = path.rpartition(".")
     module = sys.modules.get(name) if name.partition(".")[0] == "easybn" else None
     return isinstance(getattr(module, attribute, None), type)
 
 
-def unimported(text: str) -> str:
-    """The inverse of :func:`resolved`, for YAML that is printed."""
-    for path, where in _called.items():
-        text = f"{text}\n".replace(f"class_path: {path}\n", f"class_path: {where}\n")[:-1]
+def with_names(text: str) -> str:
+    """YAML that is printed, with the user's own names for the classes that were loaded."""
+    for path, name in _names.items():
+        text = f"{text}\n".replace(f"class_path: {path}\n", f"class_path: {name}\n")[:-1]
     return text
-
-
-def load(where: str, folders: Sequence[Path] = ()) -> str:
-    """Import FILE.py:CLASS, looked for here and in ``folders``; returns the class's import path."""
-    from ..recipes.recipe import Recipe  # not at the top: this module is read for every --help
-
-    file, _, name = where.rpartition(":")
-    path = _find(where, file, folders)
-    module = _imported(path, where)
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Recipe)):
-        classes = [
-            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Recipe) and v is not Recipe
-        ]
-        raise ValueError(f"--recipe {where}: no recipe {name!r} in {file}; it has {', '.join(classes) or 'none'}")
-    _called[f"{path.stem}.{name}"] = where
-    return f"{path.stem}.{name}"
-
-
-def _find(where: str, file: str, folders: Sequence[Path]) -> Path:
-    path = next((place.resolve() for folder in (Path(), *folders) if (place := folder / file).is_file()), None)
-    if path is None:
-        raise ValueError(f"--recipe {where}: there is no file {file}")
-    return path
-
-
-def _imported(path: Path, where: str) -> ModuleType:
-    """The module of the file at ``path``, findable under the file's name."""
-    known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    other = importlib.util.find_spec(path.stem) if known is None and path.stem.isidentifier() else None
-    if not path.stem.isidentifier() or known is not None or (other is not None and other.origin != str(path)):
-        raise ValueError(
-            f"--recipe {where}: {path.stem!r} cannot be a module's name here (not letters, digits and _, "
-            "or another module has it): rename the file"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--recipe {where}: {path.name} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up while they are made
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[path.stem]
-        raise ValueError(
-            f"--recipe {where}: {path.name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    return module

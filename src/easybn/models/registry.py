@@ -5,6 +5,7 @@ something is taken from the command line of this very call (:func:`check_stored_
 """
 
 import difflib
+import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from ..user_code import call, load_object
+from ..user_code import call, is_permitted, load_object
 from .pixels import Normalise
 from .resnet import resnet18, resnet50, resnet_small, resnet_tiny
 
@@ -54,19 +55,29 @@ def build(
     """A model from images in [0, 1], (N, in_channels, H, W), to logits (N, num_classes).
 
     Args:
-        name: one of ``BUILT_IN``, ``timm:NAME`` or ``torchvision:NAME``.
+        name: one of ``BUILT_IN``, ``timm:NAME``, ``torchvision:NAME``, or a function, ``my.py:make``, if the command
+            line of this call names it: it is given num_classes and in_channels if it takes them, and its model is used
+            as it is, without a first layer that normalises.
         num_classes, in_channels: numbers of outputs, and of the images' channels.
         mean, std: of the training images in [0, 1], one number per channel, for the first layer; by default 0.5 and
             0.25.
         options: passed on to the model.
 
     Raises:
-        ValueError: an unknown name, or numbers of classes or channels that are not whole and positive.
+        ValueError: an unknown name, code that may not run, or numbers of classes or channels that are not whole and
+            positive.
     """
     for option, number in (("num_classes", num_classes), ("in_channels", in_channels)):
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(f"{option} must be a whole number from 1 on, got {number!r}")
     library, _, rest = name.partition(":")
+    if is_code(name):
+        if not is_permitted(name):
+            raise ValueError(
+                f"unknown model {name!r}: a stored name of a function runs no code: repeat it on the command line, "
+                f"--model {name}"
+            )
+        return user_model(name, options, {"num_classes": num_classes, "in_channels": in_channels})
     if library == "timm" and rest:
         network = timm_model(rest, num_classes, in_channels, **options)
     elif library == "torchvision" and rest:
@@ -116,13 +127,16 @@ def torchvision_model(name: str, num_classes: int, in_channels: int, **options: 
     return library.get_model(name, num_classes=num_classes, **options)
 
 
-def check_stored_options(options: Mapping[str, Any], where: str) -> None:
+def check_stored_options(options: Mapping[str, Any], where: str, of_code: bool = False) -> None:
     """ValueError, with ``where``, for an option that a file must not set: one that could load, download or run.
 
     Allowed are the names in ``SHAPE``, with numbers, truth values, plain words, or lists of these.
+
+    Args:
+        of_code: the model is made by a user's function, whose options may have any name.
     """
     for name, value in options.items():
-        if name not in SHAPE:
+        if not (name in SHAPE or of_code):
             raise ValueError(f"{where}: the option {name!r} of a model is not taken from a file")
         for item in value if isinstance(value, list | tuple) else [value]:
             if not (item is None or isinstance(item, int | float) or _is_word(item)):
@@ -144,18 +158,28 @@ def is_code(name: str | None) -> bool:
     return bool(rest) and library not in LIBRARIES
 
 
-def user_model(name: str, options: dict[str, Any] | None = None) -> nn.Module:
+def user_model(name: str, options: dict[str, Any] | None = None, offers: Mapping[str, Any] | None = None) -> nn.Module:
     """The model that a user's function returns; a class is called too. Its code runs: see :mod:`easybn.user_code`.
 
     Args:
         name: ``module:name`` or ``file.py:Name``.
         options: keyword arguments of the function.
+        offers: further ones, given only if the function takes them.
 
     Raises:
         ValueError: no such module or function, one that fails, or that returns no model.
     """
-    model = call(load_object(name, "--model"), name, "--model", **(options or {}))
+    make = load_object(name, "--model")
+    taken = {key: value for key, value in (offers or {}).items() if key in _parameters(make)}
+    model = call(make, name, "--model", **{**taken, **(options or {})})
     if not isinstance(model, nn.Module):
         function = name.rpartition(":")[2]
         raise ValueError(f"--model {name}: {function} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _parameters(make: Any) -> list[str]:
+    try:
+        return list(inspect.signature(make).parameters)
+    except (TypeError, ValueError):  # some built-in callables do not say
+        return []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..files import check_regular, replacing
 from ..json_files import Damaged, read_json
-from .registry import build, check_stored_options
+from .registry import build, check_stored_options, is_code
 from .state_dicts import checksums, load_weights, read_safetensors
 
 _SAID = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; all else are options
@@ -180,7 +180,7 @@ def _description(file: Path, about: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file} does not say which model it is of: pass the model too")
     options = {key: value for key, value in found.items() if key not in (*_SAID, "pretrained", "weights")}
-    check_stored_options(options, f"{file}: pass the model too")
+    check_stored_options(options, f"{file}: pass the model too", of_code=is_code(str(found.get("name"))))
     said = {key: found[key] for key in _SAID if key in found}
     counts = [(said.get("num_classes", 1), 10**6), (said.get("in_channels", 1), 10**3)]
     numbers = [said.get(key) or [0.5] for key in ("mean", "std")]
@@ -197,6 +197,8 @@ def _build(file: Path, description: dict[str, Any], state: dict[str, Tensor]) ->
     """The model described; one far larger than the file's tensors is not built, so that a header cannot fill memory."""
     size = sum(tensor.numel() for tensor in state.values())
     try:
+        if is_code(description["name"]):  # the command line names it, or ``build`` refuses
+            return build(**description)
         with suppress(NotImplementedError, RuntimeError):  # not every model can be built without memory
             with torch.device("meta"):
                 shadow = build(**description)

@@ -124,7 +124,7 @@ class Experiment:
         recipe: the training method, with its fields: Vanilla, AdvProp, EBN, EBNShared, AdvPropEBN,
             FastAdvProp, FastEBN, AdversarialTraining, or your own class (my.py:MyRecipe).
         data: a name that ``easybn data`` lists, the path of an image folder or zip, or my.py:make.
-        model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME, torchvision:NAME.
+        model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME, torchvision:NAME, or my.py:make.
         model_options: keyword arguments of the model, such as {pretrained: true}.
         norms: kinds of norm layers that get branches: batch, layer, group; [layer] for a vision transformer.
         validation: share of the training images held out to validate on.

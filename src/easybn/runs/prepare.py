@@ -10,7 +10,7 @@ from .. import data, models
 from ..data import Split
 from ..keyed_random import torch_generators
 from ..models import weights
-from ..models.registry import FROM_ELSEWHERE, LIBRARIES, check_stored_options
+from ..models.registry import FROM_ELSEWHERE, check_stored_options, is_code
 from ..modes import evaluating
 from ..norm.convert import convert
 from .config import DATA_OPTIONS, Experiment, SampleIds, without
@@ -50,10 +50,8 @@ def prepare(experiment: Experiment) -> Prepared:
     if experiment.leave_out is not None:
         train_split = without(train_split, source, SampleIds.read(experiment.leave_out))
     shape = {name: value for name, value in experiment.model_options.items() if name not in FROM_ELSEWHERE}
-    if (
-        experiment.model.partition(":")[0] in LIBRARIES
-    ):  # now rather than after the training: the model's file could not be loaded
-        check_stored_options(shape, "--model_options")
+    if ":" in experiment.model:  # now rather than after the training, whose file could not be loaded
+        check_stored_options(shape, "--model_options", of_code=is_code(experiment.model))
     description = {
         "name": experiment.model,
         "num_classes": len(source.classes),

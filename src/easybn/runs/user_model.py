@@ -244,7 +244,7 @@ def evaluated_in(folder: Path, branch: str | None = None, repeated: UserModel | 
     """
     if (folder / NAME).exists() and not (folder / "config.json").exists():
         return UserModel.of(folder, repeated).evaluated(folder)
-    if repeated is not None:
+    if repeated is not None and repeated.model != Run(folder).config["model"]:
         raise ValueError(f"--model is for a model of yours: leave it out, or name no runs ({folder} was trained here)")
     return EvaluationTarget.of_run(Run(folder), branch)
 
