@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from easybn.paper.claims import CLAIMS, Evidence, Judged, judge, judged, together
+from easybn.paper.claims import CLAIMS, Evidence, Judged, combined_verdict, judge, verdict_of
 from easybn.paper.claims_table import claims_table, claims_text, evidence_table, support
 from easybn.paper.numbers import ROWS
 from easybn.report.page import report
@@ -34,15 +34,15 @@ HOLDS, FAILS, OPEN, NONE = "holds", "does not hold", "undecided at this scale", 
     ],
 )
 def test_verdict_of_an_interval(mean, half, verdict):
-    assert judged(PairedT(mean, half, 0.5, 3))[0] == verdict
+    assert verdict_of(PairedT(mean, half, 0.5, 3))[0] == verdict
 
 
 def test_what_cannot_be_decided_says_why():
-    assert judged(None) == (NONE, "")
-    assert judged(PairedT(-0.25, None, None, 1)) == (OPEN, "one seed")
-    assert judged(PairedT(0.0, 0.001, 1.0, 3), saturated=True) == (OPEN, "both at the end of the scale")
-    assert judged(PairedT(0.0003, 0.0001, 0.01, 3)) == (FAILS, "a gain, but a negligible one")
-    assert judged(PairedT(0.05, 0.04, 0.01, 3), margin=0.10) == (FAILS, "a gain, but a negligible one")
+    assert verdict_of(None) == (NONE, "")
+    assert verdict_of(PairedT(-0.25, None, None, 1)) == (OPEN, "one seed")
+    assert verdict_of(PairedT(0.0, 0.001, 1.0, 3), saturated=True) == (OPEN, "both at the end of the scale")
+    assert verdict_of(PairedT(0.0003, 0.0001, 0.01, 3)) == (FAILS, "a gain, but a negligible one")
+    assert verdict_of(PairedT(0.05, 0.04, 0.01, 3), margin=0.10) == (FAILS, "a gain, but a negligible one")
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_cannot_be_decided_says_why():
     ],
 )
 def test_several_comparisons_together(verdicts, every, some):
-    assert together(verdicts) == every
-    assert together(verdicts, some=True) == some
+    assert combined_verdict(verdicts) == every
+    assert combined_verdict(verdicts, some=True) == some
 
 
 def test_made_up_rows(tmp_path):
@@ -113,8 +113,8 @@ def test_a_claim_that_nothing_was_measured_for_says_so_everywhere(tmp_path):
 
 def test_a_comparison_that_was_not_measured_is_counted_as_that():
     first = Evidence("a", "points", PairedT(0.01, 0.005, 0.01, 3), HOLDS)
-    other = Evidence("b", "points", None, *judged(None))
-    both = Judged(CLAIMS[1], [first, other], together([first.verdict, other.verdict]))
+    other = Evidence("b", "points", None, *verdict_of(None))
+    both = Judged(CLAIMS[1], [first, other], combined_verdict([first.verdict, other.verdict]))
     assert support(both) == "holds in 1, not measured in 1 of 2 comparisons"
     assert [line.cells[-1].text for line in evidence_table([both]).rows] == [HOLDS, NONE]
 

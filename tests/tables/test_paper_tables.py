@@ -131,8 +131,8 @@ def test_differences_over_seeds_and_over_points(setting):
     assert found.seed_test.half_width == pytest.approx(0.0002 * HALF)
     assert found.point_test == (0, 120 + 118 + 116, mcnemar(0, 354), 3)
     assert compare(ebn, advprop, STRONG[0]).point_test is None
-    assert compare(ebn, advprop, STRONG[2]).nothing_left
-    assert not compare(ebn, vanilla, STRONG[1]).nothing_left
+    assert compare(ebn, advprop, STRONG[2]).saturated
+    assert not compare(ebn, vanilla, STRONG[1]).saturated
 
 
 def test_other_numbers_of_points_are_not_compared(tmp_path):

@@ -37,16 +37,16 @@ RULES = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """One comparison.
+    """One comparison that supports or contradicts a claim.
 
     Args:
         what: what is subtracted from what, where.
         unit: of the difference: "points" of a percent, or "" for a plain number.
         test: of the differences, positive where the claim says so; None if nothing was measured.
         verdict: of this comparison; "not measured" without a test; None for a control, which decides nothing.
-        why: why nothing is decided, or what else to know; a phrase.
-        points: the same over points.
-        about: the recipe it is about, for its colour.
+        why: why it is undecided, or what else to know; a phrase.
+        points: the test over points, where there is one.
+        about: label of the recipe it is about, for its colour.
     """
 
     what: str
@@ -62,12 +62,22 @@ class Evidence:
         """In the unit shown; None if there is none."""
         if self.test is None or self.test.half_width is None:
             return None
-        scale = 100 if self.unit == "points" else 1
-        return scale * (self.test.mean - self.test.half_width), scale * (self.test.mean + self.test.half_width)
+        mean, half = self.scale * self.test.mean, self.scale * self.test.half_width
+        return mean - half, mean + half
+
+    @property
+    def scale(self) -> int:
+        """What the test's numbers are multiplied with to be shown in the unit."""
+        return 100 if self.unit == "points" else 1
+
+    @property
+    def digits(self) -> int:
+        """Digits after the decimal point, as shown."""
+        return 2 if self.unit == "points" else 3
 
 
-def judged(test: PairedT | None, margin: float = NEGLIGIBLE, saturated: bool = False) -> tuple[Verdict, str]:
-    """The verdict of one comparison, and why it is undecided, or what the interval does not say.
+def verdict_of(test: PairedT | None, margin: float = NEGLIGIBLE, saturated: bool = False) -> tuple[Verdict, str]:
+    """The verdict of one comparison, and why it is undecided or what else to know.
 
     Args:
         test: None if nothing was measured.
@@ -86,8 +96,8 @@ def judged(test: PairedT | None, margin: float = NEGLIGIBLE, saturated: bool = F
     return (HOLDS, "") if low > 0 else (UNDECIDED, "")
 
 
-def together(verdicts: Sequence[Verdict], some: bool = False) -> Verdict:
-    """Of a claim: all of its comparisons, or with ``some`` any of them, must hold; one not measured decides nothing."""
+def combined_verdict(verdicts: Sequence[Verdict], some: bool = False) -> Verdict:
+    """The verdict of a claim: all comparisons must hold, or with ``some`` any; one not measured decides nothing."""
     if not set(verdicts) - {NOT_MEASURED}:
         return NOT_MEASURED
     first, last = (HOLDS, FAILS) if some else (FAILS, HOLDS)
@@ -96,7 +106,7 @@ def together(verdicts: Sequence[Verdict], some: bool = False) -> Verdict:
     return UNDECIDED if {UNDECIDED, NOT_MEASURED} & set(verdicts) else last
 
 
-# What the rows say to each claim: comparisons of recipes, of stacked halves, of hidden states.
+# The evidence in the rows: comparisons of recipes, of stacked halves, of hidden states.
 
 DRASTIC = 0.10
 Kind = tuple[str, str, float, int, int, int]
@@ -106,50 +116,52 @@ ADVERSARIAL = "untargeted"
 def of_recipes(
     settings: Sequence[Setting], first: Sequence[str], second: str, columns: Sequence[Column]
 ) -> list[Evidence]:
-    """Each pair of the recipes called ``first`` with the one called ``second``, in each column that both have."""
-    out = []
+    """Each recipe whose class is in ``first`` minus one of class ``second``, in each column that both have."""
+    evidence = []
     for setting in settings:
         for ours, theirs in pairs(setting):
             if ours.method not in first or theirs.method != second:
                 continue
             for column in columns:
-                found = compare(ours, theirs, column)
-                if found.seed_test is None:
+                compared = compare(ours, theirs, column)
+                if (test := compared.seed_test) is None:
                     continue
-                verdict, why = judged(found.seed_test, NEGLIGIBLE, found.nothing_left)
+                verdict, why = verdict_of(test, NEGLIGIBLE, compared.saturated)
                 what = f"{setting.title}: {ours.label} \N{MINUS SIGN} {theirs.label}, {column.name}"
-                out.append(Evidence(what, "points", found.seed_test, verdict, why, found.point_test, ours.label))
-    return out
+                evidence.append(Evidence(what, "points", test, verdict, why, compared.point_test, ours.label))
+    return evidence
 
 
 def of_stacked(folders: Sequence[StackedRows]) -> list[Evidence]:
     """Accuracy with noise in the original minus that with noise in the easy copy; the other copies are controls."""
-    out = []
+    evidence = []
     for folder in folders:
-        conditions = dict.fromkeys(Condition.of(row) for row in folder.rows)
-        for condition in conditions:
+        for condition in dict.fromkeys(Condition.of(row) for row in folder.rows):
             rows = [row for row in folder.rows if Condition.of(row) == condition]
-            halves = {half: _accuracies(rows, half) for half in ("original", "copy")}
-            seeds = [seed for seed in halves["original"] if seed in halves["copy"]]
-            differences = [halves["original"][seed] - halves["copy"][seed] for seed in seeds]
+            original, copy = (_noise_accuracies(rows, half) for half in ("original", "copy"))
+            differences = [original[seed] - copy[seed] for seed in original if seed in copy]
             test = paired_t(differences, 1 / rows[0]["n"]) if differences else None
-            verdict, why = judged(test, DRASTIC)
+            verdict, why = verdict_of(test, DRASTIC)
             what = f"{rows[0]['data']}, {' against '.join(rows[0]['classes'])}: {condition}"
             easy = condition.copy == "easy"
-            out.append(Evidence(what, "points", test, verdict if easy else None, why if easy else "control"))
-    return out
+            evidence.append(Evidence(what, "points", test, verdict if easy else None, why if easy else "control"))
+    return evidence
+
+
+def _noise_accuracies(rows: Sequence[Row], half: str) -> dict[int, float]:
+    return {row["seed"]: row["accuracy"] for row in rows if (row["half"], row["how"]) == (half, "noise")}
 
 
 def of_hidden_states(settings: Sequence[Setting]) -> list[Evidence]:
     """The relative distance of adversarial images' states in the deepest hidden layer: the other's minus EBN's."""
-    out = []
+    evidence = []
     for setting in settings:
-        advprop = [pair for pair in pairs(setting) if pair[0].method == "EBN" and pair[1].method == "AdvProp"]
-        vanilla = [pair for pair in pairs(setting) if pair[0].method == "EBN" and pair[1].method == "Vanilla"]
-        for ebn, other in advprop + vanilla:
-            for kind in _kinds(ebn, other):
-                out += _of_kind(setting, ebn, other, kind)
-    return out
+        for method in ("AdvProp", "Vanilla"):
+            for ebn, other in pairs(setting):
+                if (ebn.method, other.method) == ("EBN", method):
+                    for kind in _kinds(ebn, other):
+                        evidence += _of_kind(setting, ebn, other, kind)
+    return evidence
 
 
 def kind_of(row: Row) -> Kind:
@@ -180,7 +192,7 @@ def _of_kind(setting: Setting, ebn: RecipeRuns, other: RecipeRuns, kind: Kind) -
     last = layers[-1]
     seeds = [seed for seed in ours[last] if seed in theirs[last]]
     test = paired_t([theirs[last][seed] - ours[last][seed] for seed in seeds]) if seeds else None
-    verdict, why = judged(test, 0.0)
+    verdict, why = verdict_of(test, 0.0)
     what = f"{setting.title}: {other.label} \N{MINUS SIGN} {ebn.label}, {last[1]}, {kind_text(kind)}"
     closer = f"EBN closer in {sum(below)} of {len(layers)} layers"
     return [Evidence(what, "", test, verdict, f"{why}; {closer}" if why else closer, about=ebn.label)]
@@ -188,21 +200,20 @@ def _of_kind(setting: Setting, ebn: RecipeRuns, other: RecipeRuns, kind: Kind) -
 
 def _by_layer(recipe: RecipeRuns, kind: Kind) -> dict[tuple[float, str], Mapping[int, float]]:
     """{(depth, layer): {seed: relative distance}} of the hidden layers: neither the image nor the logits."""
-    out: dict[tuple[float, str], dict[int, float]] = {}
+    distances: dict[tuple[float, str], dict[int, float]] = {}
     for seed, run in recipe.runs.items():
         for row in run.hidden:
             if kind_of(row) == kind and 0 < row["depth"] != row.get("depths"):
-                out.setdefault((row["depth"], str(row["layer"])), {})[seed] = float(row["relative_distance"])
-    return dict(out)
+                distances.setdefault((row["depth"], str(row["layer"])), {})[seed] = float(row["relative_distance"])
+    return dict(distances)
 
 
 def _kinds(*recipes: RecipeRuns) -> list[Kind]:
-    found = {kind_of(row) for recipe in recipes for run in recipe.runs.values() for row in run.hidden}
-    return sorted((kind for kind in found if kind[0] == ADVERSARIAL), key=lambda kind: kind[1:])
+    kinds = {kind_of(row) for recipe in recipes for run in recipe.runs.values() for row in run.hidden}
+    return sorted((kind for kind in kinds if kind[0] == ADVERSARIAL), key=lambda kind: kind[1:])
 
 
-def _accuracies(rows: Sequence[Row], half: str) -> dict[int, float]:
-    return {row["seed"]: row["accuracy"] for row in rows if (row["half"], row["how"]) == (half, "noise")}
+# The claims.
 
 
 @dataclass(frozen=True)
@@ -300,11 +311,11 @@ CLAIMS = (
 
 
 def judge(rows: Rows) -> list[Judged]:
-    """Every claim against all rows."""
+    """The verdict on every claim by all rows."""
     by_setting = settings(rows.runs, rows.across)
-    out = []
+    judged = []
     for claim in CLAIMS:
         evidence = claim.find(by_setting, rows.stacked)
         verdicts = [each.verdict for each in evidence if each.verdict is not None]
-        out.append(Judged(claim, evidence, together(verdicts, claim.some)))
-    return out
+        judged.append(Judged(claim, evidence, combined_verdict(verdicts, claim.some)))
+    return judged

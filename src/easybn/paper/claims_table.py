@@ -1,9 +1,9 @@
-"""The claims as a table: one line a claim, and one line a comparison below."""
+"""The claims as tables and as text: a row per claim, and a row per comparison."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from ..tables.comparison import p_text, signed
+from ..tables.comparison import difference_cell, p_text, paired_t_cells
 from ..tables.table import Cell, Table, TableRow
 from .claims import FAILS, HOLDS, NOT_MEASURED, RULES, UNDECIDED, Evidence, Judged
 
@@ -11,44 +11,41 @@ from .claims import FAILS, HOLDS, NOT_MEASURED, RULES, UNDECIDED, Evidence, Judg
 def claims_table(judged: Sequence[Judged]) -> Table:
     """Claim, where it is stated, what supports it here, the verdict and the interval that decides it."""
     columns = ["claim", "stated", "here", "look at first", "difference", "verdict"]
-    lines = []
+    rows = []
     for each in judged:
         first = each.decisive
-        cells = [
-            Cell(each.claim.says),
-            Cell(each.claim.where),
-            Cell(support(each)),
-            Cell(first.what if first else ""),
-            difference(first) if first else Cell(),
-            Cell(each.verdict),
-        ]
-        lines.append(TableRow(each.claim.name, cells))
-    return Table("The paper's claims", "", columns, lines, RULES, numeric=[False, False, False, False, True, False])
+        cells = [Cell(each.claim.says), Cell(each.claim.where), Cell(support(each)), Cell(first.what if first else "")]
+        rows.append(TableRow(each.claim.name, [*cells, difference(first) if first else Cell(), Cell(each.verdict)]))
+    return Table("The paper's claims", "", columns, rows, RULES, numeric=[False, False, False, False, True, False])
 
 
 def evidence_table(judged: Sequence[Judged]) -> Table:
     """Every comparison of every claim."""
     columns = ["comparison", "seeds", "difference", "p (t)", "p (McNemar)", "verdict"]
-    lines = [
-        TableRow(each.claim.name, [Cell(one.what), *_tested(one), Cell(_spoken(one))], recipe=one.about)
+    rows = [
+        TableRow(
+            each.claim.name,
+            [Cell(evidence.what), *_tests(evidence), Cell(_verdict_text(evidence))],
+            recipe=evidence.about,
+        )
         for each in judged
-        for one in each.evidence
+        for evidence in each.evidence
     ]
     caption = "Positive differences are on the claimed side; in points of a percent, those of C6 in relative distance."
-    return Table("Every comparison", "", columns, lines, caption, numeric=[False, *[True] * 4, False])
+    return Table("Every comparison", "", columns, rows, caption, numeric=[False, *[True] * 4, False])
 
 
 def support(judged: Judged) -> str:
     """``holds in 1, does not hold in 8, undecided in 3 of 12 comparisons``; or what would measure it."""
-    verdicts = Counter(each.verdict for each in judged.evidence if each.verdict is not None)
-    n = sum(verdicts.values())
     if judged.verdict == NOT_MEASURED:
         return f"not measured: {judged.claim.command}"
+    verdicts = Counter(each.verdict for each in judged.evidence if each.verdict is not None)
+    n = sum(verdicts.values())
     counts = {"holds": verdicts[HOLDS], "does not hold": verdicts[FAILS], "undecided": verdicts[UNDECIDED]}
     counts["not measured"] = verdicts[NOT_MEASURED]
-    told = ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
+    words = ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
     one_seed = all(each.test is None or each.test.seeds == 1 for each in judged.evidence)
-    return f"{told} of {n} comparison{'s' * (n != 1)}" + (" (one seed)" if one_seed else "")
+    return f"{words} of {n} comparison{'s' * (n != 1)}" + (" (one seed)" if one_seed else "")
 
 
 def claims_text(judged: Sequence[Judged]) -> str:
@@ -67,24 +64,17 @@ def claims_text(judged: Sequence[Judged]) -> str:
 
 def difference(evidence: Evidence) -> Cell:
     """``-0.93 ±0.40``, and as numbers."""
-    test = evidence.test
-    if test is None:
-        return Cell()
-    scale, digits = (100, 2) if evidence.unit == "points" else (1, 3)
-    half = "" if test.half_width is None else f" ±{scale * test.half_width:.{digits}f}"
-    low, high = evidence.interval or (None, None)
-    return Cell(f"{signed(scale * test.mean, digits)}{half}", scale * test.mean, low, high, test.seeds)
+    return Cell() if evidence.test is None else difference_cell(evidence.test, evidence.scale, evidence.digits)
 
 
-def _tested(evidence: Evidence) -> list[Cell]:
-    test, points = evidence.test, evidence.points
-    if test is None:
+def _tests(evidence: Evidence) -> list[Cell]:
+    if evidence.test is None:
         return [Cell(), Cell(), Cell(), Cell()]
-    over_points = Cell() if points is None else Cell(p_text(points.p), points.p)
-    return [Cell(str(test.seeds), test.seeds), difference(evidence), Cell(p_text(test.p), test.p), over_points]
+    points = Cell() if evidence.points is None else Cell(p_text(evidence.points.p), evidence.points.p)
+    return [*paired_t_cells(evidence.test, evidence.scale, evidence.digits), points]
 
 
-def _spoken(evidence: Evidence) -> str:
+def _verdict_text(evidence: Evidence) -> str:
     if evidence.verdict is None:
         return evidence.why
     verdict = "undecided" if evidence.verdict == UNDECIDED else evidence.verdict

@@ -1,4 +1,4 @@
-"""The paired tests between recipes as a table: over seeds and over points, in every column."""
+"""Paired tests between recipes: over seeds, and over the points on which their models differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,11 @@ from .aggregate import RecipeRuns, Setting, point_verdicts
 from .rows import Column
 from .table import Cell, Table, TableRow
 
-# Two recipes in one column: the paired difference over seeds, and the points on which their models differ.
-
 
 class McNemar(NamedTuple):
-    """Points that only the first model gets right, that only the second does, and the exact two-sided p.
+    """Points that only the first model gets right, points that only the second does, and the exact two-sided p.
 
-    Pooled over ``seeds`` pairs of models on the same images: it speaks of these models, not of other seeds.
+    Pooled over ``seeds`` pairs of models on the same images: it is about these models, not about other seeds.
     """
 
     first_only: int
@@ -34,7 +32,7 @@ class Comparison:
         column: what was measured.
         seed_test: of the paired differences of accuracy, in [-1, 1]; None if no seed has both on as many points.
         point_test: None unless both runs of a seed keep verdicts of the same points.
-        nothing_left: no point is left in either, at any seed (or all are, in both).
+        saturated: both are at 0% at every seed, or both at 100%, so that no difference could show.
     """
 
     first: str
@@ -42,36 +40,35 @@ class Comparison:
     column: Column
     seed_test: PairedT | None
     point_test: McNemar | None
-    nothing_left: bool = False
+    saturated: bool = False
 
 
 def compare(first: RecipeRuns, second: RecipeRuns, column: Column) -> Comparison:
-    """Pair the seeds that both have, measured on the same number of points."""
+    """Compare the seeds that both recipes have, measured on the same number of points."""
     ours, theirs = first.scores(column), second.scores(column)
     seeds = [seed for seed in ours if seed in theirs and ours[seed]["n"] == theirs[seed]["n"]]
-    pairs = [(ours[seed]["correct"] / ours[seed]["n"], theirs[seed]["correct"] / theirs[seed]["n"]) for seed in seeds]
+    accuracies = [tuple(scores[seed]["correct"] / scores[seed]["n"] for scores in (ours, theirs)) for seed in seeds]
     return Comparison(
         first.label,
         second.label,
         column,
-        paired_t([a - b for a, b in pairs], 1 / ours[seeds[0]]["n"]) if pairs else None,
-        _over_points(first, second, column, seeds),
-        bool(pairs) and (all(a == b == 0 for a, b in pairs) or all(a == b == 1 for a, b in pairs)),
+        paired_t([a - b for a, b in accuracies], 1 / ours[seeds[0]]["n"]) if seeds else None,
+        _point_test(first, second, column, seeds),
+        bool(seeds) and any(all(pair == (end, end) for pair in accuracies) for end in (0.0, 1.0)),
     )
 
 
 def pairs(setting: Setting) -> list[tuple[RecipeRuns, RecipeRuns]]:
-    """Those that the paper compares: EBN with AdvProp at the same radius and rate, and every recipe with Vanilla.
+    """The recipes to compare: as in the paper, EBN with AdvProp at the same radius and rate, and all with Vanilla.
 
-    And a recipe made cheaper with the one it is made of: FastEBN with EBN. All of these on the same images; a recipe
-    trained without some images is compared with itself on all of them, and without others.
+    Also a cheaper form of a recipe with the recipe: FastEBN with EBN. All of these on the same images; a recipe trained
+    without some images is compared with itself on all of them, and without others.
     """
-    of = {method: [each for each in setting.recipes if each.method == method] for method in ("Vanilla", "AdvProp")}
     with_advprop = [
         (ebn, advprop)
         for ebn in setting.recipes
-        for advprop in of["AdvProp"]
-        if ebn.method == "EBN" and _alike(ebn, advprop)
+        for advprop in setting.recipes
+        if (ebn.method, advprop.method) == ("EBN", "AdvProp") and _alike(ebn, advprop)
     ]
     with_slow = [
         (fast, slow)
@@ -80,10 +77,10 @@ def pairs(setting: Setting) -> list[tuple[RecipeRuns, RecipeRuns]]:
         if fast.method == f"Fast{slow.method}" and _alike(fast, slow)
     ]
     with_vanilla = [
-        (each, vanilla)
-        for vanilla in of["Vanilla"]
-        for each in setting.recipes
-        if each.method != "Vanilla" and each.left_out == vanilla.left_out
+        (recipe, vanilla)
+        for vanilla in setting.recipes
+        for recipe in setting.recipes
+        if vanilla.method == "Vanilla" != recipe.method and recipe.left_out == vanilla.left_out
     ]
     with_more_images = [
         (part, other)
@@ -95,34 +92,36 @@ def pairs(setting: Setting) -> list[tuple[RecipeRuns, RecipeRuns]]:
 
 
 def _alike(first: RecipeRuns, second: RecipeRuns) -> bool:
-    """Whether only the method tells them apart."""
+    """Whether they differ only in the method."""
     return (first.radii, first.lr, first.left_out) == (second.radii, second.lr, second.left_out)
 
 
-def _over_points(first: RecipeRuns, second: RecipeRuns, column: Column, seeds: Sequence[int]) -> McNemar | None:
-    only = [0, 0]
-    paired = 0
+def _point_test(first: RecipeRuns, second: RecipeRuns, column: Column, seeds: Sequence[int]) -> McNemar | None:
+    first_only = second_only = models = 0
     for seed in seeds:
         ours = point_verdicts(first.runs[seed], column)
         theirs = point_verdicts(second.runs[seed], column) if ours else None
         if ours is None or theirs is None or ours.points != theirs.points or len(ours.right) != len(theirs.right):
             continue
-        only[0] += int((ours.right & ~theirs.right).sum())
-        only[1] += int((theirs.right & ~ours.right).sum())
-        paired += 1
-    return McNemar(only[0], only[1], mcnemar(only[0], only[1]), paired) if paired else None
+        first_only += int((ours.right & ~theirs.right).sum())
+        second_only += int((theirs.right & ~ours.right).sum())
+        models += 1
+    return McNemar(first_only, second_only, mcnemar(first_only, second_only), models) if models else None
+
+
+# As a table.
 
 
 def differences_table(setting: Setting, columns: Sequence[Column]) -> Table:
     """The paired differences of :func:`pairs` in each of ``columns``, over seeds and over points."""
-    lines = []
+    rows = []
     for first, second in pairs(setting):
         for column in columns:
-            found = compare(first, second, column)
-            if found.seed_test is not None:
-                lines.append(
-                    TableRow(f"{found.first} \N{MINUS SIGN} {found.second}", _tested(found), recipe=found.first)
-                )
+            comparison = compare(first, second, column)
+            if comparison.seed_test is not None:
+                label = f"{comparison.first} \N{MINUS SIGN} {comparison.second}"
+                cells = [Cell(column.name), *paired_t_cells(comparison.seed_test), *_point_cells(comparison.point_test)]
+                rows.append(TableRow(label, cells, recipe=comparison.first))
     caption = (
         "Differences of accuracy in points of a percent, paired by seed, with the 95% interval of their mean and the p "
         "of the paired t test; nothing where there is one seed. Points: how many only the one and only the other model "
@@ -130,16 +129,28 @@ def differences_table(setting: Setting, columns: Sequence[Column]) -> Table:
     )
     headings = ["column", "seeds", "difference", "p (t)", "only first", "only second", "p (McNemar)"]
     title = f"{setting.title}: paired tests"
-    return Table(title, "First \N{MINUS SIGN} second", headings, lines, caption, numeric=[False, *[True] * 6])
+    return Table(title, "First \N{MINUS SIGN} second", headings, rows, caption, numeric=[False, *[True] * 6])
 
 
-def difference_text(found: Comparison) -> str:
-    """``-0.31 ±0.22``, in points of a percent."""
-    test = found.seed_test
+def paired_t_cells(test: PairedT, scale: float = 100, digits: int = 2) -> list[Cell]:
+    """Seeds, difference and p of a paired t test, the difference by default in points of a percent."""
+    return [Cell(str(test.seeds), test.seeds), difference_cell(test, scale, digits), Cell(p_text(test.p), test.p)]
+
+
+def difference_cell(test: PairedT, scale: float = 100, digits: int = 2) -> Cell:
+    """``-0.31 ±0.22``"""
+    mean = scale * test.mean
+    if test.half_width is None:
+        return Cell(signed(mean, digits), mean, seeds=test.seeds)
+    half = scale * test.half_width
+    return Cell(f"{signed(mean, digits)} ±{half:.{digits}f}", mean, mean - half, mean + half, test.seeds)
+
+
+def _point_cells(test: McNemar | None) -> list[Cell]:
     if test is None:
-        return ""
-    half = "" if test.half_width is None else f" ±{100 * test.half_width:.2f}"
-    return f"{signed(100 * test.mean)}{half}"
+        return [Cell(), Cell(), Cell()]
+    counts = [Cell(f"{count:,}", count) for count in (test.first_only, test.second_only)]
+    return [*counts, Cell(p_text(test.p), test.p)]
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -149,27 +160,5 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Three digits, or that it is smaller; empty where unknown."""
+    """Three digits, or ``<0.001``; empty where unknown."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _tested(found: Comparison) -> list[Cell]:
-    test, points = found.seed_test, found.point_test
-    assert test is not None
-    mean = 100 * test.mean
-    half = None if test.half_width is None else 100 * test.half_width
-    low, high = (None, None) if half is None else (mean - half, mean + half)
-    counts = [Cell(), Cell(), Cell()]
-    if points is not None:
-        counts = [
-            Cell(f"{points.first_only:,}", points.first_only),
-            Cell(f"{points.second_only:,}", points.second_only),
-        ]
-        counts.append(Cell(p_text(points.p), points.p))
-    return [
-        Cell(found.column.name),
-        Cell(str(test.seeds), test.seeds),
-        Cell(difference_text(found), mean, low, high, test.seeds),
-        Cell(p_text(test.p), test.p),
-        *counts,
-    ]

@@ -1,4 +1,4 @@
-"""What a folder of runs holds as rows: nothing here, and nothing that is made from it, opens a model."""
+"""The rows that a folder of runs holds, and the columns that show them. Nothing here opens a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from ..rows import STACKED as STACKED_FIELDS
 from ..runs.config import read_description
 from ..runs.verdicts import findings_in
 
-DEEP = 3  # folders below the one asked for: FOLDER/STUDY/RUN and what lies one deeper
+DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
 RUN, STACKED = "config.json", "stacked.json"
 
 LINES = {"metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS}
@@ -61,21 +61,21 @@ CLEAN = Column("Basic", "clean")
 
 @dataclass(frozen=True, eq=False)
 class RunRows:
-    """The rows of one run; every list but that of the scores may be empty for want of a file.
+    """The rows of one run; a list is empty where its file is missing.
 
     Args:
-        name: its folder, from the folder that was asked for.
-        folder: where that is.
+        name: the path of its folder, relative to the folder that was read.
+        folder: its folder.
         experiment: as of :func:`easybn.runs.config.describe`.
-        sessions: environment.json, an entry a start.
-        metrics: metrics.jsonl, a row an epoch.
+        sessions: environment.json, an entry per start.
+        metrics: metrics.jsonl, a row per epoch.
         scores: scores.jsonl, of the deployed branch.
         findings: of the diagnosis, see :func:`easybn.runs.verdicts.findings_in`; else from summary.json.
         hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
         verdicts: verdicts.jsonl, see :mod:`easybn.runs.verdicts`.
         summary: summary.json, see :mod:`easybn.runs.summary`.
-        stored_appearance: of a recipe of the user's, as :meth:`easybn.recipes.Recipe.appearance` said in training.
+        stored_appearance: of a user's recipe, as :meth:`easybn.recipes.Recipe.appearance` gave it in training.
     """
 
     name: str
@@ -93,12 +93,12 @@ class RunRows:
 
     @property
     def appearance(self) -> dict[str, Any]:
-        """The recipe's label, colour and order: of the package's recipes today's, of others what was stored."""
+        """The recipe's label, colour and order: for the package's recipes today's, for others those stored."""
         if known := RECIPES.get(str(self.experiment["recipe"]["class"])):
-            found: Mapping[str, Any] = known.appearance()
+            fields: Mapping[str, Any] = known.appearance()
         else:
-            found = {"label": self.method, "colour": None, "order": Recipe.order, **self.stored_appearance}
-        return {**found, "colour": tuple(found["colour"]) if found["colour"] else None}
+            fields = {"label": self.method, "colour": None, "order": Recipe.order, **self.stored_appearance}
+        return {**fields, "colour": tuple(fields["colour"]) if fields["colour"] else None}
 
     @property
     def seed(self) -> int:
@@ -111,14 +111,14 @@ class RunRows:
 
     @property
     def data(self) -> str:
-        """The data set as the scores call it, which know what a path stands for; else as the config does."""
+        """The name of the data set: as in the scores, which name what a path contains; else as in the config."""
         named = next((row["data"] for row in self.scores if row.get("data")), None)
         return str(named or Path(str(self.experiment["data"])).stem)
 
 
 @dataclass(frozen=True, eq=False)
 class StackedRows:
-    """A folder of ``easybn stacked``: its rows, and where its pictures lie."""
+    """The rows of a folder of ``easybn stacked``; its pictures are in ``folder``."""
 
     name: str
     folder: Path
@@ -127,11 +127,10 @@ class StackedRows:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All that was found below a folder.
+    """All runs and stacked experiments in and below a folder.
 
     Args:
-        folder, runs, stacked: where, and what.
-        across: fields of :data:`.aggregate.ACROSS` that do not keep recipes from being compared.
+        across: fields of :data:`.aggregate.ACROSS` in which compared recipes may differ.
     """
 
     folder: Path
@@ -141,33 +140,36 @@ class Rows:
 
 
 def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
-    """The runs and stacked experiments in and below ``folder``, by name; ``across`` is :class:`Rows`'s.
+    """Read the runs and stacked experiments in and below ``folder``, in the order of their names.
+
+    Args:
+        across: see :class:`Rows`.
 
     Raises:
         FileNotFoundError: there are none.
         ValueError: a file is damaged; the message names it.
     """
     folder = Path(folder)
-    found = sorted(_folders(folder, DEEP))
-    names = {path: str(path.relative_to(folder)) if path != folder else folder.resolve().name for path in found}
-    runs = [_run(path, names[path]) for path in found if (path / RUN).exists()]
-    stacked = [_stacked(path, names[path]) for path in found if not (path / RUN).exists()]
+    paths = sorted(_folders(folder, DEPTH))
+    names = {path: str(path.relative_to(folder)) if path != folder else folder.resolve().name for path in paths}
+    runs = [_run(path, names[path]) for path in paths if (path / RUN).exists()]
+    stacked = [_stacked(path, names[path]) for path in paths if not (path / RUN).exists()]
     if not runs and not stacked:
         raise FileNotFoundError(f"no run in {folder}: a run's folder has a {RUN}")
     return Rows(folder, runs, [each for each in stacked if each.rows], across)
 
 
-def _folders(folder: Path, deep: int) -> Iterator[Path]:
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / RUN).exists() or (folder / STACKED).exists():
         yield folder
-    elif deep and folder.is_dir():
-        for each in folder.iterdir():
-            if each.is_dir() and not each.name.startswith("."):
-                yield from _folders(each, deep - 1)
+    elif depth and folder.is_dir():
+        for inner in folder.iterdir():
+            if inner.is_dir() and not inner.name.startswith("."):
+                yield from _folders(inner, depth - 1)
 
 
 def _deployed_blocks(row: Row) -> bool:
-    """Of the branch that is deployed, at the model's blocks: layers of one's choice have depths of their own."""
+    """Whether a row is of the deployed branch, at the model's blocks: layers that were chosen have other depths."""
     return bool(row.get("branch", "main") == "main" and row.get("layers", "blocks") == "blocks")
 
 

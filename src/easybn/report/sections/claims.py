@@ -54,18 +54,16 @@ def _marks(every: Sequence[Evidence], material: Material) -> list[Markup]:
     spans = {"points": 1e-9, "": 1e-9}
     for evidence in every:
         if evidence.test is not None:
-            scale = 100 if evidence.unit == "points" else 1
-            reach = max(map(abs, evidence.interval or [scale * evidence.test.mean]))
+            reach = max(map(abs, evidence.interval or [evidence.scale * evidence.test.mean]))
             spans[evidence.unit] = max(spans[evidence.unit], min(reach, 100.0))
     marks = []
     for evidence in every:
         if evidence.test is None:
             marks.append(Markup(""))
             continue
-        scale = 100 if evidence.unit == "points" else 1
         low, high = evidence.interval or (None, None)
         colour = material.colours.css_class(evidence.about)
-        marks.append(interval_mark(scale * evidence.test.mean, low, high, spans[evidence.unit], colour))
+        marks.append(interval_mark(evidence.scale * evidence.test.mean, low, high, spans[evidence.unit], colour))
     return marks
 
 
