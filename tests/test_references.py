@@ -59,9 +59,11 @@ def follow(start: Any, names: list[str]) -> bool:
 
 
 def resolves(target: str, module: str, inside: str) -> bool:
-    """As a name in the module or the class, or as a path from the top; with a dot before it, from the package."""
+    """As a name in the module or the class, or as a path from the top; with dots before it as an import has them."""
     here = imported(module)
     package = module if hasattr(here, "__path__") else module.rpartition(".")[0]
+    while target.startswith(".."):
+        target, package = target[1:], package.rpartition(".")[0]
     if target.startswith("."):
         target = f"{package}{target}"
     names = target.removesuffix("()").split(".")
@@ -89,6 +91,7 @@ def test_the_check_tells_a_reference_to_nothing():
     assert resolves("PGD.run", "easybn.perturb.pgd", "")
     assert resolves("run", "easybn.perturb.pgd", "PGD")
     assert resolves(".ball.Linf", "easybn.perturb.pgd", "")
+    assert resolves("..norm.fold.folded", "easybn.perturb.pgd", "")
     assert resolves("easybn.recipes", "easybn.perturb.pgd", "")
     assert not resolves("PGD.nothing", "easybn.perturb.pgd", "")
     assert not resolves(".nothing.Linf", "easybn.perturb.pgd", "")
@@ -96,7 +99,7 @@ def test_the_check_tells_a_reference_to_nothing():
 
 
 # written in documents, and not of this repository: a reader's files, and places for a name of theirs
-OTHERS = re.compile(r"(my|torch|timm|wandb)\.py|results/gpu|(.*[/_])?(NAME|ROOM|STUDY|FILE)(\.py)?")
+OTHERS = re.compile(r"(my|torch|timm|wandb)\.py|results/gpu|(.*[/_])?(NAME|ROOM|STUDY|FILE|NAME_WHAT)(\.py)?")
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.exists()], ids=lambda path: path.name)
