@@ -11,7 +11,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,14 +26,13 @@ from easybn.attacks.attack import Attack, AttackState
 from easybn.attacks.attack_mode import attack_mode
 from easybn.cli import study_file
 from easybn.data import DataError
-from easybn.evaluation.config import Choice
+from easybn.evaluation.config import POINTS, EvaluateConfig
 from easybn.evaluation.verdicts import FREE_OF_EPS
 from easybn.keyed_random import Noise, torch_generators
 from easybn.models.convolutions import Winograd
 from easybn.norm.convert import convert
 from easybn.runs.config import DATA_OPTIONS, Experiment, describe
-from easybn.runs.evaluate import POINTS, Measurement
-from easybn.study.plan import Planned, Wanted
+from easybn.study.plan import Planned
 
 PEAK = 156e12
 """Operations per second of an NVIDIA A100 in TF32, the precision of torch's convolutions there (its data sheet)."""
@@ -223,7 +222,7 @@ class Costs:
         if key not in self._steps:
             self._steps[key] = passes.step(experiment)
         training = training_cost(experiment, shape, self._steps[key], passes.forward)
-        return Cost(training, sum(evaluation_cost(each, shape, passes) for each in planned.wanted))
+        return Cost(training, sum(evaluation_cost(each, shape, passes) for each in planned.evaluations))
 
 
 def training_cost(experiment: Experiment, shape: Shape, step: float, forward: float) -> float:
@@ -234,27 +233,24 @@ def training_cost(experiment: Experiment, shape: Shape, step: float, forward: fl
     return experiment.training.epochs * (drawn * step + held_out * len(experiment.recipe.branches) * forward)
 
 
-def evaluation_cost(wanted: Wanted, shape: Shape, passes: Passes) -> float:
+def evaluation_cost(config: EvaluateConfig, shape: Shape, passes: Passes) -> float:
     """Operations of an evaluation in which no attack succeeds."""
-    what = wanted.what
-    if isinstance(what, Measurement):
-        if not what.protocols:
-            return shape.test * passes.forward
-        points = what.points
-        choices = [Choice(("pgd",), what.norm, protocol, what.steps) for protocol in what.protocols]
-    else:
-        points = what.points or (shape.test if what.budget else POINTS)
-        choices = [Choice(what.attacks, what.norm)]
-    return min(points, shape.test) * sum(_point(choice, what.eps, shape, passes) for choice in choices)
+    if config.is_pgd and not config.protocols:
+        return shape.test * passes.forward
+    configs = [config]
+    if config.is_pgd:
+        configs = [replace(config, protocols=(protocol,)) for protocol in config.protocols]
+    points = config.points or (shape.test if config.budget else POINTS)
+    return min(points, shape.test) * sum(_point(each, shape, passes) for each in configs)
 
 
-def _point(choice: Choice, radii: tuple[float, ...], shape: Shape, passes: Passes) -> float:
+def _point(config: EvaluateConfig, shape: Shape, passes: Passes) -> float:
     """Operations for one point that stays robust."""
     total, searched = passes.forward, set()
-    for eps in radii:
-        attacks = choice.at(eps)
-        if choice.literal:  # the same passes as the strong protocol's first loss
-            attacks = Choice(choice.names, choice.norm, "strong", choice.steps).at(eps)[:1]
+    for eps in config.eps:
+        attacks = config.attacks_at(eps)
+        if config.uses_reference_protocol:  # the same passes as the strong protocol's first loss
+            attacks = replace(config, protocols=("strong",)).attacks_at(eps)[:1]
         for attack in attacks:
             if attack.name in FREE_OF_EPS and attack.name in searched:
                 continue  # one search serves all radii

@@ -101,7 +101,7 @@ def _parquet() -> Reader:
     from easybn.evaluation.store.stage_file import from_parquet, seconds_in, to_parquet
 
     def seeds() -> list[bytes]:
-        record = Record.of(CLEAN, np.arange(5), fell=np.array([True, False] * 2 + [True]), distance=np.zeros(5))
+        record = Record.of(CLEAN, np.arange(5), success=np.array([True, False] * 2 + [True]), distance=np.zeros(5))
         return [to_parquet(record, {"job": "x", "stage": 0}, 3.5)]
 
     def read(content: bytes, _: Path) -> object:

@@ -11,11 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from easybn import convert, data, models
-from easybn.evaluation.config import Choice
+from easybn.evaluation.config import EvaluateConfig
 from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, Vanilla
 from easybn.runs.config import Experiment
-from easybn.runs.evaluate import Attacks, Measurement
-from easybn.study.plan import CLEAN, Planned, Wanted
+from easybn.study.plan import CLEAN, Planned
 from easybn.train.schedule import Training
 
 FILE = Path(__file__).parents[2] / "bench" / "flops.py"
@@ -69,7 +68,7 @@ def test_a_pass_costs_what_torch_counts_and_an_attacks_look_a_pass_or_two(passes
     with torch.no_grad():
         forward = counted_by_torch(lambda: model(torch.rand(1, 1, 28, 28)))
     assert passes.forward == forward
-    suite = Choice(("apgd-ce", "apgd-t", "fab-t", "square"), "linf").at(8 / 255)
+    suite = EvaluateConfig(("apgd-ce", "apgd-t", "fab-t", "square"), "linf", (8 / 255,)).attacks_at(8 / 255)
     looks = {attack.name: passes.look(attack) / forward for attack in suite}
     assert looks.pop("square") == 1
     assert looks == pytest.approx(dict.fromkeys(looks, 2.0), abs=0.05)
@@ -92,21 +91,21 @@ def test_a_training_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("what", "looks"),
+    ("config", "looks"),
     [
-        (Measurement(protocols=()), 1000),
-        (Measurement(points=50, steps=10, eps=(0.1, 0.5), protocols=("strong",)), 50 * (1 + 2 * 2 * 11)),
-        (Measurement(points=50, steps=10, eps=(0.1, 0.5)), 50 * (1 + 2 * 2 * 11 + 1 + 2 * 11)),
-        (Measurement(points=5000, steps=10, eps=(0.1,), protocols=("robustness",)), 1000 * (1 + 11)),
-        (Attacks(("square",), "linf", (0.1,), points=10), 10 * (1 + 5001)),
-        (Attacks(("fab-t",), "linf", (0.1, 0.2), points=10), 10 * (1 + 9 * 101)),  # one search for both radii
-        (Attacks(("apgd-ce",), "linf", (0.1, 0.2)), 1000 * (1 + 2 * 101)),
+        (EvaluateConfig.of_run(protocols=()), 1000),
+        (EvaluateConfig.of_run(points=50, steps=10, eps=(0.1, 0.5), protocols=("strong",)), 50 * (1 + 2 * 2 * 11)),
+        (EvaluateConfig.of_run(points=50, steps=10, eps=(0.1, 0.5)), 50 * (1 + 2 * 2 * 11 + 1 + 2 * 11)),
+        (EvaluateConfig.of_run(points=5000, steps=10, eps=(0.1,), protocols=("robustness",)), 1000 * (1 + 11)),
+        (EvaluateConfig.of_run(["square"], eps=(0.1,), points=10), 10 * (1 + 5001)),
+        (EvaluateConfig.of_run(["fab-t"], eps=(0.1, 0.2), points=10), 10 * (1 + 9 * 101)),  # one search for both radii
+        (EvaluateConfig.of_run(["apgd-ce"], eps=(0.1, 0.2)), 1000 * (1 + 2 * 101)),
     ],
     ids=str,
 )
-def test_looks_by_hand(what, looks):
-    found = evaluation_cost(Wanted(what), SHAPE, ONES)
-    assert found == pytest.approx(looks, rel=0.02 if isinstance(what, Attacks) else 1e-12)
+def test_looks_by_hand(config, looks):
+    found = evaluation_cost(config, SHAPE, ONES)
+    assert found == pytest.approx(looks, rel=1e-12 if config.is_pgd else 0.02)
 
 
 def test_runs_that_differ_in_the_seed_are_counted_once(monkeypatch):
@@ -127,4 +126,4 @@ def test_shapes():
     assert (len(source.train), len(source.test)) == (SHAPE.train, SHAPE.test)
     assert shape_of(Experiment(data="lost.zip")) is None
     assert {"sample", "fashion-mnist", "cifar10", "cifar100"} == set(KNOWN)
-    assert CLEAN.what.protocols == ()
+    assert CLEAN.protocols == ()

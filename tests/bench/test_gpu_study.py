@@ -82,7 +82,7 @@ def test_the_studies_are_ones_that_easybn_reads(tmp_path):
             experiment = run_.experiment
             assert (experiment.data, experiment.model) == (path, "resnet18")
             assert (experiment.training.epochs, experiment.training.precision) == (31, "bf16")
-            assert len(run_.wanted) == len(EVALUATE) + 1
+            assert len(run_.evaluations) == len(EVALUATE) + 1
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ import torch
 
 from easybn.cli import demo as demo_module
 from easybn.cli.demo import demo
-from easybn.runs import evaluate as score_run
+from easybn.evaluation.config import EvaluateConfig
+from easybn.runs import evaluate as evaluate_module
 from easybn.runs.config import Experiment
-from easybn.runs.evaluate import Measurement
 from easybn.train.schedule import Training
 
 
 def test_end_to_end_and_a_second_call_does_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_module, "TRAINING", Training(epochs=1, batch_size=45, lr=0.1))
     monkeypatch.setattr(demo_module, "Experiment", partial(Experiment, train_images=100))
-    monkeypatch.setattr(demo_module, "MEASUREMENT", Measurement(points=4, steps=2))
+    monkeypatch.setattr(demo_module, "EVALUATION", EvaluateConfig.of_run(points=4, steps=2))
     runs = demo(tmp_path)
     assert [run.folder.name for run in runs] == ["vanilla", "advprop", "ebn"]
     assert all(run.finished for run in runs)
@@ -25,7 +25,7 @@ def test_end_to_end_and_a_second_call_does_nothing(tmp_path, monkeypatch):
         raise AssertionError("done again")
 
     before = [(run.folder / "model.safetensors").stat().st_mtime_ns for run in runs], [run.scores for run in runs]
-    monkeypatch.setattr(score_run, "evaluate", fail)
+    monkeypatch.setattr(evaluate_module, "run_evaluation", fail)
     monkeypatch.setattr(torch.optim.SGD, "step", fail)
     again = demo(tmp_path)
     assert (

@@ -8,9 +8,9 @@ import pytest
 from easybn.cli import evaluate, train
 from easybn.cli.arguments import Parser
 from easybn.cli.study_file import find, packaged_studies, read
+from easybn.evaluation.config import EvaluateConfig
 from easybn.runs.config import Experiment
-from easybn.runs.evaluate import Attacks, Measurement
-from easybn.study.plan import CLEAN, Study, Wanted
+from easybn.study.plan import CLEAN, Study
 
 
 def study(text: str) -> Study:
@@ -33,7 +33,7 @@ def test_a_run_is_what_train_makes_of_the_same_words():
     words = ["--recipe.attack.ball.eps", "8/255", "--lr", "0.05", "--seed", "3", "--nesterov", "true"]
     words += ["--norms", "[batch, layer]", "--model_options", '{"widths": [4, 8, 8]}', "--schedule", "Constant"]
     assert found.experiment == experiment("--config", "fashion-mnist-ebn", *words)
-    assert found.wanted == (CLEAN,)
+    assert found.evaluations == (CLEAN,)
 
 
 def test_a_grid_is_the_product_seed_by_seed():
@@ -90,13 +90,13 @@ def test_evaluations_are_what_evaluate_makes_of_the_same_words():
     parser = Parser(prog="easybn evaluate", allow_abbrev=False)
     evaluate.configure(parser)
     words = "--attacks autoattack --norm linf --eps 8/255 --points 20 --keep_images --no_diagnosis"
-    assert found.runs[0].wanted == (
+    assert found.runs[0].evaluations == (
         CLEAN,
-        Wanted(Measurement(points=20, batch_size=10, eps=(0.1, 8 / 255), protocols=("strong",))),
-        Wanted(evaluate.wanted_of(parser.read(words.split()))),
-        Wanted(Attacks(("apgd-ce",), "linf", (8 / 255,)), "easy"),
+        EvaluateConfig.of_run(points=20, batch_size=10, eps=(0.1, 8 / 255), protocols=("strong",)),
+        evaluate.config_of(parser.read(words.split())),
+        EvaluateConfig.of_run(["apgd-ce"], norm="linf", eps=(8 / 255,), branch="easy"),
     )
-    digests = [wanted.digest for wanted in found.runs[0].wanted]
+    digests = [config.digest for config in found.runs[0].evaluations]
     assert len(set(digests)) == 4
     assert CLEAN.description == {"class": "Measurement", "protocols": []}  # defaults are not part of it
 

@@ -19,10 +19,10 @@ import easybn as package
 from easybn.cli import evaluate as show_attacks
 from easybn.cli import perturb
 from easybn.cli import study as show_study
+from easybn.evaluation.config import EvaluateConfig
 from easybn.evaluation.result import Score
 from easybn.paper import census, stacked
 from easybn.progress import progress_display
-from easybn.runs.evaluate import Attacks
 from easybn.runs.run import Run
 from easybn.study import state as study_state
 from easybn.study import status
@@ -133,7 +133,9 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
     subject = SimpleNamespace(run=Run(Path("runs") / squeezed(LONG)), branch="a-branch_with-a.rather_long-name")
     out = StringIO()
     console = Console(file=out, width=width, highlight=False, soft_wrap=True)
-    show_attacks.show_result(console, subject, Attacks(("autoattack",), "linf", tuple(RADII)), result)
+    show_attacks.show_result(
+        console, subject, EvaluateConfig.of_run(["autoattack"], norm="linf", eps=tuple(RADII)), result
+    )
     text = out.getvalue().partition("Columns of attacks")[0]
     heads = ["epsclean1/2552/2554/2558/25516/2550.8"]
     columns = [["accuracy", "91.23 ±0.6"], ["95% interval", "90.7 .. 91.8"]]

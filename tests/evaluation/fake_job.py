@@ -72,8 +72,10 @@ class Fake:
 def found(task: Task, total: np.ndarray) -> StageResult:
     attack, eps = task.stage
     if task.stage == CLEAN:
-        fell = np.array([number(int(point), "clean") < 0.1 for point in task.points])
-        return StageResult(Record.of(CLEAN, task.points, fell=fell, distance=np.where(fell, 0, np.inf), margin=total))
+        success = np.array([number(int(point), "clean") < 0.1 for point in task.points])
+        return StageResult(
+            Record.of(CLEAN, task.points, success=success, distance=np.where(success, 0, np.inf), margin=total)
+        )
     point = np.repeat(task.points, TARGETS)
     target = np.tile(np.arange(1, TARGETS + 1), len(task.points))
     if attack == "fab-t":
@@ -82,11 +84,11 @@ def found(task: Task, total: np.ndarray) -> StageResult:
     else:
         near = np.array([number(int(p), int(t), str(task.stage)) < 0.08 for p, t in zip(point, target, strict=True)])
         distance = np.where(near, eps * 0.9, np.inf)
-    fell = distance <= eps
-    first = np.cumsum(fell.reshape(-1, TARGETS), axis=1).reshape(-1)
+    success = distance <= eps
+    first = np.cumsum(success.reshape(-1, TARGETS), axis=1).reshape(-1)
     order = np.arange(len(point))[::-1]  # rows may come in any order
     record = Record.of(
-        task.stage, point, target=target, fell=fell, distance=distance, finished=(first == 0) | fell,
+        task.stage, point, target=target, success=success, distance=distance, finished=(first == 0) | success,
         margin=np.repeat(total, TARGETS), iteration=ITERATIONS, forwards=ITERATIONS,
     ).where(order)  # fmt: skip
     nearest = distance.reshape(-1, TARGETS).min(1)

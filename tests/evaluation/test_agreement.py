@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from easybn.evaluation import evaluate
-from easybn.evaluation.agreement import agreement
+from easybn.evaluation.verify import agreement
 
 HOW = {"norm": "linf", "keep_images": True}
 
@@ -53,15 +53,15 @@ def test_differing_points_are_scored_again_and_listed(trained):
     assert len(expected) > 5
     for each in found.differing:
         row = ids.tolist().index(each.point)
-        logits = model(((weak, strong)[each.fell_in].images_at[each.eps])[row : row + 1])[0].detach().double()
+        logits = model(((weak, strong)[each.broken_in].images_at[each.eps])[row : row + 1])[0].detach().double()
         others = logits.clone()
         others[y[row]] = -torch.inf
         assert each.margin == pytest.approx(float(others.max() - logits[y[row]]), abs=1e-5)
         assert each.holds
-    assert "fell in the second evaluation alone; its image is misclassified" in str(found.differing[-1])
+    assert "broken in the second evaluation only; its image is misclassified" in str(found.differing[-1])
     # an image that is none: the other evaluation was right
     untrue = replace(strong, images_at=dict.fromkeys(strong.images_at, x))
-    assert not any(each.holds for each in agreement(model, y, weak, untrue).differing if each.fell_in == 1)
+    assert not any(each.holds for each in agreement(model, y, weak, untrue).differing if each.broken_in == 1)
 
 
 def test_what_cannot_be_compared(trained):

@@ -9,7 +9,7 @@ from torch import nn
 from easybn import convert
 from easybn.evaluation import evaluate
 from easybn.evaluation.diagnostics import CHECKS, Finding, diagnose
-from easybn.evaluation.diagnostics.finding import share
+from easybn.evaluation.diagnostics.subject import share
 from easybn.norm.convert import branches_of
 
 from ..small import small_images, small_net

@@ -80,10 +80,10 @@ def test_gradients_that_are_not_finite(trained):
 
 
 def _record(zero: int, broken: int, passes: int = 100) -> Record:
-    clean = Record.of(CLEAN, [0, 1], fell=False, distance=float("inf"), forwards=1)
+    clean = Record.of(CLEAN, [0, 1], success=False, distance=float("inf"), forwards=1)
     stage = Stage("apgd-ce", 8 / 255)
     tried = Record.of(
-        stage, [0, 1], fell=False, distance=float("inf"), backwards=passes, zero_gradients=[zero, 0],
+        stage, [0, 1], success=False, distance=float("inf"), backwards=passes, zero_gradients=[zero, 0],
         non_finite=[0, broken],
     )  # fmt: skip
     return Record.joined([clean, tried])

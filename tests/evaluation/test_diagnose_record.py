@@ -28,11 +28,11 @@ def _findings(check, model, x, y, norm="linf", eps=EPS, **how):
 def _recorded(n: int, *stages: tuple[str, int]) -> Record:
     """n points of which each stage in turn breaks the first so many that still stand."""
     standing = np.arange(n)
-    rows = [Record.of(CLEAN, standing, fell=False, distance=np.inf, forwards=1)]
+    rows = [Record.of(CLEAN, standing, success=False, distance=np.inf, forwards=1)]
     for attack, breaks in stages:
-        fell = np.arange(len(standing)) < breaks
-        rows.append(Record.of(Stage(attack, EPS), standing, fell=fell, distance=np.where(fell, EPS, np.inf)))
-        standing = standing[~fell]
+        success = np.arange(len(standing)) < breaks
+        rows.append(Record.of(Stage(attack, EPS), standing, success=success, distance=np.where(success, EPS, np.inf)))
+        standing = standing[~success]
     return Record.joined(rows)
 
 
@@ -67,8 +67,8 @@ def test_square_beating_real_attacks_on_a_rounding_model(trained):
 
 def _with_distances(distance: np.ndarray, standing: int = 5) -> Record:
     found, n = len(distance), len(distance) + standing
-    clean = Record.of(CLEAN, np.arange(n), fell=False, distance=np.inf)
-    tried = Record.of(Stage("apgd-ce", EPS), np.arange(found), fell=True, distance=distance)
+    clean = Record.of(CLEAN, np.arange(n), success=False, distance=np.inf)
+    tried = Record.of(Stage("apgd-ce", EPS), np.arange(found), success=True, distance=distance)
     return Record.joined([clean, tried])
 
 

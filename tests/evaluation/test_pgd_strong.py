@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from easybn.attacks.attack import misclassified
 from easybn.attacks.attack_mode import attack_mode
 from easybn.evaluation import evaluate
-from easybn.evaluation.config import Choice
+from easybn.evaluation.config import EvaluateConfig
 
 from ..small import small_images, small_net
 
@@ -282,7 +282,7 @@ def test_thin_successes_are_continued_and_count_in_the_end(beyond):
 
 def test_a_choice_that_makes_no_sense_is_refused(problem):
     with pytest.raises(ValueError, match="no random start"):
-        Choice(("pgd",), "l2", "robustness", random_start=True)
+        EvaluateConfig(("pgd",), "l2", protocols=("robustness",), random_start=True)
     with pytest.raises(ValueError, match="one radius or more"):
         evaluate(*problem, eps=[])
 

@@ -196,7 +196,7 @@ def test_a_stage_that_does_not_follow_from_those_before_is_computed_again(undist
     work(store, Fake())
     points = store.manifest.points_of(1)
     stale = sum(file.chunk == 1 and len(record) > 0 for file, record, _ in store.read()) - 1
-    store.file(1, 0).save(Record.of(CLEAN, points, fell=True, distance=0), store.file(1, 0).load()[1])
+    store.file(1, 0).save(Record.of(CLEAN, points, success=True, distance=0), store.file(1, 0).load()[1])
     work(store, Fake())
     assert len(lines) == stale > 2
     assert all("does not follow" in line for line in lines)
@@ -204,10 +204,10 @@ def test_a_stage_that_does_not_follow_from_those_before_is_computed_again(undist
 
 
 def test_no_flipped_bit_goes_unseen():
-    record = Record.of(CLEAN, np.arange(5), fell=[1, 0, 0, 1, 0], distance=[0, np.inf, np.inf, 0, np.inf])
+    record = Record.of(CLEAN, np.arange(5), success=[1, 0, 0, 1, 0], distance=[0, np.inf, np.inf, 0, np.inf])
     data = to_parquet(record, {"job": "x"})
     assert same(from_parquet(data)[0], record)
-    assert same(from_parquet(to_parquet(record.where(record.fell & ~record.fell), {}))[0], Record.joined([]))
+    assert same(from_parquet(to_parquet(record.where(record.success & ~record.success), {}))[0], Record.joined([]))
     for i in range(0, len(data), 17):
         flipped = bytearray(data)
         flipped[i] ^= 1 << (i % 8)

@@ -11,7 +11,7 @@ import torch
 from easybn.evaluation import evaluate
 from easybn.evaluation import resumable as stored
 from easybn.evaluation.diagnostics import diagnose
-from easybn.evaluation.resumable import Budget
+from easybn.evaluation.resumable import chunks_within
 from easybn.evaluation.store import Store, stage_file
 from easybn.evaluation.store import worker as task
 from easybn.files import Removed
@@ -130,9 +130,9 @@ def test_the_same_weights_and_another_function_are_another_model(problem, tmp_pa
 
 
 def test_a_budget_takes_the_pilot_and_what_fits(problem, tmp_path, monkeypatch):
-    assert Budget(100).chunks(pilot=10, most=50) == 1 + 8
-    assert Budget(100).chunks(pilot=200, most=50) == 1
-    assert Budget(1e9).chunks(pilot=10, most=50) == 50
+    assert chunks_within(100, pilot=10, most=50) == 1 + 8
+    assert chunks_within(100, pilot=200, most=50) == 1
+    assert chunks_within(1e9, pilot=10, most=50) == 50
     quick = {"norm": "linf", "eps": 0.01, "attacks": "pgd", "steps": 2, "chunk": 3, "store": tmp_path / "s"}
     found = evaluate(*problem, **quick, budget=1e-9)
     assert len(found.points) == 3

@@ -22,7 +22,7 @@ def records(draw) -> Record:
     parts = []
     for point in (*POINTS.tolist(), 99):
         wrong = draw(st.booleans())
-        parts.append(Record.of(CLEAN, [point], fell=wrong, distance=0.0 if wrong else math.inf))
+        parts.append(Record.of(CLEAN, [point], success=wrong, distance=0.0 if wrong else math.inf))
     tries = st.tuples(
         st.sampled_from((*POINTS.tolist(), 99)),
         st.sampled_from(STAGES[1:]),
@@ -31,7 +31,7 @@ def records(draw) -> Record:
     for point, stage, distance in draw(st.lists(tries, max_size=12)):
         if stage.attack != "fab-t" and distance > stage.eps:
             distance = math.inf  # others look no farther
-        parts.append(Record.of(stage, [point], fell=distance <= stage.eps, distance=distance))
+        parts.append(Record.of(stage, [point], success=distance <= stage.eps, distance=distance))
     return Record.joined(draw(st.permutations(parts)))
 
 
@@ -42,11 +42,11 @@ def slow(record: Record, point: int, eps: float, share: bool, upto: int = len(ST
             if record.point[i] != point or (record.attack[i], record.eps[i]) != stage:
                 continue
             if stage == CLEAN:
-                fallen = record.fell[i]
+                fallen = record.success[i]
             elif stage.attack == "fab-t" and record.distance[i] <= eps:
                 fallen = True
             elif stage.eps == eps or (share and stage.eps < eps):
-                fallen = record.fell[i]
+                fallen = record.success[i]
             else:
                 fallen = False
             if fallen:
@@ -86,9 +86,9 @@ def test_a_stage_works_on_what_stands(record, share, number):
 
 def test_sharing_and_the_nearest_image():
     inf = math.inf
-    clean = Record.of(CLEAN, POINTS, fell=[1, 0, 0, 0], distance=[0, inf, inf, inf])
-    apgd = Record.of(STAGES[1], [3], fell=True, distance=0.2)
-    fab = Record.of(STAGES[2], [12, 5], fell=False, distance=[0.4, inf])
+    clean = Record.of(CLEAN, POINTS, success=[1, 0, 0, 0], distance=[0, inf, inf, inf])
+    apgd = Record.of(STAGES[1], [3], success=True, distance=0.2)
+    fab = Record.of(STAGES[2], [12, 5], success=False, distance=[0.4, inf])
     record = Record.joined([clean, apgd, fab])
     shared, alone = (derive(record, POINTS, STAGES, share) for share in (True, False))
     assert shared.clean.tolist() == [False, True, True, True]
@@ -100,12 +100,12 @@ def test_sharing_and_the_nearest_image():
 
 
 def test_what_cannot_be_judged():
-    clean = Record.of(CLEAN, POINTS[1:], fell=False, distance=math.inf)
+    clean = Record.of(CLEAN, POINTS[1:], success=False, distance=math.inf)
     with pytest.raises(ValueError, match="1 points without a clean verdict, such as 7"):
         derive(clean, POINTS, STAGES)
     with pytest.raises(ValueError, match="first stage"):
         derive(clean, POINTS[1:], STAGES[1:])
-    other = Record.joined([clean, Record.of(Stage("pgd", 0.1), [3], fell=True, distance=0.1)])
+    other = Record.joined([clean, Record.of(Stage("pgd", 0.1), [3], success=True, distance=0.1)])
     with pytest.raises(ValueError, match=r"pgd 0\.1, which is none"):
         derive(other, POINTS[1:], STAGES)
     nothing: Verdicts = derive(Record.joined([]), POINTS[:0], STAGES)
@@ -116,10 +116,10 @@ def test_what_cannot_be_judged():
 
 def test_columns_are_checked():
     with pytest.raises(ValueError, match="target has values that int16 cannot hold"):
-        Record.of(CLEAN, [1], fell=False, distance=0, target=40_000)
+        Record.of(CLEAN, [1], success=False, distance=0, target=40_000)
     with pytest.raises(ValueError, match="iteration has values"):
-        Record.of(CLEAN, [1], fell=False, distance=0, iteration=math.nan)
-    whole = Record.of(CLEAN, [1, 2], fell=False, distance=0)
+        Record.of(CLEAN, [1], success=False, distance=0, iteration=math.nan)
+    whole = Record.of(CLEAN, [1, 2], success=False, distance=0)
     with pytest.raises(ValueError, match=r"eps has shape \(1,\) for 2 rows"):
         Record(**(whole.columns | {"eps": np.zeros(1)}))
     assert len(whole.where(np.array([False, True]))) == 1

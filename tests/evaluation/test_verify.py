@@ -29,15 +29,15 @@ def logits(images: Tensor) -> Tensor:
 
 
 def attack(task: Task) -> StageResult:
-    x = X[task.rows]
+    x = X[[POINTS.index(point) for point in task.points]]
     gap = (x[:, 0] - x[:, 1]).double().numpy()
     if task.stage == CLEAN:
         wrong = gap < 0
-        return StageResult(Record.of(CLEAN, task.points, fell=wrong, distance=np.where(wrong, 0, np.inf)))
+        return StageResult(Record.of(CLEAN, task.points, success=wrong, distance=np.where(wrong, 0, np.inf)))
     change = torch.tensor([-0.501, 0.501]) * torch.from_numpy(gap)[:, None].float()
     image = (x + change).numpy()
     distance = np.linalg.norm(image.astype(float) - x.double().numpy(), axis=1)
-    record = Record.of(task.stage, task.points, fell=distance <= 0.25, distance=distance)
+    record = Record.of(task.stage, task.points, success=distance <= 0.25, distance=distance)
     return StageResult(record, (task.points, image))
 
 
@@ -59,7 +59,7 @@ def spoil(store: Store, point: int, image: list[float]) -> None:
 
 def test_all_is_well(store):
     told = []
-    assert store.record.fell.sum() == 2
+    assert store.record.success.sum() == 2
     assert sum(len(images[0]) for _, _, images in store.read()) == 3, "one of them lies beyond eps"
     assert verify(store, logits, X, Y, batch_size=1, progress=lambda *what: told.append(what)) == []
     assert told[-1][:2] == (4, 4)
@@ -145,12 +145,12 @@ def test_a_stage_that_is_missing_or_damaged_is_a_problem(name, damage, what, sto
 def test_rows_that_do_not_fit_the_manifest_are_a_problem(store):
     record, images = store.file(0, 1).load()
     for wrong, what in (
-        (record.where(record.point != 2), "points without a try: 1, such as point 2"),
+        (record.where(record.point != 2), "points without an attempt: 1, such as point 2"),
         (
-            Record.of(Stage("fab-t", 0.25), [5, 2, 9], fell=False, distance=np.inf),
+            Record.of(Stage("fab-t", 0.25), [5, 2, 9], success=False, distance=np.inf),
             "not to be attacked: 1, such as",
         ),
-        (replace(record, distance=np.where(record.fell, 0.3, record.distance)), "fallen beyond the radius"),
+        (replace(record, distance=np.where(record.success, 0.3, record.distance)), "successes lie beyond the radius"),
         (replace(record, eps=record.eps * 2), "rows of another stage"),
     ):
         ids = np.isin(images[0], wrong.point[np.isfinite(wrong.distance)])
@@ -167,7 +167,7 @@ def test_no_image_at_all_is_not_everything_holds(tmp_path):
 
     def in_vain(task: Task) -> StageResult:
         none = task.points[:0], np.empty((0, 2), np.float32)
-        return StageResult(Record.of(task.stage, task.points, fell=False, distance=np.inf), none)
+        return StageResult(Record.of(task.stage, task.points, success=False, distance=np.inf), none)
 
     work(store, in_vain)
     assert any("no adversarial image is there, so that none was tested" in each for each in told(store))
@@ -199,22 +199,24 @@ def test_under_a_budget_the_chunks_that_were_done_are_expected(tmp_path):
     assert any("is missing" in each for each in told(store))
 
 
-def fell(task: Task, **changes) -> StageResult:
-    return StageResult(Record.of(task.stage, **({"point": task.points, "fell": False, "distance": np.inf} | changes)))
+def success(task: Task, **changes) -> StageResult:
+    return StageResult(
+        Record.of(task.stage, **({"point": task.points, "success": False, "distance": np.inf} | changes))
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (lambda t: fell(t, point=t.points[:1]), "points without a try: 1, such as point 2"),
-        (lambda t: fell(t, point=[5, 2, 9]), "were not to be attacked: 1, such as"),
-        (lambda t: fell(t, fell=True), "fell at no distance"),
-        (lambda t: fell(t, distance=-1.0), "have not fallen"),
-        (lambda t: fell(t, finished=False), "given up that have not fallen"),
-        (lambda t: StageResult(fell(t).record.where([0, 1]), (t.points, X[:2].numpy())), "for which none was found"),
-        (lambda t: StageResult(fell(t).record, (t.points[[0, 0]], X[:2].numpy())), "2 images for 1 points"),
+        (lambda t: success(t, point=t.points[:1]), "points without an attempt: 1, such as point 2"),
+        (lambda t: success(t, point=[5, 2, 9]), "were not to be attacked: 1, such as"),
+        (lambda t: success(t, success=True), "successes at no distance"),
+        (lambda t: success(t, distance=-1.0), "and without success"),
+        (lambda t: success(t, finished=False), "given up without success"),
+        (lambda t: StageResult(success(t).record.where([0, 1]), (t.points, X[:2].numpy())), "for which none was found"),
+        (lambda t: StageResult(success(t).record, (t.points[[0, 0]], X[:2].numpy())), "2 images for 1 points"),
         (
-            lambda t: StageResult(Record.of(Stage("x", 0.1), t.points, fell=False, distance=np.inf)),
+            lambda t: StageResult(Record.of(Stage("x", 0.1), t.points, success=False, distance=np.inf)),
             "rows of another stage",
         ),
     ],

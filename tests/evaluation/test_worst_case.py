@@ -33,7 +33,7 @@ def fooled(store: Store, point: int, eps: float) -> bool:
     """Whether a row of the store has an image within ``eps`` that fools the model at the point."""
     rows = store.record.columns
     within = (rows["distance"] <= eps) & (rows["point"] == point)
-    return bool((within & (rows["fell"] | np.char.startswith(rows["attack"], "fab"))).any())
+    return bool((within & (rows["success"] | np.char.startswith(rows["attack"], "fab"))).any())
 
 
 def test_a_point_has_fallen_if_any_store_has_felled_it(stores):

@@ -11,13 +11,13 @@ import torch
 
 from easybn.data import Source
 from easybn.evaluation import evaluate
-from easybn.evaluation.config import Choice
+from easybn.evaluation.config import EvaluateConfig
 from easybn.evaluation.store import Manifest, Store
 from easybn.evaluation.verdicts import unpack_bits
 from easybn.keyed_random import permutation
 from easybn.paper.columns import beside_the_paper, in_the_paper
 from easybn.paper.numbers import COLUMNS, ROWS
-from easybn.runs.evaluate import Attacks, measure
+from easybn.runs.evaluate import evaluate_run, store_folder
 from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget
 from easybn.runs.verdicts import store_verdicts
@@ -148,8 +148,8 @@ def verdicts_of(run, branch, model, x, **how):
     images = (x * 255).round().byte()
     source = Source.from_tensors(images, labels, images, labels, classes="abcd", name="fashion-mnist")
     subject = EvaluationTarget(run, lambda: model, lambda: source, branch)
-    wanted = {"attacks": ("apgd-ce",), "norm": "linf", "eps": (8 / 255,), "points": len(x), "diagnosed": False}
-    return measure(subject, Attacks(**(wanted | how)))
+    wanted = {"attacks": ("apgd-ce",), "norm": "linf", "eps": (8 / 255,), "points": len(x), "diagnosis": False}
+    return evaluate_run(subject, EvaluateConfig.of_run(**(wanted | how)))
 
 
 def test_no_branch_counts_as_the_deployed_model_whatever_it_is_called(made):
@@ -183,9 +183,9 @@ def test_a_store_from_before_branches_were_written_into_it_goes_on_and_counts(ma
 @pytest.mark.parametrize("attacks", [("apgd-ce",), ("square", "pgd"), ("standard",), ("plus",), ("fab-t", "square")])
 @pytest.mark.parametrize("branch", ["main", "easy", "random", "pgd", "square", "plus", "main-x"])
 def test_stores_from_before_branches_were_written_are_told_apart_by_their_whole_names(attacks, branch):
-    asked = Attacks(attacks=attacks, norm="l2", eps=(0.25, 0.5))
-    folder = asked.folder(EvaluationTarget(Run(Path("r")), small_net, lambda: None, branch))
-    ran = [attack.name for attack in Choice(attacks, "l2").at(0.5)]
+    asked = EvaluateConfig.of_run(attacks, norm="l2", eps=(0.25, 0.5))
+    folder = store_folder(EvaluationTarget(Run(Path("r")), small_net, lambda: None, branch), asked)
+    ran = [attack.name for attack in asked.attacks_at(0.5)]
     manifest = Manifest(model="m", data="d", points=(1,), norm="l2", eps=asked.eps, attacks=tuple(ran))
     assert Store(folder, manifest).deployed == (branch == "main")
     assert Store(folder, replace(manifest, branch=branch)).deployed == (branch == "main")

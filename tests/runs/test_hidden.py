@@ -14,7 +14,7 @@ from easybn.perturb.ball import Linf
 from easybn.perturb.goal import untargeted
 from easybn.perturb.pgd import PGD
 from easybn.runs import hidden_states as hidden_module
-from easybn.runs.evaluate import test_points as points_of
+from easybn.runs.evaluate import draw_test_points as points_of
 from easybn.runs.hidden_states import Hidden, measure, rows_of, write_branch_distances
 from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from easybn.runs.evaluate import Attacks, Measurement
+from easybn.evaluation.config import EvaluateConfig
+from easybn.runs.evaluate import is_measured
 from easybn.runs.run import Run
 from easybn.study.execute import BUSY, StudyStatus, parallel
 from easybn.study.plan import CLEAN, Planned, Study
@@ -230,24 +231,26 @@ PGD_ROW = {
 
 
 def test_an_evaluation_needs_its_own_rows():
-    what = Measurement(eps=(0.5,), protocols=("strong",), steps=9, points=50)
-    assert what.has_rows([CLEAN_ROW, PGD_ROW], "main")
+    config = EvaluateConfig.of_run(eps=(0.5,), protocols=("strong",), steps=9, points=50)
+    assert is_measured(config, [CLEAN_ROW, PGD_ROW])
     for row in (CLEAN_ROW, PGD_ROW):
-        assert not what.has_rows([row], "main")
-    assert not what.has_rows([CLEAN_ROW, PGD_ROW], "easy")
+        assert not is_measured(config, [row])
+    assert not is_measured(replace(config, branch="easy"), [CLEAN_ROW, PGD_ROW])
     for name, value in (("eps", (0.5, 1.0)), ("steps", 8), ("norm", "linf"), ("points", 51), ("seed", 1)):
-        assert not replace(what, **{name: value}).has_rows([CLEAN_ROW, PGD_ROW], "main"), name
-    assert replace(what, points=51).has_rows([{**CLEAN_ROW, "n": 50}, PGD_ROW], "main"), "there are no more images"
+        assert not is_measured(replace(config, **{name: value}), [CLEAN_ROW, PGD_ROW]), name
+    fewer = [{**CLEAN_ROW, "n": 50}, PGD_ROW]
+    assert is_measured(replace(config, points=51), fewer), "there are no more images"
     old = {name: value for name, value in PGD_ROW.items() if name not in ("branch", "requested_batch_size")}
-    assert what.has_rows([CLEAN_ROW, old], "main")
-    attacks = Attacks(("standard",), "linf", (0.1,), points=50)
+    assert is_measured(config, [CLEAN_ROW, old])
+    assert not is_measured(replace(config, branch="easy"), [{**CLEAN_ROW, "branch": "easy"}, old])
+    config = EvaluateConfig.of_run(["autoattack"], norm="linf", eps=(0.1,), points=50)
     row = {**PGD_ROW, "attack": "autoattack", "protocol": "standard", "norm": "linf", "eps": 0.1, "share": True}
     row |= {"requested_batch_size": 256, "budget": None}
-    assert attacks.has_rows([CLEAN_ROW, row], "main")
-    assert not attacks.has_rows([CLEAN_ROW, {**row, "protocol": "plus"}], "main")
-    assert not replace(attacks, precision="bf16").has_rows([CLEAN_ROW, {**row, "precision": "float32"}], "main")
-    assert not attacks.has_rows([CLEAN_ROW], "main")
-    assert replace(attacks, budget=9.0).has_rows([CLEAN_ROW, {**row, "budget": 9.0, "test_images": 3}], "main")
+    assert is_measured(config, [CLEAN_ROW, row])
+    assert not is_measured(config, [CLEAN_ROW, {**row, "protocol": "plus"}])
+    assert not is_measured(replace(config, precision="bf16"), [CLEAN_ROW, {**row, "precision": "float32"}])
+    assert not is_measured(config, [CLEAN_ROW])
+    assert is_measured(replace(config, budget=9.0), [CLEAN_ROW, {**row, "budget": 9.0, "test_images": 3}])
 
 
 def test_a_folder_removed_meanwhile_is_a_failure_and_stays_removed(tmp_path):

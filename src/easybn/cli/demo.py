@@ -9,11 +9,13 @@ from pathlib import Path
 from jsonargparse import Namespace
 from rich.progress import Progress as Display
 
-from ..progress import progress_display
+from ..evaluation.config import EvaluateConfig
+from ..progress import ProgressBars, progress_display
 from ..recipes import EBN, AdvProp, Recipe, Vanilla
 from ..runs.config import Experiment
-from ..runs.evaluate import Measurement, score
+from ..runs.evaluate import evaluate_run
 from ..runs.run import Run, train
+from ..runs.target import EvaluationTarget
 from ..terminal import Terminal
 from ..train.observers import ProgressBar
 from ..train.schedule import Training
@@ -23,7 +25,7 @@ from .arguments import Parser
 
 RECIPES: dict[str, Recipe] = {"vanilla": Vanilla(), "advprop": AdvProp(), "ebn": EBN()}
 TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
-MEASUREMENT = Measurement(points=150, batch_size=150)
+EVALUATION = EvaluateConfig.of_run(points=150, batch_size=150)
 
 
 def demo(folder: Path, display: Display | None = None) -> list[Run]:
@@ -37,7 +39,7 @@ def demo(folder: Path, display: Display | None = None) -> list[Run]:
         for name, recipe in RECIPES.items():
             experiment = Experiment(recipe=recipe, data="sample", model="resnet_tiny", training=TRAINING)
             run = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", live)])
-            score(run, live, MEASUREMENT)
+            evaluate_run(EvaluationTarget.of_run(run), EVALUATION, ProgressBars(live, name, "evaluation"))
             runs.append(run)
     return runs
 

@@ -5,24 +5,28 @@ name, and "strong", which no saturated loss can mislead. Where the two disagree,
 
 --attacks autoattack is the standard AutoAttack (apgd-ce, apgd-t, fab-t, square): the number to report. Every
 verdict is stored in the run's folder below verdicts/. Kill it, stop it with Ctrl-C or lose the machine: the same
-command goes on and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
-all points: --budget 10m. Several machines: --shard 0/3, 1/3, 2/3, or the same command on each.
+command resumes and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
+all points: --budget 10m. Several processes on one machine: the same command in each. Several machines: --shard 0/3 on
+one, 1/3 and 2/3 on the others.
 
 easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from rich.console import Console
 
+from ..evaluation.config import EvaluateConfig
 from ..perturb.eps import format_eps
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
+from ..user_code import is_user_code, load_object
 from .arguments import Parser, number, time_span
 from .train import duration
 from .user_model import add_model_options, check_said_once, show_notes, subjects
@@ -31,33 +35,37 @@ if TYPE_CHECKING:
     from ..evaluation import Score
     from ..evaluation.diagnostics import Finding
     from ..evaluation.estimate import Estimate
-    from ..runs.evaluate import Attacks, Measurement, Result
+    from ..runs.evaluate import Result
     from ..runs.target import EvaluationTarget
 
 
 # What an evaluation found, in the terminal.
 
 
-def show_result(console: Console, evaluated: "EvaluationTarget", wanted: "Attacks", result: "Result") -> None:
+def show_result(console: Console, target: "EvaluationTarget", config: EvaluateConfig, result: "Result") -> None:
     """Accuracies with their intervals, what broke how many points, notes and findings; or what is still missing."""
-    found = result.evaluation
-    n, where = len(found.clean), evaluated.run.folder
-    branch = "" if evaluated.branch == "main" else f", branch {evaluated.branch}"
-    clean, *attacked = found.scores
-    title = f"{where}{branch}: {'+'.join(wanted.attacks)}, {wanted.norm}, {n:,} test images"
-    names = _show_attacks_attacks(attacked)
+    evaluation = result.evaluation
+    assert evaluation is not None
+    n, folder = len(evaluation.clean), target.run.folder
+    branch = "" if target.branch == "main" else f", branch {target.branch}"
+    clean, *attacked = evaluation.scores
+    title = f"{folder}{branch}: {'+'.join(config.names)}, {config.norm}, {n:,} test images"
+    names = list(dict.fromkeys(name for score in attacked for name in score.broke))
     columns = ["accuracy", "95% interval", *names, "farthest"]
     lines = [_line("clean", [*_accuracy(clean), *[""] * len(columns[2:])])]
     for score in attacked:
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
         eps = format_eps(score.eps or 0.0, score.norm)
         lines.append(_line(eps, [*_accuracy(score), *broke, f"{score.max_perturbation:.5f}"]))
-    show(Table(title, "eps", columns, lines, _caption(wanted, found.asked, n)), console)
-    for note in found.remarks:
+    caption = "Columns of attacks: points that each was the first to break."
+    if config.budget:
+        caption += f" A budget of {duration(config.budget)}: {n:,} of {evaluation.asked:,} points, drawn at random."
+    show(Table(title, "eps", columns, lines, caption), console)
+    for note in evaluation.remarks:
         console.print(f"note: {note}")
     _show_findings(console, result.findings)
-    if not found.complete and not wanted.budget:
-        console.print(f"no score is written yet: {n:,} of {found.asked:,} points have their verdicts")
+    if not result.complete and not config.budget:
+        console.print(f"no score is written yet: {n:,} of {evaluation.asked:,} points have their verdicts")
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} this time)")
 
 
@@ -65,17 +73,22 @@ def _line(name: str, texts: Sequence[str]) -> TableRow:
     return TableRow(name, [Cell(text) for text in texts])
 
 
-def show_kept(console: Console, evaluated: "EvaluationTarget") -> None:
+def _accuracy(score: "Score") -> tuple[str, str]:
+    low, high = score.interval
+    return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
+
+
+def show_notes_of_rows(console: Console, target: "EvaluationTarget") -> None:
     """Notes and findings that the rows of PGD keep, without the notes of the data."""
     from ..evaluation.diagnostics import Finding
     from ..evaluation.diagnostics.run import ORDER
 
-    rows = [row for row in evaluated.run.scores if row["attack"] == "pgd" and row.get("branch") == evaluated.branch]
+    rows = [row for row in target.run.scores if row["attack"] == "pgd" and row.get("branch") == target.branch]
     findings = dict.fromkeys(Finding(**each) for row in rows for each in row.get("findings", ()))
-    notes = dict.fromkeys(note for row in rows for note in row.get("notes", ()) if note not in evaluated.notes)
+    notes = dict.fromkeys(note for row in rows for note in row.get("notes", ()) if note not in target.notes)
     if not findings and not notes:
         return
-    console.print(f"{evaluated.run.folder}:")
+    console.print(f"{target.run.folder}:")
     for note in notes:
         console.print(f"note: {note}")
     _show_findings(console, sorted(findings, key=lambda each: ORDER.index(each.severity)))
@@ -87,168 +100,143 @@ def _show_findings(console: Console, findings: "Sequence[Finding]") -> None:
         if not finding.fine:
             console.print(str(finding))
     if fine:
-        told = f"ok       {len(fine)} checks found nothing: {', '.join(fine)}"
-        console.print(told)
+        console.print(f"ok       {len(fine)} checks found nothing: {', '.join(fine)}")
 
 
-def _caption(wanted: "Attacks", asked: int, n: int) -> str:
-    words = "Columns of attacks: points that each was the first to break."
-    if wanted.budget:
-        words += f" A budget of {duration(wanted.budget)}: {n:,} of {asked:,} points, drawn at random."
-    return words
-
-
-def _show_attacks_attacks(scores: "list[Score]") -> list[str]:
-    return list(dict.fromkeys(name for score in scores for name in score.broke))
-
-
-def _accuracy(score: "Score") -> tuple[str, str]:
-    low, high = score.interval
-    return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
-
-
-def show_estimate(console: Console, evaluated: "EvaluationTarget", found: "Estimate") -> None:
+def show_estimate(console: Console, target: "EvaluationTarget", estimate: "Estimate") -> None:
     """Between which times it will end."""
-    looks = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in found.seconds_a_look.items())
-    console.print(f"{evaluated.run.folder}: ms an image and move: {looks}")
+    steps = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in estimate.seconds_per_step.items())
+    console.print(f"{target.run.folder}: ms per image and step: {steps}")
     console.print(
-        f"{found.points:,} points: {duration(found.least)} if nothing survives .. {duration(found.most)} if all do, on "
-        f"this machine as it is now (a point that falls: {1000 * found.fallen:.3g} ms, a robust one: "
-        f"{found.robust:.3g} s)",
+        f"{estimate.points:,} points: {duration(estimate.least)} if nothing survives .. {duration(estimate.most)} if "
+        f"all do, on this machine as it is now (a point that is broken at once: {1000 * estimate.broken:.3g} ms, a "
+        f"robust one: {estimate.robust:.3g} s)",
     )
 
 
-OF_A_STORE = ("chunk", "shard", "budget", "keep_images", "estimate", "compile", "precision")
+# The options.
 
 
 def configure(parser: Parser) -> None:
     add = parser.add_argument
     add("runs", nargs="*", type=str, default=[], help="folders of finished runs, or of folders of runs; or --model")
-    attacks = "pgd; clean; AutoAttack's presets autoattack (standard), plus, rand (for models that draw random numbers)"
-    add("--attacks", nargs="+", type=str, default=["pgd"], help=f"{attacks}; or names such as apgd-ce square")
-    add("--norm", choices=["l2", "linf"], default=None, help="of the perturbations; pgd: l2, others: linf")
-    radii = "radii in [0, 1] pixel units, such as 8/255; by default 0.1 0.5 1.0 for pgd, else 8/255 in linf, 0.5 in l2"
-    add("--eps", nargs="+", type=number, default=None, help=radii)
-    points = "test images attacked, drawn by --seed; 1000 by default, and under --budget as many as fit"
-    add("--points", type=int, default=None, help=points)
-    add("--seed", type=int, default=0, help="of the draw of the test images, and of all that is random in attacks")
-    size = "images a pass, 100 for pgd (part of the 'robustness' protocol's result), else 256"
-    add("--batch_size", type=int, default=None, help=size)
-    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
-    add(
-        "--branch", type=str, default=None, help="a branch of the run instead of the deployed one (needs checkpoint.pt)"
-    )
-    pgd = parser.add_argument_group("pgd")
-    pgd.add_argument("--protocols", nargs="+", choices=["robustness", "strong"], default=["robustness", "strong"])
-    pgd.add_argument("--steps", type=int, default=100, help="gradient steps an image, for each loss")
-    group = parser.add_argument_group("all other attacks")
-    add = group.add_argument
-    add("--estimate", action="store_true", help="time a few moves on these images and say how long it will take here")
-    add("--budget", type=time_span, default=None, help="as many points as fit into 90s, 10m or 2h, drawn at random")
-    chunk = "points whose attacks are run together (1000; 32 under --budget)"
-    add("--chunk", type=int, default=None, help=chunk)
-    shard = "do every n-th chunk, from the i-th on (0/3, 1/3, 2/3); the score comes when all are done"
-    add("--shard", type=str, default=None, metavar="I/N", help=shard)
-    add("--keep_images", action="store_true", help="store the adversarial images, for easybn verify")
-    add("--no_share", action="store_true", help="attack again at a larger eps what fell at a smaller one")
-    add("--compile", action="store_true", help="attack a compiled copy of the model: for long evaluations")
-    add("--precision", choices=["float32", "bf16"], default=None, help="of gradients; verdicts stay in float32")
-    add("--no_diagnosis", action="store_true", help="do not look for what makes the figures misleading")
+    groups = {"all": parser, "pgd": parser.add_argument_group("pgd")}
+    groups["store"] = parser.add_argument_group("all other attacks")
+    for each in option_fields():
+        _add_option(groups[each.metadata["scope"]], each)
+    help = "time a few steps on these images and say how long it will take here"
+    groups["store"].add_argument("--estimate", action="store_true", help=help)
     add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
 
 
-def run(arguments: Namespace) -> None:
-    pgd = is_pgd(arguments)
-    check_said_once(arguments)
-    if pgd:
-        _pgd(arguments)
+def option_fields(study: bool = False) -> list[Field]:
+    """The fields of :class:`EvaluateConfig` that are options; for a study those that say something about results."""
+    return [
+        each for each in fields(EvaluateConfig) if each.metadata and (each.metadata.get("of_study", True) or not study)
+    ]
+
+
+def option_name(each: Field) -> str:
+    """NAME, or no_NAME of what is done by default."""
+    return f"no_{each.name}" if each.default is True else each.name
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {"eps": number, "budget": time_span, "shard": str, "norm": str}
+"""Of options whose values are more than their type says."""
+
+
+def _add_option(group: Any, each: Field) -> None:
+    """The option of a field; what is not given is None, since defaults depend on the attacks."""
+    name, about = f"--{option_name(each)}", {"help": each.metadata["help"]}
+    if isinstance(each.default, bool):
+        group.add_argument(name, action="store_true", **about)
+        return
+    example = each.default[0] if isinstance(each.default, tuple) else each.default
+    if each.name == "shard":
+        about["metavar"] = "I/N"
+    if choices := each.metadata.get("choices"):
+        about["choices"] = list(choices)
     else:
-        _evaluate_attacks(arguments)
+        numbers = each.name in ("points", "chunk") or isinstance(example, int)
+        about["type"] = PARSERS.get(each.name, int if numbers else str)
+    group.add_argument(name, default=None, **about, **({"nargs": "+"} if isinstance(each.default, tuple) else {}))
 
 
-def is_pgd(arguments: Namespace) -> bool:
-    """Whether PGD under its protocols is asked for; ValueError for an option that does not go with it."""
-    pgd = list(arguments.attacks) == ["pgd"]
-    if pgd and (given := [name for name in OF_A_STORE if getattr(arguments, name)]):
+def config_of(arguments: Namespace, run_code: bool = True) -> EvaluateConfig:
+    """The evaluation that the arguments describe.
+
+    Args:
+        run_code: whether they are of the command line, so that they may name code.
+
+    Raises:
+        ValueError: an option that does not go with the attacks; code that is not an attack, or may not run.
+    """
+    given: dict[str, Any] = {}
+    for each in option_fields():
+        value = getattr(arguments, option_name(each))
+        if isinstance(each.default, bool):
+            value = each.default != value  # the option is --NAME or --no_NAME
+        given[each.name] = tuple(value) if isinstance(value, list) else value
+    given["shard"], given["device"] = _shard(arguments.shard), _device(arguments)
+    attacks = [_attack(name, run_code) for name in given.pop("attacks") or ("pgd",)]
+    config = EvaluateConfig.of_run(attacks, **given)
+    of_store = [each for each in option_fields() if each.metadata["scope"] == "store"]
+    unfit = [option_name(each) for each in of_store if getattr(config, each.name) != each.default]
+    if config.is_pgd and (unfit := [*unfit, *(["estimate"] if arguments.estimate else [])]):
         raise ValueError(
-            f"--{given[0]} is for attacks with stored verdicts: --attacks autoattack, or pgd-ce pgd-margin"
+            f"--{unfit[0]} is for attacks with stored verdicts: --attacks autoattack, or pgd-ce pgd-margin"
         )
-    return pgd
+    return config
 
 
-def _pgd(arguments: Namespace) -> None:
-    from ..progress import progress_display
-    from ..runs.evaluate import score
+def _attack(name: str, run_code: bool) -> Any:
+    """A name, or the attack that ``file.py:Name`` is."""
+    if not is_user_code(name):
+        return name
+    if not run_code:
+        raise ValueError(f"attacks: {name} names code, which runs only from the command line of easybn evaluate")
+    return load_object(name, "--attacks", EvaluateConfig.is_attack, "attack")
+
+
+def run(arguments: Namespace) -> None:
+    check_said_once(arguments)
+    config = config_of(arguments)
+    if config.is_pgd:
+        _run_pgd(arguments, config)
+    else:
+        _run_attacks(arguments, config)
+
+
+def _run_pgd(arguments: Namespace, config: EvaluateConfig) -> None:
+    from ..progress import ProgressBars, progress_display
+    from ..runs.evaluate import evaluate_run
     from .table import show
 
-    every = subjects(arguments)
-    wanted = measurement_of(arguments)
+    targets = subjects(arguments)
     with progress_display() as display:
-        for each in every:
-            score(each.run, display, wanted, each)
+        for target in targets:
+            evaluate_run(target, config, ProgressBars(display, target.run.folder.name, "evaluation"))
     console = Terminal(soft_wrap=True)
-    show(Terminal(), [each.run for each in every])
-    show_notes(console, every)
-    for each in every:
-        show_kept(console, each)
+    show(Terminal(), [target.run for target in targets])
+    show_notes(console, targets)
+    for target in targets:
+        show_notes_of_rows(console, target)
 
 
-def _evaluate_attacks(arguments: Namespace) -> None:
+def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
     from ..progress import ProgressBars, progress_display
-    from ..runs.evaluate import measure, time_needed
+    from ..runs.evaluate import estimate_run, evaluate_run
 
-    wanted, console = wanted_of(arguments), Terminal(soft_wrap=True)
-    for each in subjects(arguments):
+    console = Terminal(soft_wrap=True)
+    for target in subjects(arguments):
         if arguments.estimate:
-            show_estimate(console, each, time_needed(each, wanted))
-            show_notes(console, [each])
-            continue
-        with progress_display() as display:
-            result = measure(each, wanted, ProgressBars(display, each.run.folder.name))
-        show_result(console, each, wanted, result)
-        show_notes(console, [each])
-
-
-def measurement_of(arguments: Namespace) -> "Measurement":
-    """What the arguments say of PGD."""
-    from ..runs.evaluate import Measurement
-
-    return Measurement(
-        norm=arguments.norm or "l2",
-        eps=tuple(arguments.eps or (0.1, 0.5, 1.0)),
-        protocols=tuple(arguments.protocols),
-        steps=arguments.steps,
-        points=1000 if arguments.points is None else arguments.points,
-        batch_size=100 if arguments.batch_size is None else arguments.batch_size,
-        seed=arguments.seed,
-        device=_device(arguments),
-        diagnosed=not arguments.no_diagnosis,
-    )
-
-
-def wanted_of(arguments: Namespace) -> "Attacks":
-    """The attacks that the arguments describe."""
-    from ..runs.evaluate import Attacks
-
-    norm = arguments.norm or "linf"
-    return Attacks(
-        attacks=tuple(arguments.attacks),
-        norm=norm,
-        eps=tuple(float(e) for e in sorted(set(arguments.eps or [8 / 255 if norm == "linf" else 0.5]))),
-        points=arguments.points,
-        seed=arguments.seed,
-        batch_size=256 if arguments.batch_size is None else arguments.batch_size,
-        chunk=arguments.chunk,
-        shard=_shard(arguments.shard),
-        budget=None if arguments.budget is None else float(arguments.budget),
-        keep_images=arguments.keep_images,
-        share=not arguments.no_share,
-        compile=arguments.compile,
-        precision=arguments.precision or "float32",
-        device=_device(arguments),
-        diagnosed=not arguments.no_diagnosis,
-    )
+            show_estimate(console, target, estimate_run(target, config))
+        else:
+            with progress_display() as display:
+                result = evaluate_run(target, config, ProgressBars(display, target.run.folder.name))
+            show_result(console, target, config, result)
+        show_notes(console, [target])
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

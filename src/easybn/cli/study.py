@@ -118,7 +118,7 @@ def show_plan(
     )
     columns, numeric = ["status", "training, minutes"], [False, not any(isinstance(s, str) for s in seconds.values())]
     show(Table(f"{study.name}: {len(runs)} runs in {out}", "run", columns, lines, caption, numeric), console)
-    console.print(f"measured of each: {'; '.join(map(str, runs[0].wanted))}")
+    console.print(f"measured of each: {'; '.join(map(str, runs[0].evaluations))}")
     if total:
         console.print(f"all trainings one after the other: {duration(total)}; {duration(remaining)} remaining")
     if code := sorted({run.code for run in runs if run.code}):

@@ -11,55 +11,48 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.config import Choice
+from ..evaluation.config import EvaluateConfig
 from ..recipes.vanilla import Vanilla
 from ..runs.config import Experiment
-from ..runs.evaluate import Measurement
-from ..study.plan import CLEAN, Planned, Study, Wanted
+from ..study.plan import CLEAN, Planned, Study
 from ..train.schedule import Training
 from . import evaluate, train
 from .arguments import Parser, packaged
 from .user_code import CodeNotRun, resolved
-from .user_model import OWN
 from .yaml_files import read_yaml
 
-# The ``evaluate`` entries of a study's file to what each run is measured by.
-
-NOT_OF_A_STUDY = ("runs", "out", "device", "estimate", "shard", *OWN)
+# The ``evaluate`` entries of a study's file: the options of ``easybn evaluate``.
 
 
-def evaluations(content: Any) -> tuple[Wanted, ...]:
-    """The evaluations, clean accuracy on the whole test split before all."""
+def evaluations(content: Any) -> tuple[EvaluateConfig, ...]:
+    """What each run is measured by, clean accuracy on the whole test split first."""
     if content is not None and not (isinstance(content, list) and all(isinstance(each, dict) for each in content)):
         raise ValueError("evaluate: a list of entries such as {attacks: [autoattack], norm: linf, eps: 8/255}")
-    out = [CLEAN]
+    configs = [CLEAN]
     for number, entry in enumerate(content or [], 1):
         try:
-            each = _evaluation(entry)
+            config = _evaluation(entry)
         except (ValueError, ArgumentError, ArithmeticError) as error:
             raise ValueError(f"evaluate, entry {number}: {' '.join(str(error).split())}") from error
-        if each not in out:
-            out.append(each)
-        elif each != CLEAN:
+        if config not in configs:
+            configs.append(config)
+        elif config != CLEAN:
             raise ValueError(f"evaluate, entry {number}: is there twice")
-    return tuple(out)
+    return tuple(configs)
 
 
-def _evaluation(entry: dict[str, Any]) -> Wanted:
+def _evaluation(entry: dict[str, Any]) -> EvaluateConfig:
     if entry.get("attacks") in ("clean", ["clean"]):
         if len(entry) > 1:
             raise ValueError("clean accuracy is measured on all test images and has no options")
         return CLEAN
-    if unfit := [key for key in entry if key in NOT_OF_A_STUDY]:
-        raise ValueError(f"{unfit[0]} is not for a study")
     parser = Parser(prog="easybn evaluate", allow_abbrev=False, exit_on_error=False)
     evaluate.configure(parser)
-    arguments = parser.read(list(_evaluate_words(entry)))
-    what = evaluate.measurement_of(arguments) if evaluate.is_pgd(arguments) else evaluate.wanted_of(arguments)
-    if isinstance(what, Measurement):  # told before anything is trained
-        for protocol, eps in itertools.product(what.protocols, what.eps):
-            Choice(("pgd",), what.norm, protocol, what.steps).at(eps)
-    return Wanted(what, arguments.branch)
+    known = {evaluate.option_name(each) for each in evaluate.option_fields(study=True)}
+    options = {action.dest for action in parser._actions}
+    if unfit := [key for key in entry if key in options - known]:
+        raise ValueError(f"{unfit[0]} is not for a study")
+    return evaluate.config_of(parser.read(list(_evaluate_words(entry))), run_code=False)
 
 
 def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -115,16 +108,18 @@ def read(path: Path, run_code: bool = True) -> Study:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
         raise ValueError(f"{path}: unknown {unknown[0]!r} ({hint})")
     try:
-        wanted = evaluations(content.get("evaluate"))
+        configs = evaluations(content.get("evaluate"))
         name = content.get("name", path.stem)
-        runs = _runs(content, path, wanted, run_code)
+        runs = _runs(content, path, configs, run_code)
         # seed by seed: a study that is stopped half-way has compared everything once
         return Study(_plain_name(str(name)), tuple(sorted(runs, key=lambda run: run.experiment.training.seed)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _runs(content: dict[str, Any], path: Path, wanted: tuple[Wanted, ...], run_code: bool) -> Iterator[Planned]:
+def _runs(
+    content: dict[str, Any], path: Path, configs: tuple[EvaluateConfig, ...], run_code: bool
+) -> Iterator[Planned]:
     grid = content.get("grid") or {}
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise ValueError("grid: a list of values for each field, such as seed: [0, 1, 2]")
@@ -159,7 +154,7 @@ def _runs(content: dict[str, Any], path: Path, wanted: tuple[Wanted, ...], run_c
                     if not isinstance(seed, int) or isinstance(seed, bool):
                         raise ValueError(f"seed must be a whole number, got {seed!r}")
                     experiment = replace(experiment, training=replace(experiment.training, seed=seed))
-                yield Planned(_name(entry, given, grid, experiment), experiment, wanted, code)
+                yield Planned(_name(entry, given, grid, experiment), experiment, configs, code)
             except (ValueError, ArgumentError, ArithmeticError) as error:
                 raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
 

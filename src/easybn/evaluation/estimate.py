@@ -1,7 +1,6 @@
-"""How long an evaluation would take here: a few timed moves of every attack on the very images, times their number."""
+"""How long an evaluation would take here: a few timed steps of every attack on its images, times their number."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +10,13 @@ from ..attacks.attack import Attack, AttackState
 from ..attacks.attack_mode import TargetModel, attack_mode
 from ..attacks.registry import check_gradient
 from ..keyed_random import Noise
-from ..perturb.eps import parse_radii
-from .config import Choice
-from .evaluate import PRECISIONS, PROBE
+from .config import PRECISIONS, EvaluateConfig
+from .evaluate import PROBE
 from .verdicts import FREE_OF_EPS
 
-FALLEN = 10
-"""Moves of the first attack after which a point that falls has fallen, taken generously."""
-ENOUGH = 0.3  # seconds that a move must take to be timed well
+STEPS_TO_BREAK = 10
+"""Steps of the first attack after which a point that is not robust is broken; a generous guess."""
+ENOUGH = 0.3  # seconds that a step must take to be timed well
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,20 @@ class Estimate:
 
     Args:
         points: how many are to be evaluated.
-        seconds_a_look: of each attack, for one image: passes of the model and the attack's own arithmetic.
-        fallen: seconds for a point that falls to the first attack at the smallest radius.
+        seconds_per_step: of each attack, for one image: the model's passes and the attack's own arithmetic.
+        broken: seconds for a point that the first attack breaks at the smallest radius.
         robust: seconds for a point that survives all attacks at all radii.
     """
 
     points: int
-    seconds_a_look: dict[str, float]
-    fallen: float
+    seconds_per_step: dict[str, float]
+    broken: float
     robust: float
 
     @property
     def least(self) -> float:
         """Seconds if nothing survives."""
-        return self.points * self.fallen
+        return self.points * self.broken
 
     @property
     def most(self) -> float:
@@ -48,20 +46,8 @@ class Estimate:
         return self.points * self.robust
 
 
-def estimate(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    norm: str,
-    eps: Sequence[float],
-    attacks: str | Sequence[str],
-    points: int | None = None,
-    batch_size: int = 256,
-    compile: bool = False,
-    precision: str = "float32",
-) -> Estimate:
-    """Time it; arguments as of :func:`easybn.evaluate`. Nothing is written.
+def estimate(config: EvaluateConfig, model: nn.Module, x: Tensor, y: Tensor, points: int | None = None) -> Estimate:
+    """Time an evaluation by ``config``; other arguments as of :func:`easybn.evaluate`. Nothing is written.
 
     Args:
         x: some of the images, at least one.
@@ -70,40 +56,40 @@ def estimate(
     Raises:
         ValueError: anything out of range.
     """
-    choice = Choice((attacks,) if isinstance(attacks, str) else tuple(attacks), norm)
-    radii = parse_radii(eps)
-    every = {e: choice.at(e) for e in radii}
-    for e in radii:
-        choice.pgd(e).ball.check_fits(x.shape[1:])
-    with attack_mode(model, probe=x[:PROBE], compile=compile, precision=PRECISIONS[precision]) as ready:
-        check_gradient(every[radii[0]], ready)
+    radii = sorted(config.eps)
+    attacks = {eps: config.attacks_at(eps) for eps in radii}
+    for eps in radii:
+        config.pgd(eps).ball.check_fits(x.shape[1:])
+    precision = PRECISIONS[config.precision]
+    with attack_mode(model, probe=x[:PROBE], compile=config.compile, precision=precision) as ready:
+        check_gradient(attacks[radii[0]], ready)
         with torch.no_grad():
             classes = ready.original(ready.load(x[:1])).shape[1]
-        seconds = {attack.name: seconds_a_look(ready, attack, x, y, batch_size) for attack in every[radii[0]]}
+        seconds = {each.name: seconds_per_step(ready, each, x, y, config.batch_size) for each in attacks[radii[0]]}
     robust, searched = 0.0, set()
-    for eps_ in radii:
-        for attack in every[eps_]:
+    for eps in radii:
+        for attack in attacks[eps]:
             if attack.name in FREE_OF_EPS and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
             robust += len(attack.attempts(classes)) * (attack.steps + 1) * seconds[attack.name]
-    first = every[radii[0]][0] if every[radii[0]] else None
-    fallen = 0.0 if first is None else min(FALLEN, first.steps + 1) * seconds[first.name]
-    return Estimate(len(x) if points is None else points, seconds, fallen, robust)
+    first = attacks[radii[0]][0] if attacks[radii[0]] else None
+    broken = 0.0 if first is None else min(STEPS_TO_BREAK, first.steps + 1) * seconds[first.name]
+    return Estimate(len(x) if points is None else points, seconds, broken, robust)
 
 
-def seconds_a_look(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
-    """Seconds that an image costs at each move of an attack, in the largest batch that does not take long to time."""
+def seconds_per_step(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
+    """Seconds that an image takes at each step of an attack, in the largest batch that does not take long to time."""
     rows = min(16, batch_size, len(x))
     while True:
-        spent = _move(model, attack, x[:rows], y[:rows])
+        spent = _step(model, attack, x[:rows], y[:rows])
         if spent > ENOUGH or rows >= min(batch_size, len(x)):
             return spent / rows
         rows = min(4 * rows, batch_size, len(x))
 
 
-def _move(model: TargetModel, attack: Attack, x: Tensor, y: Tensor) -> float:
-    """Seconds of a move of all rows, the best of three."""
+def _step(model: TargetModel, attack: Attack, x: Tensor, y: Tensor) -> float:
+    """Seconds of one step of all rows, the best of three."""
     rows = torch.arange(len(x))
     centre = model.load(x)
     with torch.no_grad():

@@ -3,28 +3,29 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..attacks.attack import Attack
 from ..attacks.attack_mode import attack_mode
 from ..attacks.registry import changed_attacks, check_gradient, no_gradient
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
 from ..progress import OnProgress, silent
-from .config import Choice
+from .config import PRECISIONS, EvaluateConfig
 from .diagnostics import diagnose
 from .pgd_robustness import as_the_library
 from .points import Plan, Points, attacked, run_all
 from .record import Record, unanswered_points
 from .result import Evaluation, Score
-from .resumable import Storing, read_findings, run_stored, write_findings
-from .verdicts import derive
+from .resumable import read_findings, run_resumable, write_findings
+from .verdicts import Verdicts, derive
 
 PROBE = 16  # images on which the preparation of the model is checked
-PRECISIONS = {"float32": "32", "bf16": "bf16"}
 Radius = float | Fraction | str
 
 
@@ -35,7 +36,7 @@ def evaluate(
     *,
     norm: str = "l2",
     eps: Radius | Sequence[Radius] = 0.5,
-    attacks: str | Sequence[str] = "pgd",
+    attacks: str | Attack | type[Attack] | Sequence[str | Attack | type[Attack]] = "pgd",
     protocol: str = "strong",
     steps: int = 100,
     step_size: float | None = None,
@@ -74,7 +75,7 @@ def evaluate(
         steps: of pgd: gradient steps an image, for each loss.
         step_size: of pgd: in [0, 1] pixel units; default 2.5 * eps / steps.
         random_start: of pgd: start from a random point of the ball (strong only) instead of from the image.
-        share: at a larger eps, do not attack again what fell at a smaller one (not under ``robustness``).
+        share: at a larger eps, do not attack again what was broken at a smaller one (not under ``robustness``).
         seed: of all that is random.
         batch_size: images a batch at most. The verdicts of the ``robustness`` protocol depend on it.
         keep_images: keep the attacked images.
@@ -85,7 +86,7 @@ def evaluate(
             Losses and verdicts stay in float32. Either is checked like folding, and given up with a note where logits
             or gradients differ; what was done is part of what a store is of.
         ids: the points' names in the keys of random numbers and in the record, integers, each once; by default
-            0 .. N - 1. With names that stay, parts of a data set get the numbers that the whole would.
+            0 .. N - 1. With fixed ids, a part of a data set gets the same random numbers as the whole data set.
         store: a folder for the verdicts. What is there is not computed again, a killed call goes on where it was,
             and several may work side by side. The folder belongs to this very evaluation; another is refused.
         chunk: of the store: points whose attacks are run together, by default 1000 (fewer if images are large).
@@ -106,82 +107,157 @@ def evaluate(
         ValueError: anything out of range, an unknown name, labels that do not fit the logits; logits of an image as it
             is that are NaN, +inf or all -inf (of an attacked image they count as misclassified, with a note); a model
             that fails, or that has no gradient for attacks that need one; a store of another evaluation.
-        OSError: the store cannot be written, as on a full disk; what was stored is whole.
+        OSError: the store cannot be written, as on a full disk; what was stored is complete.
     """
-    radii = parse_radii(eps)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
-    choice = Choice(names, norm, protocol, steps, step_size, random_start)
-    at = {e: choice.at(e) for e in radii}
-    storing = Storing.of(store, chunk, shard, budget, branch)
-    if choice.literal and storing:
-        raise ValueError("the robustness protocol belongs to its batches and has no verdicts to store: leave store out")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if choice.literal and (compile or precision != "float32"):
-        raise ValueError("the robustness protocol attacks the model as it is: leave compile and precision out")
+    given: Any = (attacks,) if isinstance(attacks, str | Attack | type) else tuple(attacks)
+    config = EvaluateConfig(
+        attacks=given, norm=norm, eps=tuple(parse_radii(eps)), protocols=(protocol,), steps=steps, step_size=step_size,
+        random_start=random_start, share=share, seed=seed, batch_size=batch_size, keep_images=keep_images, fold=fold,
+        compile=compile, precision=precision, chunk=chunk, shard=shard, budget=budget, branch=branch,
+        diagnosis=diagnosis,
+    )  # fmt: skip
+    return run_evaluation(config, model, x, y, ids=ids, store=store, progress=progress)
+
+
+def run_evaluation(
+    config: EvaluateConfig,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ids: Sequence[int] | Tensor | None = None,
+    store: Path | str | None = None,
+    progress: OnProgress | None = None,
+) -> Evaluation:
+    """:func:`evaluate` by a config; arguments, result and errors are its."""
+    config.check_store(store)
     check_images(x, y)
-    for e in radii:
-        choice.pgd(e).ball.check_fits(x.shape[1:])
-    x, y = x.detach(), y.detach().to(x.device).long()
-    report = progress or silent
-    with attack_mode(model, probe=x[:PROBE], fold=fold, compile=compile, precision=PRECISIONS[precision]) as ready:
-        points = Points(ready, x, y, _named(ids, len(x)), Plan(at, seed, batch_size, share=share))
-        notes = list(ready.notes)
-        check_gradient(at[radii[0]], ready)
-        with torch.no_grad():  # batches become small where attacks succeed: a model that fails on them does so now
-            ready.original(ready.load(x[: 1 if at[radii[0]] else len(x) % batch_size or min(len(x), batch_size)]))
-        if choice.literal and ready.call.no_gradient:
-            raise ValueError(no_gradient(ready, ["pgd"]))
-        if storing:
-            stored = run_stored(points, choice, storing, keep_images, report)
-            known, record, found = stored.points, stored.record, stored.found()
-            notes += stored.missing(storing)
+    for eps in config.eps:
+        config.pgd(eps).ball.check_fits(x.shape[1:])
+    x, y, report = x.detach(), y.detach().to(x.device).long(), progress or silent
+    precision = PRECISIONS[config.precision]
+    with attack_mode(model, probe=x[:PROBE], fold=config.fold, compile=config.compile, precision=precision) as ready:
+        points = Points(ready, x, y, _ids(ids, len(x)), Plan.of(config))
+        _check_model(points, config)
+        if config.uses_reference_protocol:
+            result = _by_reference_protocol(points, config, report)
         else:
-            every = run_all(points, report, keep_images)
-            known, record, found = points.ids, Record.joined(done.record for done in every), iter(every)
-        verdicts = derive(record, known, points.plan.stages, share)
-        classes = points.open_classes
-        if masked := points.classes - classes:
-            notes.append(f"{masked} of {points.classes} logits are masked: attacks leave these classes out")
-        notes += changed_attacks(at[radii[0]], classes, x.shape[1:])
-        robust = {e: torch.as_tensor(verdicts.robust(e)).to(x.device) for e in at if at[e]}
-        scores = [Score("clean", len(known), int(verdicts.clean.sum()), batch_size=min(batch_size, len(known)))]
-        scores += [choice.score(e, verdicts, record, seed, batch_size) for e in robust]
-        images: dict[float, Tensor] = {}
-        if keep_images and robust:
-            originals = x[torch.as_tensor(points.rows_of(known)).to(x.device)].to(ready.image_dtype)
-            images = attacked(originals, known, found, list(robust), share)
-        if choice.literal:
-            results = [as_the_library(ready, choice.pgd(e), x, y, batch_size, keep_images, report) for e in radii]
-            robust = {e: each.robust for e, each in zip(radii, results, strict=True)}
-            images = {e: each.images for e, each in zip(radii, results, strict=True) if each.images is not None}
-            scores += [each.score for each in results]
-            broken = int(torch.stack([each.invalid_logits for each in results]).any(0).sum())
-        else:
-            broken = unanswered_points(record)
-    if lost := sum(score.non_finite for score in scores):
-        notes.append(f"{lost} gradient steps were not taken because the gradient was not finite")
-    if broken:
-        notes.append(f"{broken} points count as misclassified: the logits of an attacked image are NaN or infinite")
-    clean = torch.as_tensor(verdicts.clean).to(x.device)
-    result = Evaluation(clean, robust, scores, notes, images, record, torch.as_tensor(known), len(x))
-    if not diagnosis or not robust or not (result.complete or budget):
+            result = _by_attacks(points, config, store, report)
+    if not config.diagnosis or not result.robust_at or not (result.complete or config.budget):
         return result
-    findings = read_findings(stored.store, len(known)) if storing else None
+    findings = read_findings(store, len(result.points)) if store else None
     if findings is None:
-        rows = torch.as_tensor(points.rows_of(known)).to(x.device)
+        rows = torch.as_tensor(points.rows_of(result.points.numpy())).to(x.device)
         findings = diagnose(
-            model, x[rows], y[rows], norm=norm, eps=radii, evaluation=result, seed=seed, batch_size=batch_size,
-            progress=report,
+            model, x[rows], y[rows], norm=config.norm, eps=config.eps, evaluation=result, seed=config.seed,
+            batch_size=config.batch_size, progress=report,
         )  # fmt: skip
-        if storing:
-            write_findings(stored.store, len(known), findings)
+        if store:
+            write_findings(store, len(result.points), findings)
     return result.diagnosed(findings)
 
 
-def _named(ids: Sequence[int] | Tensor | None, n: int) -> NDArray[np.int64]:
+def _check_model(points: Points, config: EvaluateConfig) -> None:
+    """ValueError before any work if the model cannot be attacked so, or fails on a batch of another size."""
+    attacks, n = config.attacks_at(config.eps[0]), len(points.x)
+    check_gradient(attacks, points.model)
+    if config.uses_reference_protocol and points.model.call.no_gradient:
+        raise ValueError(no_gradient(points.model, ["pgd"]))
+    size = 1 if attacks else n % config.batch_size or min(n, config.batch_size)  # batches of attacks shrink
+    with torch.no_grad():
+        points.model.original(points.model.load(points.x[:size]))
+
+
+def _by_attacks(points: Points, config: EvaluateConfig, store: Path | str | None, report: OnProgress) -> Evaluation:
+    """Clean accuracy and attacks of the common runner, each point until it is broken."""
+    x, notes = points.x, list(points.model.notes)
+    if store is not None:
+        stored = run_resumable(points, config, Path(store), report)
+        ids, record, done = stored.points, stored.record, stored.stages_done()
+        notes += stored.missing(config)
+    else:
+        stages = run_all(points, report, config.keep_images)
+        ids, record, done = points.ids, Record.joined(stage.record for stage in stages), iter(stages)
+    verdicts = derive(record, ids, points.plan.stages, config.share)
+    notes += _notes(points, config, record)
+    radii = [eps for eps in config.eps if points.plan.attacks[eps]]
+    robust = {eps: torch.as_tensor(verdicts.robust(eps)).to(x.device) for eps in radii}
+    images: dict[float, Tensor] = {}
+    if config.keep_images and radii:
+        originals = x[torch.as_tensor(points.rows_of(ids)).to(x.device)].to(points.model.image_dtype)
+        images = attacked(originals, ids, done, radii, config.share)
+    clean = torch.as_tensor(verdicts.clean).to(x.device)
+    scores = [_clean_score(clean, config), *(_score(config, eps, verdicts, record) for eps in radii)]
+    notes += _trouble(scores, unanswered_points(record))
+    return Evaluation(clean, robust, scores, notes, images, record, torch.as_tensor(ids), len(x))
+
+
+def _by_reference_protocol(points: Points, config: EvaluateConfig, report: OnProgress) -> Evaluation:
+    """Clean accuracy, and PGD as the library ``robustness`` does it: every point to the end, batch by batch."""
+    (stage,) = run_all(points, report)
+    verdicts = derive(stage.record, points.ids, points.plan.stages)
+    notes = [*points.model.notes, *_notes(points, config, stage.record)]
+    results = {
+        eps: as_the_library(
+            points.model, config.pgd(eps), points.x, points.y, config.batch_size, config.keep_images, report
+        )
+        for eps in config.eps
+    }
+    clean = torch.as_tensor(verdicts.clean).to(points.x.device)
+    scores = [_clean_score(clean, config), *(each.score for each in results.values())]
+    unanswered = torch.stack([each.invalid_logits for each in results.values()]).any(0)
+    notes += _trouble(scores, int(unanswered.sum()))
+    robust = {eps: each.robust for eps, each in results.items()}
+    images = {eps: each.images for eps, each in results.items() if each.images is not None}
+    ids = torch.as_tensor(points.ids)
+    return Evaluation(clean, robust, scores, notes, images, stage.record, ids, len(points.x))
+
+
+def _notes(points: Points, config: EvaluateConfig, record: Record) -> list[str]:
+    """What a reader should know of the classes and shapes, a sentence each."""
+    masked = points.classes - points.open_classes
+    about = [f"{masked} of {points.classes} logits are masked: attacks leave these classes out"] if masked else []
+    attacks = config.attacks_at(config.eps[0])
+    return [*about, *changed_attacks(attacks, points.open_classes, points.x.shape[1:])]
+
+
+def _trouble(scores: Sequence[Score], unanswered: int) -> list[str]:
+    """What went wrong with gradients and logits, a sentence each."""
+    notes = []
+    if lost := sum(score.non_finite for score in scores):
+        notes.append(f"{lost} gradient steps were not taken because the gradient was not finite")
+    if unanswered:
+        notes.append(f"{unanswered} points count as misclassified: the logits of an attacked image are NaN or infinite")
+    return notes
+
+
+def _clean_score(clean: Tensor, config: EvaluateConfig) -> Score:
+    return Score("clean", len(clean), int(clean.sum()), batch_size=min(config.batch_size, len(clean)))
+
+
+def _score(config: EvaluateConfig, eps: float, verdicts: Verdicts, record: Record) -> Score:
+    """The row of results at one radius."""
+    found = record.distance[(record.distance <= eps) & (record.attack != "clean")]
+    name, pgd = config.row_attack, config.is_pgd
+    return Score(
+        attack=str(name["attack"]),
+        n=len(verdicts.points),
+        correct=int(verdicts.robust(eps).sum()),
+        protocol="strong" if pgd else name["protocol"],
+        norm=config.norm,
+        eps=eps,
+        steps=config.steps if pgd else 0,
+        step_size=config.pgd(eps).step_length if pgd else None,
+        random_start=config.random_start,
+        seed=config.seed if not pgd or config.random_start else None,
+        batch_size=min(config.batch_size, len(verdicts.points)),
+        max_perturbation=float(found.max(initial=0.0)),
+        non_finite=int(record.non_finite[record.eps == eps].sum()),
+        broke=verdicts.broken_by(eps),
+    )
+
+
+def _ids(ids: Sequence[int] | Tensor | None, n: int) -> NDArray[np.int64]:
     """int64 (n,), the names of the points."""
     if ids is None:
         return np.arange(n)

@@ -58,7 +58,7 @@ def as_the_library(
         x: images in [0, 1], (N, ...); y: their classes, int64, (N,), on the same device.
         batch_size: images a batch; part of the algorithm.
         keep_images: return the best iterates.
-        progress: told after every iteration the image-steps done, N * (steps + 1) in all.
+        progress: called after every iteration with the image-steps done, N * (steps + 1) in all.
 
     Raises:
         RuntimeError: an image outside the ball or outside [0, 1], which would be a fault of this code.
@@ -112,7 +112,7 @@ def best_iterate(
         attack: ball, steps and step length.
         x: one batch of images as ``TargetModel.load`` gives them, (B, ...). B is part of the algorithm.
         y: their classes, int64, (B,).
-        tick: told the number of forward passes so far, steps + 1 in the end.
+        tick: called with the number of forward passes so far, steps + 1 in the end.
     """
     point, best, best_loss = x, x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     non_finite = 0

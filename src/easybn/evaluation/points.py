@@ -1,4 +1,4 @@
-"""Attacks on a set of points, stage by stage: each works on what the ones before left standing."""
+"""Attacks on a set of points, stage by stage: each works on the points that those before it did not break."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from ..attacks.attack_mode import TargetModel
 from ..attacks.losses import margin
 from ..attacks.runner import AttackRunner, RunnerState
 from ..progress import OnProgress, silent
+from .config import EvaluateConfig
 from .record import CLEAN, Record, Stage
 from .verdicts import FREE_OF_EPS, to_attack
 
@@ -39,7 +40,7 @@ class Plan:
         seed: of all that is random.
         batch_size: images a pass at most.
         min_active: where fewer rows than that are active, further attempts at the same points join them.
-        share: a point that fell at one radius is not attacked at the larger ones.
+        share: a point that is broken at one radius is not attacked at the larger ones.
     """
 
     attacks: Mapping[float, Sequence[Attack]]
@@ -47,6 +48,12 @@ class Plan:
     batch_size: int = 256
     min_active: int = 32
     share: bool = True
+
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> "Plan":
+        """What a config says."""
+        attacks = {eps: config.attacks_at(eps) for eps in sorted(config.eps)}
+        return cls(attacks, config.seed, config.batch_size, share=config.share)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -67,11 +74,11 @@ Due = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Done:
+class StageDone:
     """What a stage did.
 
     Args:
-        record: a row a try, in the order of :meth:`~easybn.evaluation.record.Record.sorted`.
+        record: a row per attempt, in the order of :meth:`~easybn.evaluation.record.Record.sorted`.
         points: int64 (k,), ids of points with an adversarial image, each once; images: (k, ...), on the CPU.
     """
 
@@ -107,13 +114,13 @@ class Points:
         save: Save | None = None,
         due: Due | None = None,
         progress: OnProgress = silent,
-    ) -> Done:
+    ) -> StageDone:
         """Do to ``points`` (ids) what the stage says; arguments as of :class:`~easybn.attacks.runner.AttackRunner`."""
         rows = torch.as_tensor(self.rows_of(points))
         if stage == CLEAN:
             return self._clean(points, rows, progress)
         if not len(points):
-            return Done(Record.of(stage, points, fell=[], distance=[]), points, self.x[:0].cpu())
+            return StageDone(Record.of(stage, points, success=[], distance=[]), points, self.x[:0].cpu())
         attack = self.plan.attack(stage)
 
         def on_step(done: int, total: int, remaining: int) -> None:
@@ -126,18 +133,18 @@ class Points:
         )  # fmt: skip
         result = runner.run(resume)
         columns = {name: column.numpy() for name, column in result.columns.items()}
-        record = Record.of(stage, points[columns.pop("row")], fell=columns["distance"] <= stage.eps, **columns)
+        record = Record.of(stage, points[columns.pop("row")], success=columns["distance"] <= stage.eps, **columns)
         record, found = record.sorted(), result.best_distance.isfinite()
-        return Done(record, points[found.numpy()], result.images[found])
+        return StageDone(record, points[found.numpy()], result.images[found])
 
-    def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: OnProgress) -> Done:
+    def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: OnProgress) -> StageDone:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
         if broken := int(invalid_logits(logits).sum()):
             raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
-        record = Record.of(CLEAN, points, fell=wrong, distance=distance, margin=by, forwards=1)
-        return Done(record.sorted(), points[:0], self.x[:0].cpu())
+        record = Record.of(CLEAN, points, success=wrong, distance=distance, margin=by, forwards=1)
+        return StageDone(record.sorted(), points[:0], self.x[:0].cpu())
 
     def classify(self, points: NDArray[np.int64]) -> None:
         """Have the clean logits of ``points`` (ids) computed together, whichever of them are attacked.
@@ -163,7 +170,7 @@ class Points:
         return self._logits[rows]
 
     def _ranking(self, rows: Tensor) -> Tensor:
-        """(n, K - 1) the classes but for the true one, by falling clean logit; -1 for those that are masked by -inf."""
+        """(n, K - 1) the classes except the true one, by descending clean logit; -1 for those masked by -inf."""
         logits = self._classify(rows).double()
         logits[torch.arange(len(rows)), self.y[rows.to(self.y.device)].cpu()] = torch.inf
         order = logits.argsort(dim=1, descending=True, stable=True)[:, 1:]
@@ -195,13 +202,13 @@ class Points:
         return np.argsort(self.ids, kind="stable")
 
 
-def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = False) -> list[Done]:
+def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = False) -> list[StageDone]:
     """Every stage on all points, in this process and its memory; images only if they are to be kept."""
-    every: list[Done] = []
+    every: list[StageDone] = []
     for stage in points.plan.stages:
         before = Record.joined(done.record for done in every)
         done = points.run(stage, to_attack(before, stage, points.ids, points.plan.share), progress=progress)
-        every.append(done if keep_images else Done(done.record, done.points[:0], done.images[:0].clone()))
+        every.append(done if keep_images else StageDone(done.record, done.points[:0], done.images[:0].clone()))
     return every
 
 
@@ -209,7 +216,7 @@ def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = F
 
 
 def attacked(
-    x: Tensor, points: NDArray[np.int64], found: Iterable[Done], radii: Sequence[float], share: bool = True
+    x: Tensor, points: NDArray[np.int64], found: Iterable[StageDone], radii: Sequence[float], share: bool = True
 ) -> dict[float, Tensor]:
     """The nearest adversarial image within each radius, and the image itself where there is none.
 
@@ -218,7 +225,7 @@ def attacked(
         points: int64 (n,), their ids.
         found: by each stage, in any order; points other than these are left aside.
         radii: in [0, 1] pixel units.
-        share: whether what fell at a smaller radius counts, see :func:`easybn.evaluation.verdicts.proves`.
+        share: whether what was broken at a smaller radius counts, see :func:`easybn.evaluation.verdicts.proves`.
 
     Returns:
         (n, ...) for each radius.
@@ -242,7 +249,7 @@ def attacked(
     return out
 
 
-def _distances(done: Done, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+def _distances(done: StageDone, ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """(k,) the smallest distance that the record has for each of ``ids``."""
     nearest: dict[int, float] = {}
     for point, distance in zip(done.record.point.tolist(), done.record.distance.tolist(), strict=True):

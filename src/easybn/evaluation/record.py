@@ -1,4 +1,4 @@
-"""What attacks did to points, one row a try: the only thing that is stored. Verdicts are derived from it."""
+"""What attacks did to points, one row per attempt: the only thing that is stored. Verdicts are derived from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ DTYPES: dict[str, Any] = {
     "attack": np.str_,
     "target": np.int16,
     "restart": np.int16,
-    "fell": np.bool_,
+    "success": np.bool_,
     "finished": np.bool_,
     "iteration": np.int32,
     "distance": np.float64,
@@ -46,17 +46,17 @@ CLEAN = Stage("clean", 0.0)
 
 
 def unanswered_points(record: "Record") -> int:
-    """How many points count as misclassified under attack because the model's logits said nothing there.
+    """How many points count as misclassified under attack because the model's logits are NaN or infinite there.
 
     The margin tells: it is NaN then, or -inf where the true class's logit is +inf.
     """
-    silent = record.fell & (np.isnan(record.margin) | np.isneginf(record.margin)) & (record.attack != CLEAN.attack)
+    silent = record.success & (np.isnan(record.margin) | np.isneginf(record.margin)) & (record.attack != CLEAN.attack)
     return len(np.unique(record.point[silent]))
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """R tries at points, as columns of shape (R,).
+    """R attempts at points, as columns of shape (R,).
 
     Args:
         point: int64, id of the point.
@@ -64,11 +64,11 @@ class Record:
         attack: text, such as "apgd-ce".
         target: int16, rank of the target class; 0 where there was none.
         restart: int16, from 0.
-        fell: bool, misclassified within ``eps``, verified on the original model.
-        finished: bool, ran to its end or fell; False where it was given up because another try of the same
+        success: bool, misclassified within ``eps``, verified on the original model.
+        finished: bool, ran to its end or succeeded; False where it was given up because another attempt at the same
             point had succeeded.
-        iteration: int32, at which it fell or ended.
-        distance: float64, of the adversarial image found, infinite if there is none. A try of a
+        iteration: int32, at which it succeeded or ended.
+        distance: float64, of the adversarial image found, infinite if there is none. An attempt of a
             minimum-distance attack may find one beyond ``eps``.
         margin: float64, largest other logit minus the true one at the kept image, on the original model; NaN
             if unknown.
@@ -84,7 +84,7 @@ class Record:
     attack: NDArray[np.str_]
     target: NDArray[np.int16]
     restart: NDArray[np.int16]
-    fell: NDArray[np.bool_]
+    success: NDArray[np.bool_]
     finished: NDArray[np.bool_]
     iteration: NDArray[np.int32]
     distance: NDArray[np.float64]
@@ -118,7 +118,7 @@ class Record:
         return Record(**{name: column[rows] for name, column in self.columns.items()})
 
     def sorted(self) -> "Record":
-        """In the order of point, target and restart, so that it does not depend on which try ended first."""
+        """In the order of point, target and restart, so that it does not depend on which attempt ended first."""
         return self.where(np.lexsort((self.restart, self.target, self.point)))
 
     @classmethod
@@ -127,7 +127,7 @@ class Record:
         stage: Stage,
         point: ArrayLike,
         *,
-        fell: ArrayLike,
+        success: ArrayLike,
         distance: ArrayLike,
         target: ArrayLike = 0,
         restart: ArrayLike = 0,
@@ -139,7 +139,7 @@ class Record:
         non_finite: ArrayLike = 0,
         zero_gradients: ArrayLike = 0,
     ) -> "Record":
-        """The rows of one stage; whatever is one number stands for all rows."""
+        """The rows of one stage; a single number is the value of all rows."""
         given = dict(locals())
         ids = np.asarray(point, np.int64).reshape(-1)
         given |= {"attack": stage.attack, "eps": stage.eps}
@@ -148,5 +148,5 @@ class Record:
     @classmethod
     def joined(cls, records: Iterable["Record"]) -> "Record":
         """All rows of several records, one after the other; of none, a record without rows."""
-        parts = [record.columns for record in records] or [Record.of(CLEAN, [], fell=[], distance=[]).columns]
+        parts = [record.columns for record in records] or [Record.of(CLEAN, [], success=[], distance=[]).columns]
         return cls(**{name: np.concatenate([part[name] for part in parts]) for name in DTYPES})

@@ -89,7 +89,7 @@ class Score:
         return cls(**row)
 
 
-# Figures that cannot all be true of one model: a stronger attack that leaves more points standing than a weaker.
+# Figures that cannot all be true of one model: a stronger attack that breaks fewer points than a weaker one.
 
 STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
 """AutoAttack takes the worst of attacks that include 100 steps of APGD; ``strong`` counts every misclassified iterate
@@ -175,15 +175,15 @@ def called(score: Score) -> str:
     return f"{score.attack}{protocol} {score.norm} {format_eps(score.eps, score.norm)}"
 
 
-# What all attacks together leave of the points: a point that any of them fooled has fallen, whichever store has it.
+# Robustness under all attacks together: a point that any of them broke is not robust, whichever store has it.
 
 NAME = "all attacks"
 
 
 def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
-    """Accuracy of the points of the largest evaluation at ``eps`` under everything that any of ``stores`` has of them.
+    """Accuracy on the points of the largest evaluation at ``eps``, under the attacks of all ``stores`` together.
 
-    A point has fallen if an adversarial image within ``eps`` was found by any attack, at whatever radius it looked.
+    A point is broken if an adversarial image within ``eps`` was found by any attack, at whatever radius it looked.
 
     Args:
         stores: of one model on one data set, whose points have the same ids in all; those of another norm are left
@@ -192,7 +192,7 @@ def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
         eps: radius in [0, 1] pixel units.
 
     Returns:
-        A score of the name "all attacks"; None if no store has a whole chunk at that radius.
+        A score with the attack "all attacks"; None if no store has a finished chunk at that radius.
     """
     alike = [store for store in stores if store.manifest.norm == norm]
     at = [store for store in alike if any(abs(radius - eps) <= ROUNDING for radius in store.manifest.eps)]
@@ -200,13 +200,13 @@ def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
     if not len(points):
         return None
     record = Record.joined(store.record for store in alike)
-    fallen = record.point[proves(record, eps + ROUNDING)]
-    return Score(NAME, len(points), int((~np.isin(points, fallen)).sum()), norm=norm, eps=eps)
+    broken = record.point[proves(record, eps + ROUNDING)]
+    return Score(NAME, len(points), int((~np.isin(points, broken)).sum()), norm=norm, eps=eps)
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What :func:`easybn.evaluate` found on n points: all that were given, or those whose chunks are whole.
+    """What :func:`easybn.evaluate` found on n points: all that were given, or those whose chunks are done.
 
     Args:
         clean: bool (n,), classified correctly as they are.
@@ -217,7 +217,7 @@ class Evaluation:
             are among them.
         images_at: for each eps, (n, ...) such that classifying them gives ``robust_at`` again; empty unless
             images were asked for. Where nothing was found they are the images themselves.
-        record: every try at every point. Empty under the ``robustness`` protocol.
+        record: every attempt at every point. Empty under the ``robustness`` protocol.
         points: int64 (n,), the ids of the points, in the order given; ``point`` of the record is one of them.
         asked: how many points were given.
         findings: of the diagnosis, warnings first; empty if none was made. ``str`` of each is a line.

@@ -1,4 +1,4 @@
-"""Which points are robust, and what broke the others: derived from the record of tries, never stored."""
+"""Which points are robust, and what broke the others: derived from the record of attempts."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..stats import Interval, accuracy_interval
 from .record import CLEAN, Record, Stage
 
-# Which of n points a model gets right, as text that fits into a row: eight points a byte, in base64.
+# Which of n points a model gets right, as text that fits into a row: eight points per byte, in base64.
 
 
 def pack_bits(right: ArrayLike) -> str:
@@ -42,34 +42,34 @@ def points_digest(ids: Iterable[int]) -> str:
 
 
 FREE_OF_EPS = ("fab", "fab-t")
-"""Attacks that look for the nearest adversarial image: one try serves every radius at or beyond what it found."""
+"""Attacks that look for the nearest adversarial image: one attempt serves every radius from the one it found on."""
 
 
 def proves(record: Record, eps: float, share: bool = True) -> NDArray[np.bool_]:
-    """bool (R,): the rows that make their point fallen at ``eps``.
+    """bool (R,): the rows that prove that their point is broken at ``eps``.
 
-    A point that is misclassified as it is has fallen at every radius.
+    A point that is misclassified as it is is broken at every radius.
 
     Args:
-        record: tries in one norm.
+        record: attempts in one norm.
         eps: radius in [0, 1] pixel units.
-        share: what fell at a smaller radius has fallen at this one, which is true of the points; False is for
-            those who want every radius measured by itself. What an attack of ``FREE_OF_EPS`` found counts
-            from its distance on in either case.
+        share: what was broken at a smaller radius is broken at this one, which is true of the points; False
+            measures every radius independently. What an attack of ``FREE_OF_EPS`` found counts from its
+            distance on in either case.
     """
     here = (record.eps <= eps) if share else (record.eps == eps)
     free = np.isin(record.attack, FREE_OF_EPS) & (record.distance <= eps)
-    return (record.fell & (here | (record.attack == CLEAN.attack))) | free
+    return (record.success & (here | (record.attack == CLEAN.attack))) | free
 
 
 def to_attack(record: Record, stage: Stage, points: NDArray[np.int64], share: bool = True) -> NDArray[np.int64]:
     """Those of ``points`` that ``stage`` has to work on, in their order.
 
-    They are the points still standing at its radius; for an attack of ``FREE_OF_EPS`` but for those that it has
+    They are the points not yet broken at its radius; for an attack of ``FREE_OF_EPS`` without those that it has
     searched at another radius, since it would do the same again.
 
     Args:
-        record: all tries of the stages before.
+        record: all attempts of the stages before.
     """
     over = record.point[proves(record, stage.eps, share)]
     if stage.attack in FREE_OF_EPS:
@@ -127,7 +127,7 @@ def derive(record: Record, points: NDArray[np.int64], stages: Sequence[Stage], s
     """The verdicts on ``points`` at every radius of ``stages``.
 
     Args:
-        record: every try at these points; other points are left aside.
+        record: every attempt at these points; other points are left aside.
         points: int64 (N,), ids without repetition.
         stages: in the order in which they were run, the first of them ``CLEAN``.
         share: see :func:`proves`.
@@ -143,7 +143,7 @@ def derive(record: Record, points: NDArray[np.int64], stages: Sequence[Stage], s
         pairs = zip(record.attack.tolist(), record.eps.tolist(), strict=True)
         number = np.array([number_of[Stage(*pair)] for pair in pairs], np.int64)
     except KeyError as error:
-        raise ValueError(f"tries of {error.args[0]}, which is none of the stages") from None
+        raise ValueError(f"attempts of {error.args[0]}, which is none of the stages") from None
     if len(missing := np.setdiff1d(points, record.point[number == 0])):
         raise ValueError(f"{len(missing)} points without a clean verdict, such as {missing[0]}")
     order = np.argsort(points, kind="stable")

@@ -1,4 +1,4 @@
-"""Stored adversarial images, tested again: nothing that was found is taken on trust."""
+"""Adversarial images classified again: those of a store, and those on which two evaluations disagree."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks.attack import misclassified
+from ..attacks.attack_mode import attack_mode
+from ..attacks.losses import margin
 from ..perturb.ball import L2, Ball, Linf
+from ..perturb.eps import format_eps
 from ..progress import OnProgress, silent
 from .record import CLEAN, Record, Stage
+from .result import Evaluation
 from .resumable import expected_chunks
 from .store import Store
 from .store.stage_file import Images, StageFile
@@ -29,7 +33,7 @@ class Problem(NamedTuple):
     """Something that does not hold.
 
     Args:
-        point: id of the point that it is about; None if it is about a whole stage, or the store.
+        point: id of the point that it is about; None if it is about a stage, or the store.
         attack: of the stage that claims it; "" if it is about the store.
         eps: of that stage, in [0, 1] pixel units.
         what: what is wrong.
@@ -52,7 +56,7 @@ def verify(
 ) -> list[Problem]:
     """Classify every stored adversarial image again, and measure how far it is from its original.
 
-    An image of a point that fell must lie within the radius of its stage; one of a point that did not (found
+    An image of a point that was broken must lie within the radius of its stage; one of a point that was not (found
     by a minimum-distance attack) within the distance that the record states. All must lie in [0, 1] and be
     misclassified. The clean stage is classified again too. Every stage must be there, be what was written, and follow
     from the manifest and the stages before it. Of a job that keeps no images all is tested but the images.
@@ -63,7 +67,7 @@ def verify(
         x: images of the manifest's points in their order, in [0, 1], (N, ...).
         y: their classes, int64, (N,).
         batch_size: images a forward pass.
-        progress: told after every stage.
+        progress: called after every stage.
 
     Returns:
         The problems; empty if everything holds. That a job keeps images and there is none to test is one.
@@ -119,9 +123,9 @@ def _stage(store: Store, file: StageFile, before: Record | None) -> tuple[tuple[
         record, images = found
         attacked = np.intersect1d(record.point, points)
         check_stage(record, stage, attacked if before is None else to_attack(before, stage, points, manifest.share))
-        beyond = record.fell & (record.distance > record.eps * (1 + 1e-5) + 1e-6)
+        beyond = record.success & (record.distance > record.eps * (1 + 1e-5) + 1e-6)
         if len(far := record.point[beyond]):
-            raise ValueError(f"{len(far)} rows have fallen beyond the radius, such as that of point {far[0]}")
+            raise ValueError(f"{len(far)} successes lie beyond the radius, such as that of point {far[0]}")
         if manifest.keep_images:
             if images is None:
                 raise ValueError("its images are missing")
@@ -153,7 +157,7 @@ class _Subject:
         rows = torch.tensor([self.row_of[int(point)] for point in ids], dtype=torch.int64)
         original, label = self.x[rows.to(self.x.device)].cpu(), self.y.cpu()[rows]
         if images is None or stage == CLEAN:
-            changed = _misclassified(self.logits, original, label, self.batch_size) != record.fell
+            changed = _misclassified(self.logits, original, label, self.batch_size) != record.success
             wrong = {"the clean image's verdict is another one than the stored": changed}
         elif images[1].shape != tuple(original.shape) and len(ids):
             what = f"images of shape {images[1].shape[1:]}, and the originals' is {tuple(original.shape[1:])}"
@@ -167,9 +171,9 @@ class _Subject:
 
 
 def _radii(record: Record, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) how far each point's image may be: eps if the point fell, else as far as the record says."""
+    """(n,) how far each point's image may be: eps if the point was broken, else as far as the record says."""
     radius = dict.fromkeys(ids.tolist(), np.inf)
-    allowed = np.where(record.fell, record.eps, record.distance)
+    allowed = np.where(record.success, record.eps, record.distance)
     for point, far in zip(record.point.tolist(), allowed.tolist(), strict=True):
         if point in radius:
             radius[point] = min(radius[point], far)
@@ -194,3 +198,81 @@ def _misclassified(logits: Logits, image: Tensor, label: Tensor, batch_size: int
         batch = slice(start, start + batch_size)
         wrong[batch] = misclassified(logits(image[batch]).cpu(), label[batch])[0].numpy()
     return wrong
+
+
+# Two evaluations of the same points, say at two batch sizes: where they differ, and which of them is right.
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A point that is broken in one evaluation and robust in the other.
+
+    Args:
+        point: its id.
+        eps: the radius.
+        broken_in: 0 or 1, the evaluation that has an adversarial image of it.
+        margin: of the model on that image, classified alone: largest other logit minus the true one.
+    """
+
+    point: int
+    eps: float
+    broken_in: int
+    margin: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the image fools the model, so that it is the other evaluation that missed it."""
+        return not self.margin <= 0  # NaN: the model gives no answer
+
+    def __str__(self) -> str:
+        found = "first" if self.broken_in == 0 else "second"
+        verb = "is" if self.holds else "is not"
+        return (
+            f"point {self.point} at {format_eps(self.eps, None)}: broken in the {found} evaluation only; its image "
+            f"{verb} misclassified (margin {self.margin:.3g})"
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two evaluations agree.
+
+    Args:
+        share: of the verdicts at all common radii, in [0, 1].
+        differing: the others, by radius and then in the order of the points.
+    """
+
+    share: float
+    differing: list[Differing]
+
+
+def agreement(model: nn.Module, y: Tensor, first: Evaluation, second: Evaluation) -> Agreement:
+    """Compare verdicts; each point on which they differ is classified once more, on the image that was kept of it.
+
+    Kernels round differently for other batch sizes, and a sign amplifies that: a point near its limit may be broken in
+    one evaluation and not in the other. Its image says which is right.
+
+    Args:
+        model: of both, images (n, ...) to logits (n, K).
+        y: the points' classes, int64 (N,), in the order in which they were given.
+        first, second: of the same points, both with ``keep_images=True``.
+
+    Raises:
+        ValueError: of other points, without images, without a common radius.
+    """
+    radii = sorted(set(first.robust_at) & set(second.robust_at))
+    if not torch.equal(first.points, second.points) or len(y) != len(first.points):
+        raise ValueError("the evaluations are of other points: give both the same, and their labels")
+    if not radii:
+        raise ValueError("the evaluations have no radius in common")
+    if not first.images_at or not second.images_at:
+        raise ValueError("no images were kept: evaluate(..., keep_images=True)")
+    differing = []
+    with attack_mode(model, probe=first.images_at[radii[0]], fold=False) as ready, torch.no_grad():
+        for eps in radii:
+            for row in (first.robust_at[eps].cpu() != second.robust_at[eps].cpu()).nonzero()[:, 0].tolist():
+                broken_in = int(bool(first.robust_at[eps][row]))
+                image = (first, second)[broken_in].images_at[eps][row : row + 1]
+                by = float(margin(ready.original(ready.load(image)).cpu(), y[row : row + 1].cpu().long()))
+                differing.append(Differing(int(first.points[row]), eps, broken_in, by))
+    return Agreement(1 - len(differing) / (len(y) * len(radii)), differing)

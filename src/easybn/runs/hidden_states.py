@@ -22,7 +22,7 @@ from ..progress import OnProgress, silent
 from ..rows import HIDDEN
 from ..train.checkpoint import load
 from ..train.prepare import usable_device
-from .evaluate import test_points
+from .evaluate import draw_test_points
 from .run import Run
 from .target import EvaluationTarget, branches
 
@@ -187,7 +187,7 @@ def _found(
     on_progress: OnProgress,
 ) -> Iterator[dict[str, Any]]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    ids = test_points(what.source, wanted.images, wanted.seed)
+    ids = draw_test_points(what.source, wanted.images, wanted.seed)
     distances: dict[str, dict[int, list[Tensor]]] = {}
     done = 0
     for index in torch.split(ids, wanted.batch_size):

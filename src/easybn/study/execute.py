@@ -19,15 +19,16 @@ from typing import Any
 import torch
 
 from ..escapes import say
+from ..evaluation.config import EvaluateConfig
 from ..files import check_regular, explained
 from ..interrupt import Interrupted, deferred_signals
 from ..progress import ProgressBars, progress_display
-from ..runs.evaluate import Attacks, measure, score
+from ..runs.evaluate import evaluate_run
 from ..runs.run import BusyError, Run, train
 from ..runs.target import EvaluationTarget
 from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
-from .plan import Planned, Wanted
+from .plan import Planned
 from .state import (
     LOG,
     State,
@@ -76,7 +77,7 @@ def train_and_evaluate(
                 on_note=lambda note: say(f"note: {note}"),
             )
             targets: dict[str | None, EvaluationTarget] = {}  # images are read and models loaded once
-            for each in missing_evaluations(folder, planned.wanted):
+            for each in missing_evaluations(folder, planned.evaluations):
                 target = targets.setdefault(each.branch, EvaluationTarget.of_run(run, each.branch))
                 began = time.monotonic()
                 findings = _measured(target, each, device)
@@ -88,19 +89,16 @@ def train_and_evaluate(
             raise
 
 
-def _measured(target: EvaluationTarget, wanted: Wanted, device: str) -> list[dict[str, Any]]:
+def _measured(target: EvaluationTarget, config: EvaluateConfig, device: str) -> list[dict[str, Any]]:
     """Write the evaluation's rows to the run's scores; returns the findings of the diagnosis."""
-    what = replace(wanted.what, device=device)
     with progress_display() as display:
-        if not isinstance(what, Attacks):
-            score(target.run, display, what, target)
-            return []
-        found = measure(target, what, ProgressBars(display, target.run.folder.name))
-    if not found.evaluation.complete and not what.budget:
-        raise BusyError(f"another process is computing a part of the verdicts in {found.store}")
-    for finding in found.findings:
+        bars = ProgressBars(display, target.run.folder.name, "evaluation" if config.is_pgd else None)
+        result = evaluate_run(target, replace(config, device=device), bars)
+    if not result.complete and not config.budget:
+        raise BusyError(f"another process is computing a part of the verdicts in {result.store}")
+    for finding in result.findings:
         say(str(finding))
-    return [asdict(finding) for finding in found.findings]
+    return [asdict(finding) for finding in result.findings]
 
 
 @dataclass

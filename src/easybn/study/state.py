@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ..evaluation.config import EvaluateConfig
 from ..files import Removed, guarding, sweep
 from ..json_files import Damaged, read_json, read_rows, write_json
 from ..rows import EVALUATED as _READ
 from ..rows import SCORES, needed
+from ..runs.evaluate import is_measured
 from ..runs.run import Run, alone
-from .plan import Planned, Wanted
+from .plan import Planned
 
 EVALUATED, FAILED, LOG = "evaluated.json", "failed.json", "study.log"
 _FIELDS = {name: needed(field) for name, field in _READ.items()}
@@ -58,17 +60,17 @@ def evaluations_done(folder: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{error}: delete it; what scores.jsonl holds is not measured again") from error
 
 
-def missing_evaluations(folder: Path, wanted: tuple[Wanted, ...]) -> list[Wanted]:
+def missing_evaluations(folder: Path, wanted: tuple[EvaluateConfig, ...]) -> list[EvaluateConfig]:
     """Evaluations that are not done, or whose rows are gone from the scores."""
     done = {entry["digest"] for entry in evaluations_done(folder)}
     scores = read_rows(folder / "scores.jsonl", SCORES)
-    return [each for each in wanted if each.digest not in done or not each.what.has_rows(scores, each.branch or "main")]
+    return [config for config in wanted if config.digest not in done or not is_measured(config, scores)]
 
 
-def record_evaluation(folder: Path, wanted: Wanted, seconds: float, findings: list[dict[str, Any]]) -> None:
+def record_evaluation(folder: Path, config: EvaluateConfig, seconds: float, findings: list[dict[str, Any]]) -> None:
     """Record that an evaluation is done and its rows are in the scores."""
-    entry = {"digest": wanted.digest, "wanted": wanted.description, "seconds": round(seconds, 1), "findings": findings}
-    others = [each for each in evaluations_done(folder) if each["digest"] != wanted.digest]
+    entry = {"digest": config.digest, "wanted": config.description, "seconds": round(seconds, 1), "findings": findings}
+    others = [each for each in evaluations_done(folder) if each["digest"] != config.digest]
     write_json(folder / EVALUATED, [*others, entry])
 
 
@@ -142,12 +144,12 @@ def state(planned: Planned, folder: Path) -> State:
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
-    remaining, finished = len(planned.wanted), False
+    remaining, finished = len(planned.evaluations), False
     try:
         run.check(planned.experiment)
         if run.begun:
             rows, scores, entries = run.metrics, run.scores, evaluations_done(folder)
-            remaining = len(missing_evaluations(folder, planned.wanted))
+            remaining = len(missing_evaluations(folder, planned.evaluations))
         finished = run.finished and _complete(run)
     except (ValueError, KeyError, TypeError, OSError) as problem:  # another run's folder, or a damaged file
         error = error or str(problem)
@@ -155,8 +157,8 @@ def state(planned: Planned, folder: Path) -> State:
         kind=_kind(run, finished, error, remaining),
         epoch=rows[-1]["epoch"] if rows else 0,
         epochs=planned.experiment.training.epochs,
-        measured=len(planned.wanted) - remaining,
-        evaluations=len(planned.wanted),
+        measured=len(planned.evaluations) - remaining,
+        evaluations=len(planned.evaluations),
         trained_seconds=rows[-1].get("seconds", 0.0) if rows else 0.0,
         evaluation_seconds={entry["digest"]: entry["seconds"] for entry in entries},
         clean=_clean(scores),

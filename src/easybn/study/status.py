@@ -52,9 +52,9 @@ class RemainingTime:
                 continue
             own = [state.trained_seconds / state.epoch] if state.epoch else epoch.get(self._kind[run.name], [])
             parts = [_mean(own, state.epochs - state.epoch)]
-            for wanted in run.wanted:
-                if wanted.digest not in state.evaluation_seconds:
-                    key = (run.experiment.data, run.experiment.model, wanted.digest)
+            for config in run.evaluations:
+                if config.digest not in state.evaluation_seconds:
+                    key = (run.experiment.data, run.experiment.model, config.digest)
                     parts.append(_mean(evaluation.get(key, []), 1))
             known = [part for part in parts if part is not None]
             eta[run.name] = sum(known) if len(known) == len(parts) else None

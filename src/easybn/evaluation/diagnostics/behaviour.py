@@ -10,8 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...modes import changed, kept
-from .finding import Finding, Severity
-from .subject import Subject
+from .subject import Finding, Severity, Subject
 
 # Whether the model is one function from one image to its logits: not random, no probabilities, the same with and
 # without gradients, and whatever else is in the batch.

@@ -13,11 +13,10 @@ from ...perturb.eps import format_eps
 from ...perturb.pgd import PGD
 from ...stats import SIGNIFICANT, mcnemar
 from ..pgd_robustness import as_the_library
-from .finding import Finding, share
 from .gradient_masking import SQUARE_DROP as DROP
 from .gradient_masking import SQUARE_POINTS as FEW
 from .gradient_masking import SQUARE_POINTS as POINTS
-from .subject import Subject
+from .subject import Finding, Subject, share
 
 # Adversarial images made against the other branches of a model, scored on the one that is evaluated.
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ..record import CLEAN
-from .finding import Finding, Severity, share
-from .subject import Subject
+from .subject import Finding, Severity, Subject, share
 
 # Confident models: where float32 cross-entropy has no slope left.
 
@@ -114,8 +113,8 @@ def square(subject: Subject) -> list[Finding]:
     for eps in np.unique(record.eps[record.attack == "square"]).tolist():
         here = record.where((record.eps == eps) & (record.attack != CLEAN.attack))
         black = here.attack == "square"
-        standing = np.setdiff1d(here.point[~black], here.point[~black & here.fell])
-        broken = len(np.intersect1d(here.point[black & here.fell], standing))
+        standing = np.setdiff1d(here.point[~black], here.point[~black & here.success])
+        broken = len(np.intersect1d(here.point[black & here.success], standing))
         if len(standing) or (~black).any():
             worst, at = max((worst, at), (broken, eps))
     if worst < 0:  # no Square, or nothing to compare it with

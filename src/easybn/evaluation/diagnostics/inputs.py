@@ -11,8 +11,7 @@ from ...perturb.eps import format_eps
 from ...stats import SIGNIFICANT, accuracy_interval, mcnemar
 from ..record import CLEAN
 from ..verdicts import FREE_OF_EPS, proves
-from .finding import Finding, share
-from .subject import Subject
+from .subject import Finding, Subject, share
 
 # Inputs that seem normalised twice, or not at all: would the model rather see them otherwise?
 
@@ -148,7 +147,7 @@ def _farthest(subject: Subject, eps: float) -> tuple[float, bool] | None:
     record = subject.record
     if record is not None and (record.eps == eps).any():
         ours = (record.eps == eps) & (record.attack != CLEAN.attack) & ~np.isin(record.attack, FREE_OF_EPS)
-        found = record.distance[ours & record.fell]
+        found = record.distance[ours & record.success]
         standing = len(np.setdiff1d(record.point, record.point[proves(record, eps)]))
         return (float(found.max()), standing > 0 and len(found) >= ENOUGH) if len(found) else None
     for score in subject.evaluation.scores if subject.evaluation else []:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...stats import SIGNIFICANT, mcnemar
-from .finding import Finding, share
+from .subject import Finding, share
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -20,11 +20,10 @@ from ..record import Record
 from ..result import Evaluation
 from .behaviour import as_found, batch_company, dynamic, probabilities, randomised, two_faced
 from .cross_checks import batch_sizes, rescored, transfer
-from .finding import Finding, share
 from .gradient_masking import clamped, gradient_passes, saturation, square, zero_gradients
 from .inputs import few_points, normalisation, perturbation, units
 from .label_order import labels
-from .subject import Subject
+from .subject import Finding, Subject, share
 
 Check = Callable[[Subject], list[Finding]]
 CHECKS: dict[str, Check] = {

@@ -1,9 +1,9 @@
-"""What the checks look at: a model in attack mode, some of the points, and what an evaluation left."""
+"""What a check is given, a :class:`Subject`, and what it returns, :class:`Finding` objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,55 @@ from ...perturb.ball import L2, Ball
 from ..points import check_labels
 from ..record import Record
 from ..result import Evaluation
-from .label_order import LabelOrder, label_order
+
+if TYPE_CHECKING:
+    from .label_order import LabelOrder
+
+Severity = Literal["warning", "note", "ok"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check says.
+
+    Args:
+        name: of the check, such as "saturation".
+        severity: "warning" where figures are not to be trusted as they stand, "note" for what a reader should
+            know, "ok" where the check was made and all is well.
+        what: the fact, without its size.
+        how_much: the size, with the bound that it was held against.
+        why: what it does to the evaluation; empty for "ok".
+        remedy: what to do about it; empty for "ok".
+    """
+
+    name: str
+    severity: Severity
+    what: str
+    how_much: str
+    why: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """One line: ``warning  saturation: what: how much. Why. Remedy.``"""
+        return f"{self.severity:7}  {self.line}"
+
+    @property
+    def line(self) -> str:
+        """The same without the severity."""
+        parts = [f"{self.what}: {self.how_much}" if self.how_much else self.what, self.why, self.remedy]
+        sentences = [part[0].upper() + part[1:] for part in (" ".join(part.split()) for part in parts) if part]
+        return f"{self.name}: {' '.join(f'{sentence}.' for sentence in sentences)}"
+
+    @property
+    def fine(self) -> bool:
+        """Whether there is nothing to tell."""
+        return self.severity == "ok"
+
+
+def share(count: int, n: int, of: str = "points") -> str:
+    """A count as it is told: "12 of 1,000 points (1.2%)"."""
+    return f"{count:,} of {n:,} {of} ({count / max(n, 1):.1%})"
+
 
 GRADIENT_POINTS = 256
 """Points whose gradient is taken; all the points under ``thorough``."""
@@ -123,8 +171,10 @@ class Subject:
         return self.logits.argmax(1) == self.y
 
     @cached_property
-    def order(self) -> LabelOrder | None:
+    def order(self) -> "LabelOrder | None":
         """Another order of the labels that explains the model's answers, if there is one."""
+        from .label_order import label_order
+
         return label_order(self.logits.argmax(1).numpy(), self.y.numpy(), self.logits.shape[1])
 
     @cached_property

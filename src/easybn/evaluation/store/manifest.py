@@ -45,7 +45,7 @@ class Manifest:
         version: of the attacks.
         settings: what else decides results, by name, in values that JSON knows.
         schema: of the files.
-        branch: of a run, "main" for the deployed one; None if that was not said (manifests written before it could be).
+        branch: of a run, "main" for the deployed one; None if it is not known (manifests of earlier versions).
 
     Raises:
         ValueError: anything out of range.
@@ -111,7 +111,7 @@ class Manifest:
 
     def to_json(self, indent: int | None = 1) -> str:
         """The fields as text."""
-        # without a branch that was not said: stores from before the field was there keep their digest
+        # without an unknown branch: stores from before the field was there keep their digest
         values = {name: value for name, value in asdict(self).items() if name != "branch" or value is not None}
         return json.dumps(values, sort_keys=True, allow_nan=False, indent=indent)
 
@@ -130,8 +130,8 @@ class Manifest:
     def differences(self, asked: "Manifest") -> list[str]:
         """The fields that differ, one a line: ``name: this value here, the other asked``."""
         here, there = (asdict(each) | {f"settings.{k}": v for k, v in each.settings.items()} for each in (self, asked))
-        unsaid = {"settings"} | ({"branch"} if None in (self.branch, asked.branch) else set())
-        names = [name for name in here | there if name not in unsaid and here.get(name) != there.get(name)]
+        ignored = {"settings"} | ({"branch"} if None in (self.branch, asked.branch) else set())
+        names = [name for name in here | there if name not in ignored and here.get(name) != there.get(name)]
         return [f"{name}: {_shown(here.get(name))} here, {_shown(there.get(name))} asked" for name in names]
 
 

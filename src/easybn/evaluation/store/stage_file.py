@@ -1,4 +1,4 @@
-"""The files of one stage of one chunk: each there as a whole or not at all."""
+"""The files of one stage of one chunk: each complete or not there at all."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from ...files import explained, read_bytes, replacing
 from ...json_files import Damaged, digest, with_checksum, without_checksum
 from ..record import DTYPES, Record
 
-# The state of a stage that is under way, as bytes: what a process that takes over goes on from.
+# The state of a stage that is under way, as bytes: what a process that takes over resumes from.
 
 State = dict[str, Any]
 """Tensors and plain values, also nested in dicts, lists and tuples."""
@@ -23,7 +23,7 @@ _SIZE = 32
 
 
 def to_bytes(state: State, name: str, points: NDArray[np.int64]) -> bytes:
-    """``state`` with whose it is and a checksum in front.
+    """``state`` with the name of its stage and a checksum in front.
 
     Args:
         state: what to keep.
@@ -42,7 +42,7 @@ def from_bytes(data: bytes, name: str, points: NDArray[np.int64]) -> State:
     Nothing but tensors (on the CPU) and plain values is unpickled.
 
     Raises:
-        Damaged: the bytes are not whole, or are of another stage.
+        Damaged: the bytes are incomplete, or of another stage.
     """
     if hashlib.blake2b(data[_SIZE:], digest_size=_SIZE).digest() != data[:_SIZE]:
         raise Damaged("its checksum is another one")
@@ -56,7 +56,7 @@ def from_bytes(data: bytes, name: str, points: NDArray[np.int64]) -> State:
     return state
 
 
-# The files of a stage as bytes that tell whose they are, and whether they are still what was written.
+# The files of a stage as bytes, which say what stage they are of and whether they are damaged.
 
 _KEY = b"easybn"
 
@@ -70,8 +70,8 @@ def to_parquet(record: Record, name: dict[str, Any], seconds: float = 0.0) -> by
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    said = {"name": name, "record": _checksum(record, name), "seconds": seconds}
-    header = json.dumps(with_checksum(said)).encode()
+    about = {"name": name, "record": _checksum(record, name), "seconds": seconds}
+    header = json.dumps(with_checksum(about)).encode()
     table = pa.table({column: pa.array(values) for column, values in _arrow(record).items()}, metadata={_KEY: header})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -82,7 +82,7 @@ def from_parquet(data: bytes) -> tuple[Record, dict[str, Any]]:
     """What was given to :func:`to_parquet`.
 
     Raises:
-        Damaged: ``data`` is not whole, or was never written by it.
+        Damaged: ``data`` is incomplete, or was never written by it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -90,12 +90,12 @@ def from_parquet(data: bytes) -> tuple[Record, dict[str, Any]]:
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         header = _header(table.schema.metadata)
-        record = Record(**{column: table.column(column).to_numpy() for column in DTYPES})
+        record = Record(**{name: table.column(STORED_NAMES.get(name, name)).to_numpy() for name in DTYPES})
         name = dict(header["name"])
-        whole = header["record"] == _checksum(record, name)
+        intact = header["record"] == _checksum(record, name)
     except Exception as error:  # pyarrow has many for bytes that make no sense, and none of them is about the disk
         raise Damaged(f"no Parquet file of ours ({type(error).__name__})") from error
-    if not whole:
+    if not intact:
         raise Damaged("its checksum is another one")
     return record, name
 
@@ -133,13 +133,21 @@ def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     return without_checksum(header, "its header")
 
 
+STORED_NAMES = {"success": "fell"}
+"""Columns that keep their older name in files, so that old and new stores are read alike."""
+
+
+def _columns(record: Record) -> dict[str, NDArray[Any]]:
+    return {STORED_NAMES.get(name, name): values for name, values in record.columns.items()}
+
+
 def _arrow(record: Record) -> dict[str, Any]:
-    return {name: values.tolist() if name == "attack" else values for name, values in record.columns.items()}
+    return {name: values.tolist() if name == "attack" else values for name, values in _columns(record).items()}
 
 
 def _checksum(record: Record, name: dict[str, Any]) -> str:
     parts = [json.dumps(name, sort_keys=True).encode()]
-    for column, values in record.columns.items():
+    for column, values in _columns(record).items():
         data = "\n".join(values.tolist()).encode() if column == "attack" else values.tobytes()
         parts += [column.encode(), data]
     return digest(*parts)
@@ -152,7 +160,7 @@ ENDINGS = {"attempts": "parquet", "images": "safetensors", "partial": "state"}
 
 @dataclass(frozen=True)
 class StageFile:
-    """What is on the disk of a stage: its tries, images, and while it is under way its state.
+    """The files of a stage: its attempts and images, and its state while it is under way.
 
     Args:
         folder: of the evaluation.
@@ -171,7 +179,7 @@ class StageFile:
         return self.folder / kind / f"{self.chunk:05d}-{self.stage:02d}.{ENDINGS[kind]}"
 
     def load(self) -> tuple[Record, Images | None] | None:
-        """The tries, and the images if they were kept; None if the stage is not there.
+        """The attempts, and the images if they were kept; None if the stage is not there.
 
         Raises:
             Damaged: it is there and not as it was written, or of another job.
@@ -201,12 +209,12 @@ class StageFile:
             data = to_safetensors(*images)
             name = digest(data)
             _write(self.path("images"), data)
-        # the tries come last, because the stage counts as done once they are there
+        # the attempts come last, because the stage counts as done once they are there
         _write(self.path(), to_parquet(record, self._name(name), seconds))
         self.drop_state()
 
     def put_aside(self) -> Path:
-        """Rename the file of tries, so that the stage is not there any more; where it is now."""
+        """Rename the file of attempts, so that the stage is not there any more; where it is now."""
         path = self.path()
         return path.replace(path.with_name(path.name + ".corrupt"))
 

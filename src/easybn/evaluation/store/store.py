@@ -1,4 +1,4 @@
-"""The folder of an evaluation: whose it is, what is done of it, and what follows from that."""
+"""The folder of an evaluation: what it is, what is done of it, and the verdicts that follow."""
 
 import re
 import warnings
@@ -19,11 +19,11 @@ from ..verdicts import Verdicts, derive, to_attack
 from .manifest import NAME, Manifest, open_store, read_manifest
 from .stage_file import ENDINGS, Images, StageFile
 
-# What makes a stage whole: without it a point might count as robust for no reason.
+# Validation of a stage: without it a point might count as robust for no reason.
 
 
 def check_stage(record: Record, stage: Stage, points: NDArray[np.int64]) -> None:
-    """See that a stage tried all it had to and nothing else, and gave no point up that nothing made fall.
+    """See that a stage attacked all it had to and nothing else, and gave up no point without a success.
 
     Args:
         record: the rows of the stage.
@@ -40,13 +40,13 @@ def check_stage(record: Record, stage: Stage, points: NDArray[np.int64]) -> None
 
     if len(record) and {*zip(record.attack.tolist(), record.eps.tolist(), strict=True)} != {tuple(stage)}:
         raise ValueError(f"{stage}: rows of another stage")
-    none_of(np.setdiff1d(record.point, points), "tries at points that were not to be attacked")
-    none_of(np.setdiff1d(points, record.point), "points without a try")
-    none_of(record.point[record.fell & ~np.isfinite(record.distance)], "points that fell at no distance")
-    near = ~record.fell & (record.distance <= record.eps)
-    none_of(record.point[near], "points with an adversarial image within eps that have not fallen")
-    given_up = np.setdiff1d(record.point[~record.finished], record.point[record.fell])
-    none_of(given_up, "points given up that have not fallen")
+    none_of(np.setdiff1d(record.point, points), "attempts at points that were not to be attacked")
+    none_of(np.setdiff1d(points, record.point), "points without an attempt")
+    none_of(record.point[record.success & ~np.isfinite(record.distance)], "successes at no distance")
+    near = ~record.success & (record.distance <= record.eps)
+    none_of(record.point[near], "points with an adversarial image within eps and without success")
+    given_up = np.setdiff1d(record.point[~record.finished], record.point[record.success])
+    none_of(given_up, "points given up without success")
 
 
 def check_images(record: Record, stage: Stage, point: NDArray[np.int64], image: NDArray[np.float32]) -> None:
@@ -73,7 +73,7 @@ def check_images(record: Record, stage: Stage, point: NDArray[np.int64], image: 
         raise ValueError(f"{stage}: no image of {len(missing)} points for which one was found, such as {missing[0]}")
 
 
-def checked(file: StageFile, stage: Stage, points: NDArray[np.int64]) -> Record | None:
+def validated(file: StageFile, stage: Stage, points: NDArray[np.int64]) -> Record | None:
     """What is stored of a stage, or None.
 
     Args:
@@ -109,7 +109,7 @@ class Store:
     Args:
         folder: where it is.
         manifest: what it is.
-        report: told, a line each, what was found damaged.
+        report: called with a line for each damaged file.
     """
 
     folder: Path
@@ -181,14 +181,14 @@ class Store:
         """
         file = self.file(chunk, stage)
         try:
-            return checked(file, self.manifest.stages[stage], points)
+            return validated(file, self.manifest.stages[stage], points)
         except Damaged as error:
             self.report(f"{file.path()}: {error}; put aside as {file.put_aside().name}, to be computed again")
             return None
 
     @property
     def seconds(self) -> float:
-        """That the stages stored took, added up over sessions and processes; 0 for what a kill took with it."""
+        """Seconds that the stored stages took, of all sessions and processes; what a kill lost does not count."""
         stages = range(len(self.manifest.stages))
         return sum(self.file(chunk, stage).seconds for chunk in range(self.manifest.chunks) for stage in stages)
 
@@ -201,7 +201,7 @@ class Store:
         images: Images | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Store a whole stage, and drop its state.
+        """Store a finished stage, and drop its state.
 
         Args:
             chunk: number of the chunk.
@@ -212,7 +212,7 @@ class Store:
             seconds: that it took.
 
         Raises:
-            ValueError: the record is not that of a whole stage, or images are missing.
+            ValueError: the record is not that of a finished stage, or images are missing.
             TypeError: images that are not float32.
             OSError: it could not be written; nothing is half-written.
         """
@@ -223,14 +223,14 @@ class Store:
         self.file(chunk, stage).save(record.sorted(), kept, seconds)
 
     def chunk_record(self, chunk: int) -> Record | None:
-        """All tries at a chunk's points if every stage is there and as it should be, else None."""
+        """All attempts at a chunk's points if every stage is there and valid, else None."""
         stages = self.manifest.stages
         if not self.file(chunk, len(stages) - 1).path().exists():
             return None  # the usual case, at little cost
         done, points = Record.joined([]), self.manifest.points_of(chunk)
         for number, stage in enumerate(stages):
             try:
-                found = checked(self.file(chunk, number), stage, to_attack(done, stage, points, self.manifest.share))
+                found = validated(self.file(chunk, number), stage, to_attack(done, stage, points, self.manifest.share))
             except Damaged:
                 return None
             if found is None:
@@ -244,7 +244,7 @@ class Store:
         for number, stage in enumerate(self.manifest.stages):
             file = self.file(chunk, number)
             try:
-                found = checked(file, stage, to_attack(done, stage, points, self.manifest.share))
+                found = validated(file, stage, to_attack(done, stage, points, self.manifest.share))
             except Damaged as error:
                 return f"{file.path()} is damaged: {error}"
             if found is None:
@@ -267,11 +267,11 @@ class Store:
 
     @property
     def record(self) -> Record:
-        """All tries that :meth:`read` gives."""
+        """All attempts that :meth:`read` gives."""
         return Record.joined(record for _, record, _ in self.read())
 
     def verdicts(self) -> Verdicts:
-        """On the points of all chunks that are whole."""
+        """On the points of all finished chunks."""
         every = {chunk: self.chunk_record(chunk) for chunk in range(self.manifest.chunks)}
         done = {chunk: record for chunk, record in every.items() if record is not None}
         points = np.concatenate([np.empty(0, np.int64), *(self.manifest.points_of(chunk) for chunk in done)])

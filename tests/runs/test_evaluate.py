@@ -6,13 +6,19 @@ import torch
 
 from easybn import data, models
 from easybn.evaluation import evaluate
+from easybn.evaluation.config import EvaluateConfig
+from easybn.evaluation.evaluate import run_evaluation
 from easybn.keyed_random import permutation
-from easybn.progress import progress_display
-from easybn.runs import evaluate as score_run
-from easybn.runs.evaluate import Measurement
+from easybn.runs import evaluate as module
+from easybn.runs.evaluate import draw_test_points, evaluate_run
 from easybn.runs.run import BusyError, Run
+from easybn.runs.target import EvaluationTarget
 
-HOW = Measurement(eps=(0.5, 0.1), points=12, steps=2, batch_size=5)
+HOW = EvaluateConfig.of_run(eps=(0.5, 0.1), points=12, steps=2, batch_size=5)
+
+
+def measure(run, config):
+    return evaluate_run(EvaluationTarget.of_run(run), config)
 
 
 @pytest.fixture
@@ -21,14 +27,8 @@ def run(finished_run, tmp_path):
     return Run(tmp_path / "run")
 
 
-@pytest.fixture
-def display():
-    with progress_display() as progress:
-        yield progress
-
-
-def test_rows_are_what_evaluate_says(run, display):
-    score_run.score(run, display, replace(HOW, seed=3))
+def test_rows_are_what_evaluate_says(run):
+    measure(run, replace(HOW, seed=3))
     source, model = data.load("sample"), models.load(run.folder)
     clean, *attacked = run.scores
     x, y = source.test.batch(torch.arange(1000))
@@ -40,8 +40,8 @@ def test_rows_are_what_evaluate_says(run, display):
     assert abs(clean["correct"] - int((logits.argmax(1) == y).sum())) <= close
     assert (clean["attack"], clean["n"], clean["data"], clean["branch"]) == ("clean", 1000, "sample", "main")
     points = permutation(1000, 3, "test points")[:12].sort().values
-    assert torch.equal(score_run.test_points(source, 12, 3), points)
-    assert len(score_run.test_points(source, 5000, 3)) == 1000
+    assert torch.equal(draw_test_points(source, 12, 3), points)
+    assert len(draw_test_points(source, 5000, 3)) == 1000
     x, y = source.test.batch(points)
     expected = []
     for protocol in ("robustness", "strong"):
@@ -51,36 +51,36 @@ def test_rows_are_what_evaluate_says(run, display):
     assert all(row["accuracy"] == row["correct"] / row["n"] for row in run.scores)
 
 
-def test_what_is_known_is_not_measured_again(run, display, monkeypatch):
-    score_run.score(run, display, HOW)
+def test_what_is_known_is_not_measured_again(run, monkeypatch):
+    measure(run, HOW)
     rows = run.scores
     assert len(rows) == 5
     calls = []
 
-    def spy(*args, **kwargs):
-        calls.append(kwargs)
-        return evaluate(*args, **kwargs)
+    def spy(config, *args, **kwargs):
+        calls.append((config.protocols, config.eps))
+        return run_evaluation(config, *args, **kwargs)
 
-    monkeypatch.setattr(score_run, "evaluate", spy)
-    score_run.score(run, display, HOW)
+    monkeypatch.setattr(module, "run_evaluation", spy)
+    measure(run, HOW)
     assert calls == []
     assert run.scores == rows
-    score_run.score(run, display, replace(HOW, eps=(0.1, 1.0)))
-    # only what is missing; under the strong protocol all radii, since what falls at one counts at the larger
-    assert [(call["protocol"], call["eps"]) for call in calls] == [("robustness", [1.0]), ("strong", [0.1, 1.0])]
+    measure(run, replace(HOW, eps=(0.1, 1.0)))
+    # only what is missing; under the strong protocol all radii, since what is broken at one counts at the larger
+    assert calls == [(("robustness",), (1.0,)), (("strong",), (0.1, 1.0))]
     for change in ({"points": 13}, {"steps": 3}, {"batch_size": 6}, {"seed": 1}, {"norm": "linf"}):
         calls.clear()
-        score_run.score(run, display, replace(HOW, **change))
+        measure(run, replace(HOW, **change))
         assert len(calls) == 2, change
     assert run.scores[:5] == rows
 
 
-def test_mistakes_are_told(run, display):
+def test_mistakes_are_told(run):
     with pytest.raises(ValueError, match="points must be at least 1, got 0"):
-        Measurement(points=0)
+        EvaluateConfig.of_run(points=0)
     with pytest.raises(BusyError), run.locked():
-        score_run.score(run, display, HOW)
+        measure(run, HOW)
     (run.folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="is the training finished"):
-        score_run.score(run, display, HOW)
+        measure(run, HOW)
     assert run.scores == []
