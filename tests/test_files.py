@@ -131,7 +131,7 @@ def test_a_folder_with_anything_else_is_not_discarded(tmp_path):
     folder = tmp_path / "f"
     for name in ("a", "b"):
         write_text(folder / name, "x")
-    with pytest.raises(FileExistsError, match="holds other things"):
+    with pytest.raises(FileExistsError, match="holds files that are not easybn's"):
         discard(folder, {"a", "c"})
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(FileExistsError, match="move it away"):

@@ -1,4 +1,4 @@
-"""Copies of models as people have them: ones that keep an activation, a lock or a generator in an attribute."""
+"""Deep copies of models, also of those that keep an activation, a lock or a generator in an attribute."""
 
 import copy
 from collections import deque
@@ -13,28 +13,28 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class CannotCopy(TypeError, ValueError):
-    """A model whose own class refuses to be copied."""
+    """A module whose class defines how it is copied, and fails."""
 
 
 def copied(model: M, memo: dict[int, Any] | None = None) -> M:
     """A deep copy of ``model``, also of one that ``copy.deepcopy`` refuses.
 
     Tensors in its attributes that are the result of a computation (``self.features = relu(x)``, the weight of
-    ``torch.nn.utils.weight_norm``) are copied without their graph. What nobody can copy, such as a lock, a generator
+    ``torch.nn.utils.weight_norm``) are copied without their graph. What cannot be copied, such as a lock, a generator
     or an open file, is shared by the copy and the original.
 
     Args:
         model: left as it is.
-        memo: of ``copy.deepcopy``, for several copies that share what they have in common.
+        memo: as in ``copy.deepcopy``, for several copies that share what they have in common.
 
     Raises:
-        CannotCopy: a module of it says itself how it is copied, and fails.
+        CannotCopy: a module in it defines how it is copied, and fails.
     """
     memo = {} if memo is None else memo
     trial = dict(memo)
     try:
         made = copy.deepcopy(model, trial)
-    except Exception:  # of any kind: what is in the way is looked for below
+    except Exception:  # of any kind: what prevents it is searched for below
         trial = dict(memo)
         for tensor in _tensors(model):
             if not tensor.is_leaf:
@@ -59,10 +59,10 @@ def _tensors(root: Any) -> Iterator[Tensor]:
 
 
 def _share_uncopyable(root: nn.Module, memo: dict[int, Any]) -> None:
-    """Enter into ``memo`` as itself whatever below ``root`` cannot be copied, and as little as possible of it."""
+    """Enter into ``memo``, as themselves, the objects below ``root`` that cannot be copied, as few as possible."""
     while error := _error(root, memo):
         failing = _failing(root, memo)
-        # an object fails by itself if all that it refers to can be copied; one that only holds such an object does not
+        # the cause is an object that fails though all that it refers to can be copied; what only contains it is not
         guilty = [each for each in failing.values() if not any(id(child) in failing for child in _children(each))]
         if not guilty or any(isinstance(each, nn.Module) for each in guilty):
             name = type(guilty[0] if guilty else root).__name__

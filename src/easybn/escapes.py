@@ -1,4 +1,4 @@
-"""What is printed: names, paths, notes and messages that come from files of others do nothing but be read.
+"""Printing: names, paths, notes and messages that come from elsewhere are shown, and control nothing.
 
 In them a control character (ESC, BEL, CR, the C1 range) could clear the screen or fake a line, and a bidirectional
 override could show a path backwards: they are shown as ``\\x1b``, ``\\u202e``. All that the program prints goes through
@@ -9,12 +9,12 @@ import re
 import sys
 import unicodedata
 
-_KEPT = "\n\t\u200c\u200d"  # the last two join letters in some scripts and pictures, and hide nothing
-_SUSPECT = re.compile(r"[^\n\t -~\xa1-\xac\xae-\u0377]")  # quickly: what may be a control character
+_KEPT = "\n\t\u200c\u200d"  # the last two join letters in some scripts and emoji, and hide nothing
+_SUSPECT = re.compile(r"[^\n\t -~\xa1-\xac\xae-\u0377]")  # a fast first test: what may be a control character
 
 
 def escaped(text: str) -> str:
-    r"""``text`` with every character that controls rather than shows, but for ends of lines, as ``\x1b`` and so on."""
+    r"""``text`` with every control character but line ends replaced by an escape such as ``\x1b``."""
     return _SUSPECT.sub(_shown, text)
 
 

@@ -32,8 +32,8 @@ MOST_TEXT = 2**26  # bytes of JSON, YAML or rows: a thousand times what any of o
 
 _PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}\.easybn-part", re.DOTALL)
 _WHAT_TO_DO = {
-    errno.ENOSPC: "the disk is full: make room and run the same command again; what was written before is whole",
-    errno.EDQUOT: "the quota is used up: make room and run the same command again; what was written before is whole",
+    errno.ENOSPC: "the disk is full: make room and run the same command again; what was written before is complete",
+    errno.EDQUOT: "the quota is used up: make room and run the same command again; what was written before is complete",
     errno.EROFS: "the file system is read-only: give a folder that can be written",
     errno.EACCES: "it may not be written: give another folder, or change its permissions",
     errno.EEXIST: "there is a file in the place of a folder: give another name",
@@ -44,7 +44,7 @@ _WHAT_TO_DO = {
 
 
 class Removed(OSError):
-    """The folder that a process works in was removed, or is another one's now."""
+    """The folder that a process works in was removed, or made anew by another process."""
 
 
 @contextmanager
@@ -69,14 +69,14 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
             check_guards(path)
             part.replace(path)
         finally:
-            with suppress(OSError):  # what could not be written was told by then
+            with suppress(OSError):  # what could not be written has been reported by then
                 file.close()
             part.unlink(missing_ok=True)
         _sync_folder(path.parent)
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """``text`` as the whole of ``path``, or ``path`` as it was."""
+    """Replace the content of ``path`` by ``text``, or leave it as it was if that fails."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -125,14 +125,14 @@ def scratch_folder(place: Path) -> Iterator[Path]:
 
 
 def discard(folder: Path, names: Collection[str]) -> None:
-    """Remove a folder that holds nothing but files of such ``names``, so that no other process ever sees half of it.
+    """Remove a folder that holds only files of these ``names``; no other process ever sees half of it.
 
     Raises:
-        FileExistsError: it is a link, or holds anything else; nothing is removed.
+        FileExistsError: it is a link, or holds anything else; then nothing is removed.
     """
     with suppress(FileNotFoundError):  # another process was first
         if folder.is_symlink() or any(each.name not in names or each.is_dir() for each in folder.iterdir()):
-            what = "it is damaged, and holds other things than easybn's: move it away"
+            what = "it is damaged, and holds files that are not easybn's: move it away"
             raise FileExistsError(errno.EEXIST, what, str(folder))
         part = _part_of(folder)
         folder.rename(part)
@@ -160,12 +160,12 @@ def sweep(folder: Path, ours: Callable[[str], bool]) -> None:
 
 @contextmanager
 def guarding(folder: Path, anchor: Path) -> Iterator[None]:
-    """Inside the block nothing is written into ``folder`` by this module once ``anchor`` is not the same file any more.
+    """Inside the block this module writes nothing into ``folder`` once ``anchor`` is no longer the same file.
 
-    So a process does not write into a folder that was removed, or made anew for something else, while it was at work.
+    So a process does not write into a folder that was removed, or made anew for something else, while it was running.
 
     Args:
-        folder: what is guarded.
+        folder: the guarded folder.
         anchor: a file in it that stays as long as the folder is the same one: its lock, or its first file.
     """
     try:
@@ -182,7 +182,7 @@ def guarding(folder: Path, anchor: Path) -> Iterator[None]:
 
 
 def check_guards(path: Path) -> None:
-    """Raise :class:`Removed` if ``path`` lies in a folder that is guarded and not what it was."""
+    """Raise :class:`Removed` if ``path`` lies in a guarded folder that is no longer the same."""
     for folder, anchor, identity in _guards.get():
         if not path.absolute().is_relative_to(folder):
             continue
@@ -204,8 +204,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what, about = _WHAT_TO_DO.get(error.errno or 0), Path(error.filename or path)
-        told = error.strerror in _WHAT_TO_DO.values()
-        if what is None or (told and not any(_PART.fullmatch(part) for part in about.parts)):
+        explained_before = error.strerror in _WHAT_TO_DO.values()
+        if what is None or (explained_before and not any(_PART.fullmatch(part) for part in about.parts)):
             raise
         here, parent = str(about.absolute()), str(path.parent.absolute())
         if not (here.startswith(parent) or parent.startswith(here)):  # of a file that was to be read
@@ -259,7 +259,7 @@ def read_text(path: Path | str, most: int = MOST_TEXT) -> str:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Have what was written to ``file`` on the disk."""
+    """Flush what was written to ``file`` to the disk."""
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,6 +1,6 @@
 """JSON files and files of JSON lines: written with checksums, and checked when they are read.
 
-An object carries a checksum of its content as its last key, so that what has rotted is not read as something else; a
+An object carries a checksum of its content as its last key, so that damage is not read as something else; a
 file that another program has reformatted or sorted still passes, and an object without a checksum (of an earlier
 version, or written by hand) is taken as it is. A *row* is an object on a line of its own. Tables, reports and studies
 compute with rows that anybody may have edited, cut off or made by another program: what they rely on is a
@@ -66,7 +66,7 @@ def without_checksum(value: Any, where: str) -> dict[str, Any]:
         where: what an error names.
 
     Raises:
-        Damaged: it is no object, or not the one that the checksum was made of.
+        Damaged: it is not an object, or not the one that the checksum was made of.
     """
     if not isinstance(value, dict):
         raise Damaged(f"{where} is damaged: it does not hold what it should")
@@ -149,8 +149,8 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut
             "legacy" leaves it out where no row has a checksum, "left out" always.
 
     Raises:
-        ValueError: a line that is cut off, is no object, has another checksum, lacks a needed key or holds a value of
-            the wrong kind; the message names file and line.
+        ValueError: a line that is cut off, is not an object, has another checksum, lacks a needed key or holds a value
+            of the wrong kind; the message names file and line.
     """
     try:
         *lines, last = read_bytes(path, MOST_TEXT).split(b"\n")

@@ -247,7 +247,7 @@ def test_options_of_a_folder_are_kept_with_the_run(easybn):
     pictures(Path("flat"), list(LEVELS), [""])
     found = easybn("train", "--data", "flat", "--epochs", "1")
     assert (found.status, Path("runs").exists()) == (2, False)
-    assert "flat: has test images alone, and nothing to train on" in found.err
+    assert "flat: has only test images, nothing to train on" in found.err
     options = ("--test_fraction", "0.25", "--resize", "6", "--channels", "1")
     assert easybn("train", "--data", "flat", "--epochs", "1", *options, "--out", "r", "--device", "cpu").status == 0
     config = Run(Path("r")).config

@@ -233,7 +233,7 @@ def test_nothing_of_a_users_is_removed_with_a_damaged_cache(cache_home: Path) ->
     (folder,) = entries(cache_home)
     (folder / "mine.txt").write_text("x")
     (folder / "source.json").write_text("{")
-    with pytest.warns(UserWarning, match="holds other things than easybn's: move it away"):
+    with pytest.warns(UserWarning, match="holds files that are not easybn's: move it away"):
         assert same(open_toy())
     assert (folder / "mine.txt").exists()
     (folder / "mine.txt").unlink()

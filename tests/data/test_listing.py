@@ -105,7 +105,7 @@ def test_notes_of_what_is_not_read() -> None:
         "classes without test images: A",
         "files in class folders that are not read: 2 .heic, 1 .txt",
         "images in folders inside class folders, taken for that class: 1",
-        "classes whose names differ in upper and lower case alone: A, a",
+        "classes whose names differ only in upper and lower case: A, a",
     )
 
 

@@ -53,7 +53,7 @@ def test_normalise_is_what_torchvision_does():
 
 @pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.0,)), ((0.5,), (0.2, 0.2)), ((), ())])
 def test_normalise_refuses_statistics_that_do_not_fit(mean, std):
-    with pytest.raises(ValueError, match="one number a channel"):
+    with pytest.raises(ValueError, match="one number per channel"):
         Normalise(mean, std)
 
 

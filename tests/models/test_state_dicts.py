@@ -281,10 +281,10 @@ def test_files_that_are_no_weights_are_refused_in_words(tmp_path):
         torch.save(content, buffer := io.BytesIO())
         return buffer.getvalue()
 
-    refused(bytes_of(net), "holds a whole model or object, .*save model.state_dict")
+    refused(bytes_of(net), "holds a complete model or object, .*save model.state_dict")
     refused(bytes_of({"model": net, "epoch": 3}), r"no weights \(its keys: model, epoch\): save model.state_dict")
     refused(bytes_of({"epoch": 3}), "holds no weights")
-    refused(bytes_of([1, 2]), "a whole model or object")
+    refused(bytes_of([1, 2]), "a complete model or object")
     refused(bytes_of({"net": given()}), "nothing under the weights_key ema .its keys: net", "ema")
     refused(bytes_of({"net": given(), "ema": {}}), "no weights under the weights_key ema", "ema")
     refused(b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull")

@@ -46,7 +46,7 @@ def test_a_users_module(tmp_path):
     x = torch.rand(4, 1, 5, 5)
     model(x)
     save(model, tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match="does not say which model it is of: pass the model too"):
+    with pytest.raises(ValueError, match="does not say of which model it is: pass the model too"):
         load(tmp_path / "m.safetensors")
     other = user_model()
     assert load(tmp_path / "m.safetensors", other) is other

@@ -1,4 +1,4 @@
-"""Augmentations of a batch, drawn from keyed noise: a sample's crop depends on its name alone.
+"""Augmentations of a batch, drawn from keyed noise: a sample's crop depends only on seed, step and sample id.
 
 The same (seed, step, sample id) gives the same crop in every batch, on every device and after every
 restart: ``crop_flip(x, Noise.of(seed, "augment", ids, step))``.
@@ -21,11 +21,11 @@ def none(x: Tensor, noise: Noise) -> Tensor:
 
 
 def crop_flip(x: Tensor, noise: Noise) -> Tensor:
-    """Pad by 4 zeros, crop at random to the old size, and mirror left to right half of the time.
+    """Pad by 4 zeros, crop at random to the original size, and flip left to right with probability 1/2.
 
     Args:
         x: (N, C, H, W), uint8 or floating point. Zero is black: normalise after this, not before.
-        noise: one stream a sample; its child "crop-flip" is used.
+        noise: one stream per sample; its child "crop-flip" is used.
 
     Returns:
         (N, C, H, W) of the same type.

@@ -1,11 +1,11 @@
-"""A data set decoded once, into memory-mapped arrays that open at once ever after.
+"""A data set decoded once, into memory-mapped arrays that open at once from then on.
 
 ``<cache>/decoded/<kind>-<digest>/`` holds train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and
 source.json (name, classes, shape, statistics, notes, origin, checksums). The digest names the original files, so that
-changed files are decoded again. The folder is written aside and renamed when it is whole.
+changed files are decoded again. The folder is written aside and renamed when it is complete.
 
-The checksums are tested when the data set is opened: up to 1 GiB always (some 0.3 s a GiB), beyond that when a file has
-changed by its size, time or number, or once a week, which checked.json keeps. What has rotted is decoded again.
+The checksums are verified when the data set is opened: up to 1 GiB always (about 0.3 s per GiB), above that when the
+size, time or inode of a file has changed, or once a week (checked.json says when). What is damaged is decoded again.
 """
 
 import errno
@@ -81,7 +81,7 @@ class Undecoded:
 def decode(
     part: Part, shape: tuple[int, int, int], write: Callable[[Any], object], what: str, show: OnProgress
 ) -> Tensor:
-    """Hand every chunk to ``write``, in order, while ``show`` is told how far ``what`` has come.
+    """Pass every chunk to ``write``, in order, and report progress to ``show``.
 
     Returns:
         (C, 256) int64, the histogram of each channel.
@@ -117,7 +117,7 @@ def in_memory(data: Undecoded, show: OnProgress) -> Source:
 _FORMAT = 2  # raised whenever pictures are decoded by another rule, so that no array of the old one is served
 _ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 _CHECKED = "checked.json"
-_SMALL = 2**30  # bytes in all that are tested whenever they are opened
+_SMALL = 2**30  # bytes in all that are verified whenever they are opened
 _WEEK = 7 * 24 * 3600  # seconds
 
 
@@ -143,7 +143,7 @@ def cached(
         origin: the digest of :func:`origin_of`.
         prepare: called only if something is to be decoded.
         cache: whether to use the cache at all; without it everything is decoded into memory.
-        progress: told how far the decoding is; by default a bar on the terminal.
+        progress: called as the decoding advances; by default a bar on the terminal.
     """
     folder = cache_folder() / "decoded" / f"{kind}-{origin[:32]}"
     try:
@@ -165,7 +165,7 @@ def cached(
 
 
 def _open(folder: Path, origin: str) -> Source | None:
-    """The data set in ``folder``; None if there is none, or if someone damaged it (it is then removed).
+    """The data set in ``folder``; None if there is none, or if it is damaged (it is then removed).
 
     Raises:
         OSError: it is damaged, and cannot be removed.
@@ -188,22 +188,22 @@ def _open(folder: Path, origin: str) -> Source | None:
 
 
 def _check(folder: Path, checksums: dict[str, int]) -> None:
-    """Damaged if an array is not what was written, see the module."""
-    status = {name: (folder / name).stat() for name in _ARRAYS}
-    large = sum(each.st_size for each in status.values()) > _SMALL
-    seen = {name: [each.st_ino, each.st_size, each.st_mtime_ns] for name, each in status.items()}
+    """Raise Damaged if an array is not what was written, see the module."""
+    stats = {name: (folder / name).stat() for name in _ARRAYS}
+    large = sum(stat.st_size for stat in stats.values()) > _SMALL
+    files = {name: [stat.st_ino, stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     if large:
         with suppress(OSError, ValueError, KeyError, TypeError):  # never yet
             known = read_json(folder / _CHECKED)
-            if known["files"] == seen and 0 <= time.time() - known["time"] < _WEEK:
+            if known["files"] == files and 0 <= time.time() - known["time"] < _WEEK:
                 return
     for name in _ARRAYS:
         with (folder / name).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if zlib.crc32(content) != checksums[name]:
                 raise Damaged(f"{folder / name} is damaged: its checksum is another one")
     if large:
-        with suppress(OSError):  # somebody else's folder: tested again the next time
-            write_json(folder / _CHECKED, {"files": seen, "time": time.time()}, indent=None)
+        with suppress(OSError):  # a folder of another user: verified again the next time
+            write_json(folder / _CHECKED, {"files": files, "time": time.time()}, indent=None)
 
 
 def _open_split(folder: Path, kind: str, about: dict[str, Any]) -> Split:
@@ -234,16 +234,16 @@ def _write(folder: Path, origin: str, data: Undecoded, show: OnProgress) -> None
         for kind, split in data.parts():
             # written in order rather than through a map, so that a full disk is an error and no crash
             with (part / f"{kind}_images.npy").open("wb") as file:
-                summed = _Summed(file)
+                summed = _ChecksummedFile(file)
                 _header(summed, (len(split.labels), *data.shape))
                 count = decode(split, data.shape, summed.write, f"{data.name}: {kind}", show)
                 sync(file)
-            checksums[f"{kind}_images.npy"] = summed.total
+            checksums[f"{kind}_images.npy"] = summed.crc
             with (part / f"{kind}_labels.npy").open("wb") as file:
-                summed = _Summed(file)
+                summed = _ChecksummedFile(file)
                 np.save(summed, split.labels)
                 sync(file)
-            checksums[f"{kind}_labels.npy"] = summed.total
+            checksums[f"{kind}_labels.npy"] = summed.crc
             about[kind] = len(split.labels)
             if kind == "train":
                 about["mean"], about["std"] = from_histogram(count) if len(split.labels) else ((), ())
@@ -254,16 +254,16 @@ def _write(folder: Path, origin: str, data: Undecoded, show: OnProgress) -> None
 
 
 @dataclass
-class _Summed:
-    """A file to write to; total is the CRC-32 of what was written."""
+class _ChecksummedFile:
+    """A file to write to; ``crc`` is the CRC-32 of what was written."""
 
     file: IO[bytes]
-    total: int = 0
+    crc: int = 0
 
     def write(self, data: Any) -> int:
-        self.total = zlib.crc32(data, self.total)
+        self.crc = zlib.crc32(data, self.crc)
         return self.file.write(data)
 
 
-def _header(file: _Summed, shape: tuple[int, ...]) -> None:
+def _header(file: _ChecksummedFile, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

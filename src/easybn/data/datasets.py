@@ -35,7 +35,7 @@ from .split import DataError
 
 VARIABLE = "EASYBN_DATA"  # the environment's name for the folder of data sets
 _LARGEST = 2**27  # bytes that a packed file may hold: twice Fashion-MNIST's
-_PATIENCE = 30.0  # seconds to wait for a server that says nothing
+_PATIENCE = 30.0  # seconds to wait for a server that does not answer
 
 
 class Original(NamedTuple):
@@ -139,7 +139,7 @@ class Published:
             progress: called as the decoding advances; by default a bar on the terminal.
 
         Raises:
-            DataError: not found, not to be had, damaged, or not the original.
+            DataError: not found, cannot be downloaded, damaged, or not the original.
         """
         files = self.find(folder)
         if files is None and download:
@@ -326,7 +326,7 @@ def _check_digest(path: Path, expected: str, algorithm: str, title: str) -> None
 
 
 def _unpacked(path: Path) -> bytes:
-    """The content of a file, unpacked if it is packed by gzip: told by its first bytes, not by its name."""
+    """The content of a file, decompressed if its first bytes say gzip, whatever its name is."""
     try:
         with open_regular(path) as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -363,7 +363,7 @@ def _scratch() -> Iterator[Path]:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """A server that says nothing is not waited for without end; no bar is drawn where there is no terminal."""
+    """Inside the block, connections time out, and no progress bar is drawn unless stderr is a terminal."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:

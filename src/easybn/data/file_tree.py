@@ -1,4 +1,4 @@
-"""The files below a folder or inside a zip, by their relative names: one way to list and read both."""
+"""The files below a folder or inside a zip, by their relative names: one interface to list and read both."""
 
 import io
 import os
@@ -25,7 +25,7 @@ class Tree(Protocol):
         ...
 
     def notes(self) -> list[str]:
-        """What a reader should know of the names."""
+        """What a reader should know about the names."""
         ...
 
     def folders(self) -> list[str]:
@@ -92,7 +92,7 @@ class _Zip:
             if guessed and "\\" in entry.filename and "/" in entry.filename:  # a byte of a letter in some code pages
                 raise DataError(f"{path}: the name {entry.filename!r} is in an unknown code page: zip it in UTF-8")
             self.guessed = self.guessed or name * guessed
-            # nothing is ever extracted, yet such a name says that the archive is not what it seems
+            # nothing is ever extracted, but such a name shows that the archive is not what it seems
             if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
                 raise DataError(f"{path}: the entry {entry.filename!r} leads out of the archive: do not use this file")
             is_folder, plain = name.endswith("/"), PurePosixPath(name).as_posix()
@@ -105,8 +105,8 @@ class _Zip:
                 self.entries[plain] = entry
 
     def notes(self) -> list[str]:
-        told = f"names in the zip that are not UTF-8 are read in the old PC code page, such as {self.guessed!r}"
-        return [told] if self.guessed else []
+        note = f"names in the zip that are not UTF-8 are read in the old PC code page, such as {self.guessed!r}"
+        return [note] if self.guessed else []
 
     def names(self) -> list[str]:
         return sorted(self.entries)
@@ -121,7 +121,7 @@ class _Zip:
             return self.archive.read(self.entries[name])  # never more than the announced size
 
     def open(self, name: str) -> IO[bytes]:
-        return io.BytesIO(self.read(name))  # a picture is read from the start and then again, which a zip is slow at
+        return io.BytesIO(self.read(name))  # a picture is read from the start twice, which is slow in a zip
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -146,7 +146,7 @@ def _name_of(entry: zipfile.ZipInfo) -> tuple[str, bool]:
 
 
 def check_link(link: Path, root: Path) -> None:
-    """DataError for a link below ``root`` to a folder that holds it: images would be looked for without end."""
+    """Raise DataError for a link below ``root`` to a folder that contains it: the search for images would not end."""
     target = link.resolve()
     around = [link.parent, *link.parent.parents]
     inside = around[: around.index(root) + 1] if root in around else around

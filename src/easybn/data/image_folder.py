@@ -1,4 +1,4 @@
-"""Any folder of images, or a zip of one, in which each class has a folder."""
+"""A folder of images, or a zip of one, with one folder per class."""
 
 import os
 from collections import Counter
@@ -39,14 +39,14 @@ def image_folder(
 
     Args:
         path: a folder or a zip file of CLASS/IMAGE, or of train/CLASS/IMAGE and test/CLASS/IMAGE (or
-            val/). One or more folders around all that do not matter. Where there is test/ (or val/) alone, or CLASS/
-            alone and no ``test_fraction``, all images are test images: such a data set can be evaluated on.
+            val/). Folders around all that do not matter. If there is only test/ (or val/), or only CLASS/ and
+            no ``test_fraction``, all images are test images: such a data set can only be evaluated on.
         channels: 3 for RGB, whatever the files are, or 1 for grey.
         resize: the height and width to bring all images to: the shorter side is brought to that length, and the
             middle of the longer one kept. None to leave them as they are if all have one size, else for the most
             frequent length of the shorter side, at most 224.
         test_fraction: the share of each class, between 0 and 1, that is drawn as the test split where
-            there are class folders alone, or train/ alone; always the same samples for the same files.
+            there are only class folders, or only train/; always the same samples for the same files.
         name: what results call it; by default the file's name without its suffix. CIFAR-10 as JPEG files
             is called cifar10-jpeg, for its pixels are not quite CIFAR-10's.
         cache: keep the decoded images, so that the next opening takes no time.
@@ -88,7 +88,7 @@ def image_folder(
 
 
 def _status(path: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """What tells whether any file has changed: (path, status) of each, None of a folder, in a fixed order."""
+    """(path, status) of every file and (path, None) of every folder, in a fixed order: they show any change."""
     try:
         if not path.is_dir():
             yield str(path), path.stat()
@@ -107,7 +107,7 @@ def _status(path: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     except FileNotFoundError as error:
         if error.filename == str(path):
             raise DataError(f"{path}: there is no such folder or zip file") from None
-        raise DataError(f"{error.filename}: is a link to what is not there: mend or remove it") from None
+        raise DataError(f"{error.filename}: is a broken link: repair or remove it") from None
     except OSError as error:
         raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
 

@@ -1,4 +1,4 @@
-"""Which of the files of an image folder belong to which split and class."""
+"""Which files of an image folder belong to which split and class."""
 
 import difflib
 import unicodedata
@@ -31,7 +31,7 @@ class Listing:
 
     Args:
         notes: what a reader should know: files that are not read, folders that are left out.
-        flat: there are class folders alone, and it is not said whether they are for training or for test.
+        flat: there are only class folders, and nothing says whether they are for training or for test.
     """
 
     classes: tuple[str, ...]
@@ -47,8 +47,8 @@ def list_images(names: Sequence[str], where: str, folders: Sequence[str] = ()) -
     A class is the folder below the split's: ``train/cat/1.png`` and ``train/cat/more/2.png`` are cats. Names of
     classes are compared as Unicode's NFC, so that an accent may be written either way; one that is not UTF-8 is taken
     for Windows' Western code page. The test split is ``test/``, or
-    ``val/`` where there is no ``test/``; what else is beside ``train/`` is left out. ``train`` is empty where there is
-    a test split alone.
+    ``val/`` where there is no ``test/``; other folders beside ``train/`` are left out. ``train`` is empty where there
+    is only a test split.
 
     Args:
         names: of all files, their parts separated by '/'.
@@ -69,7 +69,7 @@ def list_images(names: Sequence[str], where: str, folders: Sequence[str] = ()) -
     depth = _depth(images)
     above = images[0][:depth]
     every = {name[depth] for name in kept_folders if len(name) > depth and name[:depth] == above}
-    # a split's folder holds class folders: one that holds images alone is a class, say of trains
+    # a split's folder holds class folders: one that holds only images is a class, say of trains
     nested = {name[depth] for name in images if len(name) > depth + 2}
     direct = {name[depth] for name in images if len(name) == depth + 2} - nested
     tops = sorted(nested | every - direct)
@@ -107,12 +107,12 @@ def list_images(names: Sequence[str], where: str, folders: Sequence[str] = ()) -
         )
     label = {test_classes.index(name): classes.index(name) for name in test_classes}
     if missing := [name for name in classes if name not in test_classes]:
-        read.told.append(f"classes without test images: {_few(missing)}")
+        read.remarks.append(f"classes without test images: {_few(missing)}")
     return Listing(classes, train_files, [(file, label[old]) for file, old in test_files], read.notes(classes))
 
 
 class _Reader:
-    """Sorts the files of splits into classes, and gathers what is to be told of them.
+    """Sorts the files of splits into classes, and collects notes about them.
 
     Args:
         where: what an error calls the folder.
@@ -122,12 +122,12 @@ class _Reader:
 
     def __init__(self, where: str, files: list[Name], folders: list[Name], top: Name) -> None:
         self.where, self.files, self.folders, self.top = where, files, folders, top
-        self.told: list[str] = []
+        self.remarks: list[str] = []
         self.unread: list[Name] = []
         self.deeper: list[Name] = []
 
     def split(self, folder: str | None) -> tuple[tuple[str, ...], Files]:
-        """The classes and files of the split in ``folder``; None where there are class folders alone."""
+        """The classes and files of the split in ``folder``; None where there are only class folders."""
         above = self.top if folder is None else (*self.top, folder)
         depth = len(above)
         by_folder: dict[str, list[Name]] = {
@@ -164,7 +164,7 @@ class _Reader:
         for folder in folders:
             name = unicodedata.normalize("NFC", _text(folder))
             if _text(folder) != folder:
-                self.told.append(
+                self.remarks.append(
                     f"the class folder {printable('/'.join((*above, folder)))}/ is read as {name!r}: {_BYTES}"
                 )
             if any(unicodedata.category(letter) == "Cc" for letter in name):
@@ -178,22 +178,22 @@ class _Reader:
         return dict(sorted(found.items()))
 
     def leave_out(self, tops: set[str], used: set[str]) -> None:
-        """Have it told which of ``tops``, the folders beside each other, are none of ``used``."""
+        """Note which of ``tops``, the folders beside each other, are not in ``used``."""
         at = len(self.top)
         for top in sorted(tops - used):
             if count := sum(_is_image(name) and name[: at + 1] == (*self.top, top) for name in self.files):
-                self.told.append(f"left out: the folder {top}/ with {count:,} images")
+                self.remarks.append(f"left out: the folder {top}/ with {count:,} images")
 
     def notes(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Of all splits read."""
-        notes = list(self.told)
+        """About all splits that were read."""
+        notes = list(self.remarks)
         if self.unread:
             notes.append(f"files in class folders that are not read: {_suffixes(self.unread)}")
         if self.deeper:
             notes.append(f"images in folders inside class folders, taken for that class: {len(self.deeper):,}")
         lower = Counter(name.lower() for name in classes)
         if alike := [name for name in classes if lower[name.lower()] > 1]:
-            notes.append(f"classes whose names differ in upper and lower case alone: {_few(alike)}")
+            notes.append(f"classes whose names differ only in upper and lower case: {_few(alike)}")
         return tuple(notes)
 
 

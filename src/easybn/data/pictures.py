@@ -1,4 +1,4 @@
-"""One image file as 8-bit pixels, the way a viewer shows it: upright, and on white where it is transparent."""
+"""One image file as 8-bit pixels, as a viewer shows it: upright, and on white where it is transparent."""
 
 import io
 import warnings
@@ -17,14 +17,15 @@ SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")  # what a stranger's file may reach
+# what a file from elsewhere may be decoded by
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")
 # a small file can announce, and then need the memory of, far more: some 12 bytes a pixel while it is converted, and 20
 # where it is transparent or of 16 bits, so that half a GB is enough
 _MOST_PIXELS = 2**25  # 5,792 x 5,792
 _PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _MOST_RESIZED = 2**24  # of a long strip as wide as the result, of which the middle is kept
 
-# what was done to pictures beside reading them; a Counter has the number of pictures for each
+# what was done to pictures besides reading them; a Counter has the number of pictures for each
 TRANSPARENT = "transparent pictures put on white"
 TURNED = "pictures turned or mirrored as their EXIF orientation says"
 DEEP = "pictures of 16 bits a channel reduced to their upper 8"
@@ -80,7 +81,7 @@ def picture_size(file: IO[bytes], name: str) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow have turned the size already
             width, height = (getattr(image, "tag_v2")[tag] for tag in (256, 257))  # noqa: B009
-        # a PNG would be decoded whole to look for an orientation behind its pixels
+        # a PNG would be decoded completely to look for an orientation after its pixels
         turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
     return (height, width) if turned else (width, height)
 
@@ -171,7 +172,7 @@ def _orientation(image: Image.Image) -> int:
     """1 .. 8 by EXIF; 1, which is upright, where it is not said or cannot be read."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block: the pixels may be whole
+    except Exception:  # a damaged EXIF block: the pixels may still be good
         return 1
 
 

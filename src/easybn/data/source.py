@@ -23,13 +23,13 @@ class Source:
     Args:
         name: what results call it.
         classes: the name of each label.
-        train: what may be learnt from, and what a validation split is held out of.
-        test: what is only ever measured on.
+        train: for training; a validation split is held out of it.
+        test: only ever evaluated on.
         mean: mean of each channel of the training images, in [0, 1].
         std: standard deviation of each channel of the training images, in [0, 1] units.
-        notes: what a reader of results should know: what was done to the pictures, and which files were not read.
+        notes: what a reader of results should know: what was done to the pictures, which files were not read.
 
-    A data set of test images alone has an empty ``train``, and no ``mean`` and ``std``.
+    A data set of only test images has an empty ``train``, and no ``mean`` and ``std``.
 
     Raises:
         DataError: splits of unequal image shapes, no test image, a label without a class, or statistics that do not
@@ -81,7 +81,7 @@ class Source:
         classes: Sequence[str] | None = None,
         name: str = "tensors",
     ) -> "Source":
-        """A source of your own tensors.
+        """A source made of tensors.
 
         Args:
             train_images: (N, C, H, W), uint8, or floating point in [0, 1] in whole multiples of 1/255.
@@ -131,10 +131,10 @@ class Source:
         return cls.from_tensors(*parts[0], *parts[1], classes=classes, name=name)
 
     def part(self, n: int) -> "Source":
-        """The same with only ``n`` of the training images, every class in proportion, and their statistics.
+        """A copy with only ``n`` of the training images, every class in proportion, and their statistics.
 
-        They are drawn by a name of their own, the same for every seed, and stay in file order: the first ``n``
-        of a folder of classes would be of one class alone.
+        The same images are drawn for every seed, and they stay in file order. (The first ``n`` images of a folder of
+        classes would all be of one class.)
         """
         self.check_trainable()
         if not 0 < n <= len(self.train):
@@ -146,17 +146,17 @@ class Source:
         return self.from_splits(self.name, self.classes, train, self.test, self.notes)
 
     def matched(self, outputs: Sequence[str], model: str, advice: str) -> "Source":
-        """The same images, each labelled by the number of the output that is called as its class.
+        """The same images, each labelled by the number of the model's output that has the name of its class.
 
-        Names are compared as Unicode's NFC. ``notes`` say so, unless all names are the same in the same order.
+        Names are compared in Unicode's NFC form. A note says so, unless all names are the same in the same order.
 
         Args:
-            outputs: what each output of a model stands for.
+            outputs: the class name of each output of a model.
             model: what an error calls it.
-            advice: what the error says is to be done.
+            advice: the last part of an error: what to do.
 
         Raises:
-            DataError: a class here that no output is called by, or that several are.
+            DataError: a class here whose name no output has, or several have.
         """
         if tuple(outputs) == self.classes:
             return self
@@ -181,15 +181,15 @@ class Source:
         return replace(self, classes=tuple(outputs), train=train, test=test, notes=(*self.notes, note))
 
     def noted(self, note: str) -> "Source":
-        """The same with one more note."""
+        """A copy with one more note."""
         return replace(self, notes=(*self.notes, note))
 
     def check_trainable(self) -> None:
         """Raise DataError if there are no training images."""
         if not len(self.train):
             raise DataError(
-                f"{self.name}: has test images alone, and nothing to train on: add a train/ folder, or, where there "
-                "are class folders alone, draw a part as test by --test_fraction 0.2 (in Python test_fraction=0.2)"
+                f"{self.name}: has only test images, nothing to train on: add a train/ folder, or, where there are "
+                "only class folders, draw a part as test by --test_fraction 0.2 (in Python test_fraction=0.2)"
             )
 
     def holdout(self, n: int, seed: int) -> tuple[Split, Split]:

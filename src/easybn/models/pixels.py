@@ -9,11 +9,10 @@ from torch import Tensor, nn
 class Normalise(nn.Module):
     """(x - mean) / std for each channel.
 
-    Perturbations, balls and eps are in pixels of [0, 1]; a model that normalises inside is the only way
-    to keep them so.
+    Perturbations, balls and eps are in pixels of [0, 1], which needs a model that normalises its own input.
 
     Args:
-        mean, std: one number a channel, of images in [0, 1]; std must be positive.
+        mean, std: one number per channel, of images in [0, 1]; std must be positive.
     """
 
     mean: Tensor
@@ -22,7 +21,7 @@ class Normalise(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         if len(mean) != len(std) or not mean or min(std) <= 0:
-            raise ValueError(f"mean and std need one number a channel each, std positive; got {mean} and {std}")
+            raise ValueError(f"mean and std need one number per channel each, std positive; got {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 

@@ -1,6 +1,7 @@
 """ResNets for images of 28 or 32 pixels: a 3x3 stem, no max-pool, four stages (He et al. 2016).
 
-The paper's networks are the wide ones, 64-128-256-512, as in Zhang et al. 2019 (Lookahead).
+The paper's networks are the wide ones, 64-128-256-512, as in Zhang et al. 2019 (Lookahead). The small ones have three
+stages and a strided stem, and train in minutes on a CPU.
 """
 
 from collections.abc import Sequence
@@ -110,14 +111,11 @@ def resnet50(num_classes: int = 10, in_channels: int = 3) -> ResNet:
     return ResNet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), num_classes, in_channels)
 
 
-# Small ResNets with a strided stem: a real training in minutes on a CPU.
-
-
 def resnet_tiny(num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """16-32-64 channels, one block a stage, 78 thousand parameters: thousands of images a second on two cores."""
+    """16-32-64 channels, one block per stage, 78 thousand parameters: thousands of images per second on two cores."""
     return ResNet(BasicBlock, (1, 1, 1), (16, 32, 64), num_classes, in_channels, stem_stride=2)
 
 
 def resnet_small(num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """32-64-128 channels, one block a stage, 308 thousand parameters."""
+    """32-64-128 channels, one block per stage, 308 thousand parameters."""
     return ResNet(BasicBlock, (1, 1, 1), (32, 64, 128), num_classes, in_channels, stem_stride=2)

@@ -1,9 +1,9 @@
-"""Weights from anybody's checkpoint into a model: every tensor has its place, or a clear line says which has not.
+"""Loads weights from any checkpoint into a model: every tensor finds its place, or an error says which does not.
 
 Checkpoints differ in their container (safetensors, torch's zip and older formats, under any suffix), in where the
 weights lie among optimisers and arguments (``state_dict``, ``model``, ``net``, ``ema`` ..., also nested), and in the
-prefixes that wrappers leave on the names (``module.``, ``_orig_mod.``, ``model.`` ...). Names and shapes decide: what
-is loaded has, wrappers aside, exactly the names of the model's tensors.
+prefixes that wrappers leave on the names (``module.``, ``_orig_mod.``, ``model.`` ...). Names and shapes decide: apart
+from wrappers, what is loaded has exactly the names of the model's tensors.
 """
 
 import builtins
@@ -44,7 +44,7 @@ _NO_CHECKPOINT = {
 
 
 class _Inert:
-    """Stands for an object of a class that is not loaded: keeps nothing, does nothing."""
+    """In the place of an object whose class is not loaded: keeps nothing, does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_Inert":
         return super().__new__(cls)
@@ -64,7 +64,7 @@ class _InertDict:
 
 
 class _InertList:
-    """The same for what is filled like a list."""
+    """The same for an object that is filled like a list."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return []
@@ -146,12 +146,14 @@ def _read(path: Path) -> Any:
         )
         raise ValueError(f"{path} cannot be read as weights ({type(error).__name__}: {reason}){hint}") from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a whole model or object, which only its code can load: save model.state_dict()")
+        raise ValueError(
+            f"{path} holds a complete model or object, which only its code can load: save model.state_dict()"
+        )
     return content
 
 
 def read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the header of a file says under the key "easybn", and its tensors, tested by the checksums in it, if any.
+    """What the header of a file says under the key "easybn", and its tensors, verified by the checksums in it, if any.
 
     Args:
         tensors: whether they are read; an empty dict otherwise.
@@ -343,11 +345,11 @@ def _fill(state: Mapping[str, Tensor], model: nn.Module, path: Path | str, place
         "without values": [name for name, _, given in pairs if given.is_meta],
     }
     if any(wrong.values()):
-        told = [f"{len(names)} {what}, such as {names[0]}" for what, names in wrong.items() if names]
+        problems = [f"{len(names)} {what}, such as {names[0]}" for what, names in wrong.items() if names]
         parts = [f"{place}.{prefix}" if place else prefix for prefix in _parts_that_fit(state, model)]
         hint = f"; what fits: {_choose([*parts, *others])}" if parts or others else ""
         of = f"{path} under {place}" if place else path
-        raise ValueError(f"the weights in {of} do not fit the model: {'; '.join(told)}{hint}")
+        raise ValueError(f"the weights in {of} do not fit the model: {'; '.join(problems)}{hint}")
     filled = {name.rpartition(".")[0] for name in fit.source}
     zeros = {
         name: torch.zeros_like(value)

@@ -1,7 +1,7 @@
 """Models in files: safetensors with the model's description in the header, so that one file is enough.
 
-The header also has a checksum of the tensors and of itself, and for a run's weights the digest of its config: what has
-rotted, or lies beside the config of another run, is an error when it is read. Files without them load too.
+The header also has a checksum of the tensors and of itself, and for the weights of a run the digest of its config: a
+damaged file, or one beside the config of another run, is an error when it is read. Files without checksums load too.
 """
 
 from contextlib import suppress
@@ -19,12 +19,12 @@ from ..json_files import Damaged, read_json
 from .registry import build, check_stored_options, is_code
 from .state_dicts import checksums, load_weights, read_safetensors
 
-_SAID = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; all else are options
+_BASIC = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; everything else is an option
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a model takes and says.
+    """What a model was trained on: its inputs and outputs.
 
     Args:
         name: of the data set.
@@ -126,12 +126,12 @@ def file_of(path: Path | str) -> Path:
 
 
 def trained() -> dict[str, Path]:
-    """The trained models that come with the package, by name; how they were made is told beside them."""
+    """The trained models that come with the package, by name; files beside them say how they were made."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "trained").glob("*.safetensors"))}
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """What the weights in a run's folder say of their run; a file that was read before is not read again.
+    """What the weights in a run's folder say about their run; a file that was verified before is not read again.
 
     Raises:
         Damaged: they are not what was written, or of another run.
@@ -139,13 +139,13 @@ def check(folder: Path) -> dict[str, Any]:
     file = file_of(folder)
     status = file.stat()
     seen = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    about, _ = _read(file, tensors=seen not in _WHOLE)
-    _WHOLE.add(seen)
+    about, _ = _read(file, tensors=seen not in _VERIFIED)
+    _VERIFIED.add(seen)
     return dict(about.get("run") or {})
 
 
 def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the file says of the model, and its state dict."""
+    """What the header says about the model, and the state dict."""
     check_regular(file)
     try:
         about, state = read_safetensors(file, tensors)
@@ -161,11 +161,11 @@ def _read(file: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
     return about, state
 
 
-_WHOLE: set[tuple[int, ...]] = set()
+_VERIFIED: set[tuple[int, ...]] = set()
 
 
 def described(path: Path | str) -> dict[str, Any]:
-    """What :func:`easybn.models.build` takes for the model of a weights file: nothing that loads, downloads or runs.
+    """Arguments of :func:`easybn.models.build` for the model of a weights file: none that loads, downloads or runs.
 
     Raises:
         FileNotFoundError: no such file.
@@ -176,21 +176,21 @@ def described(path: Path | str) -> dict[str, Any]:
 
 
 def _description(file: Path, about: dict[str, Any]) -> dict[str, Any]:
-    found = about.get("model")
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} does not say which model it is of: pass the model too")
-    options = {key: value for key, value in found.items() if key not in (*_SAID, "pretrained", "weights")}
-    check_stored_options(options, f"{file}: pass the model too", of_code=is_code(str(found.get("name"))))
-    said = {key: found[key] for key in _SAID if key in found}
-    counts = [(said.get("num_classes", 1), 10**6), (said.get("in_channels", 1), 10**3)]
-    numbers = [said.get(key) or [0.5] for key in ("mean", "std")]
+    model = about.get("model")
+    if not isinstance(model, dict):
+        raise ValueError(f"{file} does not say of which model it is: pass the model too")
+    options = {key: value for key, value in model.items() if key not in (*_BASIC, "pretrained", "weights")}
+    check_stored_options(options, f"{file}: pass the model too", of_code=is_code(str(model.get("name"))))
+    basic = {key: model[key] for key in _BASIC if key in model}
+    counts = [(basic.get("num_classes", 1), 10**6), (basic.get("in_channels", 1), 10**3)]
+    numbers = [basic.get(key) or [0.5] for key in ("mean", "std")]
     if (
-        not isinstance(said.get("name"), str)
+        not isinstance(basic.get("name"), str)
         or not all(type(count) is int and 0 < count <= most for count, most in counts)
         or not all(isinstance(each, list) and all(isinstance(n, int | float) for n in each) for each in numbers)
     ):
         raise ValueError(f"{file} describes its model in a way that cannot be read: pass the model too")
-    return {**said, **options}
+    return {**basic, **options}
 
 
 def _build(file: Path, description: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:

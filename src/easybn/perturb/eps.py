@@ -1,4 +1,4 @@
-"""Radii as people write them: one parser and one formatter for every option, table, note and report."""
+"""Radii (eps) as text: one parser and one formatter for every option, table, message and report."""
 
 import math
 import re
@@ -8,8 +8,8 @@ from typing import Any
 
 _NUMBER = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _WORDS = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE)
-LEVELS = 255  # above 0 of an 8-bit pixel, in which l-infinity radii are given
-EXACT = 1e-6  # of a level: radii that come by way of text and of float32 are the same up to this
+LEVELS = 255  # steps of an 8-bit pixel, the unit in which l-infinity radii are usually given
+EXACT = 1e-6  # of a level: radii that were stored as text or float32 are the same up to this
 
 
 def parse_eps(value: Any, name: str = "eps") -> float:
@@ -32,7 +32,7 @@ def parse_eps(value: Any, name: str = "eps") -> float:
 
 
 def parse_radii(eps: Any) -> list[float]:
-    """One radius or several as ascending numbers, each once.
+    """One radius or several as ascending numbers without duplicates.
 
     Raises:
         ValueError: none, or one that :func:`parse_eps` refuses.
@@ -45,14 +45,14 @@ def parse_radii(eps: Any) -> list[float]:
 
 
 def format_eps(eps: float, norm: str | None) -> str:
-    """A radius as it is read: ``8/255`` in l-infinity where it is so many levels of a pixel, else a decimal number.
+    """A radius as text: ``8/255`` in l-infinity where it is a whole number of 255ths, else a decimal number.
 
-    Up to five digits are shown as they are, longer numbers with four: what is shown, :func:`parse_eps` reads as the
-    radius to within 0.05%.
+    Numbers of up to five digits are shown exactly, longer ones with four digits: :func:`parse_eps` reads the text as
+    the same radius to within 0.05%.
 
     Args:
         eps: in [0, 1] pixel units.
-        norm: "linf", or any other, also None where it is not known: then nothing is shown in 255ths.
+        norm: "linf", or another, or None where it is not known: only "linf" is shown in 255ths.
     """
     levels = LEVELS * eps
     if norm == "linf" and 0 < round(levels) < LEVELS and abs(levels - round(levels)) < EXACT:
@@ -66,7 +66,7 @@ def format_eps(eps: float, norm: str | None) -> str:
 
 
 def _of_text(text: str) -> float:
-    """At once, whatever the exponent: ``Fraction("1e999999999")`` would write out all its digits."""
+    """Parse a number or a fraction in bounded time: ``Fraction("1e999999999")`` would write out all its digits."""
     above, slash, below = (part.strip() for part in text.partition("/"))
     parts = [above, below] if slash else [above]
     if not slash and _WORDS.fullmatch(above):
