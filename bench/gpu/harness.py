@@ -7,18 +7,23 @@ import argparse
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
+import zipfile
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from gpu import packed
 from gpu.rows import read_rows, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARED = ROOT / ".gpu"
-"""What ``bench/gpu/prepare`` made: ``wheels/``, ``data/`` and ``commit``."""
+"""What ``bench/gpu/prepare`` made: ``wheels/``, ``data/`` and ``commit``; unpacked: ``site/`` and ``unpacked/``."""
 GRACE = 10.0
 """Seconds for the item under way when the time is out; then the stage's process is killed."""
 
@@ -33,14 +38,16 @@ class Stage:
     Args:
         seconds: time limit of the whole run, unpacking included.
         columns: of its rows, those that are printed.
+        counted: (field, value) of rows that are not printed one by one.
     """
 
     seconds: float
     columns: tuple[str, ...]
+    counted: tuple[str, str] | None = None
 
 
 STAGES = {
-    "smoke": Stage(120, ("test", "outcome", "seconds")),
+    "smoke": Stage(120, ("test", "outcome", "seconds"), ("outcome", "passed")),
     "speed": Stage(120, ("item", "value", "unit")),
     "study": Stage(480, ("item", "value", "unit")),
 }
@@ -68,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     out = asked.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     if asked.inside:
+        for line in too_old():
+            print(f"note: {line}", flush=True)
         importlib.import_module(f"gpu.{asked.stage}").main(out, asked.seconds, asked.small, asked.device)
         return 0
     environment = unpacked()
@@ -85,28 +94,57 @@ def main(argv: list[str] | None = None) -> int:
         if process.poll() is None:
             process.kill()
     path = out / f"{asked.stage}.jsonl"
-    print(table(read_rows(path), STAGES[asked.stage].columns))
+    print(short(read_rows(path), STAGES[asked.stage]))
     print(f"{asked.stage}: exit {code} after {time.monotonic() - began:.0f} s, rows in {path}", flush=True)
     return code
+
+
+def short(rows: list[dict[str, Any]], stage: Stage) -> str:
+    """The rows as a table, and how many there are that it leaves out."""
+    if stage.counted is None:
+        return table(rows, stage.columns)
+    field, value = stage.counted
+    shown = [row for row in rows if row.get(field) != value]
+    return f"{table(shown, stage.columns)}\n{len(rows) - len(shown)} {value}" if shown else f"{len(rows)} {value}"
 
 
 def unpacked() -> dict[str, str]:
     """The environment of a stage's process: sources, wheels that this Python lacks, data; unpacked once."""
     places = [ROOT / "src", ROOT / "bench"]
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
-    wheels = sorted((PREPARED / "wheels").glob("*.whl"))
-    site = PREPARED / "site"
-    if wheels:
-        if not site.exists():
-            part = PREPARED / f"site.{os.getpid()}"
-            install = ["install", "-q", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir"]
-            subprocess.run([sys.executable, "-m", "pip", *install, "--target", part, *wheels], check=True)
-            part.rename(site)
-        places.append(site)
+    if wheels := sorted((PREPARED / "wheels").glob("*.whl")):
+        places.append(installed(wheels, PREPARED / "site"))
     if (PREPARED / "data").exists():
         environment["EASYBN_DATA"] = str(packed.unpacked(PREPARED / "data", PREPARED / "unpacked"))
     path = [*map(str, places), *filter(None, [environment.get("PYTHONPATH")])]
     return environment | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def installed(wheels: list[Path], folder: Path) -> Path:
+    """``folder`` with the packages of the wheels; a wheel is a zip of what is to be there."""
+    if not folder.exists():
+        part = folder.with_name(f"{folder.name}.{os.getpid()}")
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(part)
+        part.rename(folder)
+    return folder
+
+
+def too_old() -> list[str]:
+    """What pyproject.toml asks for and this Python does not have in that version, a line each."""
+    found = []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for asked in project["dependencies"]:
+        name, least = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", asked).groups()
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            found.append(f"{name} is missing ({asked})")
+            continue
+        if [int(n) for n in re.findall(r"\d+", here)[:3]] < [int(n) for n in least.split(".")]:
+            found.append(f"{name} {here} is older than tested ({asked})")
+    return found
 
 
 if __name__ == "__main__":

@@ -219,6 +219,7 @@ def pretended() -> Iterator[Counter]:
         for name, instead in (
             ("torch.cuda.get_rng_state", lambda device: torch.get_rng_state()),
             ("torch.cuda.set_rng_state", lambda state, device: None),
+            ("torch.cuda.synchronize", lambda *device: None),
             ("torch.cuda.mem_get_info", lambda device: (2**40, 2**40)),
             ("torch.Generator", _Generator),
             ("torch.autocast", lambda device_type, *args, **kwargs: autocast("cpu", *args, **kwargs)),

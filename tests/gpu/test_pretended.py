@@ -52,11 +52,11 @@ def test_a_training_step_waits_for_nothing(recipe, precision):
 
 def test_a_training_goes_on_from_its_checkpoint(tmp_path):
     def after(steps: int):
-        def step(moment) -> None:
-            if moment.step == steps:
-                moment.stop = True
+        def step(state) -> None:
+            if state.step == steps:
+                state.stop = True
 
-        return type("After", (), {"start": id, "epoch": id, "end": id, "step": lambda self, moment: step(moment)})()
+        return type("After", (), {"start": id, "epoch": id, "end": id, "step": lambda self, state: step(state)})()
 
     recipe, training = EBN, Training(epochs=2, batch_size=8, lr=0.01, augment="crop_flip", ema=0.9)
     with pretended():

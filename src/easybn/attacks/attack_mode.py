@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..modes import evaluating, full_float32
+from ..modes import evaluating, full_float32, repeatable_convolutions
 from ..norm.branched import BranchedNorm
 from .model_call import ModelCall, likely_type, probe_call
 from .surrogate import SurrogateOptions, make_surrogate, reusable_graphs
@@ -81,7 +81,8 @@ def attack_mode(
 ) -> Iterator[TargetModel]:
     """``model`` in eval mode, its parameters without gradient, inside the block; exactly as it was after it.
 
-    Float32 is float32 there, not TF32. Works under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
+    On a GPU float32 is float32 there, not TF32, and convolutions repeat bit for bit. Works under
+    ``torch.no_grad()`` and ``torch.inference_mode()`` too.
 
     Args:
         model: images (N, ...) in [0, 1] to logits (N, K).
@@ -109,9 +110,15 @@ def attack_mode(
         for parameter in trainable:
             parameter.requires_grad_(False)
         with ExitStack() as stack:
-            for block in (evaluating(model), full_float32(), torch.inference_mode(False), torch.enable_grad()):
+            for block in (
+                evaluating(model),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                reusable_graphs(compile),
+            ):
                 stack.enter_context(block)
-            stack.enter_context(reusable_graphs(compile))
+            for block in (full_float32(), repeatable_convolutions()):
+                stack.enter_context(block)
             if probe is None:
                 device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
                 yield TargetModel(model, ModelCall(device, likely_type(model)), notes)
