@@ -1,42 +1,55 @@
-"""The command line: finds the command asked for and shows every mistake of a user in one line.
+"""The command line: runs a command, and shows every mistake of a user in one line.
 
-Nothing here imports torch, so that ``easybn --help`` answers at once; each command is a module of
-``easybn.cli`` with ``configure(parser)`` and ``run(arguments)``.
+A command is a module of ``easybn.cli`` of its name, with ``configure(parser)`` and ``run(arguments)``; its docstring is
+the help. Commands that belong together share a module (``MODULES``) with ``configure_NAME(parser)`` and
+``run_NAME(arguments)``, whose docstring is the help. Nothing here imports torch, so that ``easybn --help`` is quick.
 """
 
 import codecs
 import gc
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..escapes import escaped, say
 from ..interrupt import Interrupted
 from ..user_code import forbid_all
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from .arguments import Parser
+
 COMMANDS = {
     "demo": "train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table",
     "train": "train one model by one recipe",
     "evaluate": "clean and robust accuracy of trained models and of any model of yours: PGD, AutoAttack",
-    "verify": "stored adversarial images tested again: inside the ball, inside [0, 1], misclassified",
-    "study": "a grid of runs from one file: each trained and evaluated, only what is missing is done",
+    "verify": "test stored adversarial images again: inside the ball, inside [0, 1], misclassified",
+    "study": "train and evaluate a grid of runs from one file; what is done is not done again",
     "table": "the scores of several runs side by side",
     "stacked": "the paper's figures 1 and 2: which half of an image stacked on its easy copy decides",
     "census": "which training images are easy after the first epoch, over seeds; files to leave them out",
     "hidden": "how far perturbations move the hidden states, layer by layer, and branches their statistics",
-    "claims": "the paper's claims against our rows, each with its verdict and interval",
-    "summarise": "what only a model can tell, as rows for the report: confidences, a gallery, verdicts a point",
+    "claims": "test the paper's claims on our rows, each with its verdict and interval",
+    "summarise": "what the report needs models for, as rows: confidences, a gallery, one verdict per point",
     "report": "one HTML page about a folder of runs; the paper's tables over seeds",
-    "perturb": "an image made harder or easier for a trained model, as pictures and confidences",
-    "export": "a trained model as safetensors, torch.export or ONNX file, checked against itself",
+    "perturb": "make an image harder or easier for a trained model: pictures and confidences",
+    "export": "write a trained model as safetensors, torch.export or ONNX file, and check it",
     "data": "data sets: which are here, how to get the others, what is in one",
-    "doctor": "whether everything needed is here, and what mends it if not",
+    "doctor": "check the installation, and how to fix what is missing",
 }
+MODULES = {
+    **dict.fromkeys(("stacked", "census", "hidden"), "experiments"),
+    **dict.fromkeys(("report", "claims", "summarise"), "report"),
+}
+"""Modules that several commands share; every other command has the module of its own name."""
 
 USAGE = f"""usage: easybn COMMAND [OPTIONS]
 
@@ -53,21 +66,21 @@ Begin with: easybn demo
 
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "failed to map segment", "not enough memory")
 PLAIN = {"\u00b1": "+-", "\u2026": "...", "\u2212": "-", "\u00d7": "x"}
-"""For terminals that cannot show the character."""
+"""Replacements for characters that a terminal's encoding lacks."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for a mistake of the user, 128 + signal if stopped."""
     codecs.register_error("easybn", _plain)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # an hour's result must not be lost because a terminal is ASCII
+        if hasattr(stream, "reconfigure"):  # a result must not be lost because the terminal is ASCII
             stream.reconfigure(errors="easybn")
     try:
         try:
             return _main(list(sys.argv[1:] if argv is None else argv))
         finally:
-            if sys.stdout is not None:  # as where it was closed: >&-
-                sys.stdout.flush()  # here, where a reader that has gone away can be told from a failure
+            if sys.stdout is not None:  # None if it was closed: >&-
+                sys.stdout.flush()  # here, so that a closed pipe is not taken for a failure
     except BrokenPipeError:
         # Python flushes once more when it ends, and would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,38 +103,47 @@ def _main(words: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _note(
             message
-        )  # a line to a reader, without the line of code that Python prints
+        )  # one line, without the source line that Python prints
         return _run(words[0], words[1:])
+
+
+def _command(name: str) -> tuple[Callable[["Parser"], None], Callable[["Namespace"], None], str | None]:
+    """Functions that add its options and run it, and its help."""
+    module = import_module(f".{MODULES.get(name, name)}", __package__)
+    if name not in MODULES:
+        return module.configure, module.run, module.__doc__
+    run = getattr(module, f"run_{name}")
+    return getattr(module, f"configure_{name}"), run, inspect.getdoc(run)
 
 
 def _run(name: str, words: list[str]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
-        # torch's threads (GNU OpenMP) wait for each other in a busy loop, by default so long that another process
-        # on the same cores makes a training several times slower; read when torch is loaded
+        # torch's threads (GNU OpenMP) wait for each other in a busy loop, by default so long that another process on
+        # the same cores makes a training several times slower; this is read when torch is loaded
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # torch is made of a million objects that stay: looking through them for garbage again and again while they
-    # are imported takes a tenth of the time to the first step
+    # importing torch makes a million objects that stay; searching them for garbage again and again takes a tenth of the
+    # time to the first step
     gc.set_threshold(50_000)
     sys.excepthook = _show_bug
     try:
-        command = import_module(f".{name}", __package__)
         from .arguments import Parser
 
-        parser = Parser(prog=f"easybn {name}", description=command.__doc__, allow_abbrev=False)
-        command.configure(parser)
-        command.run(parser.read(words))
+        configure, run, description = _command(name)
+        parser = Parser(prog=f"easybn {name}", description=description, allow_abbrev=False)
+        configure(parser)
+        run(parser.read(words))
     except Interrupted as stop:
         say(f"easybn: {stop}", error=True)
         return 128 + stop.signum
     except KeyboardInterrupt:
-        say("easybn: stopped; the same command goes on from what was saved", error=True)
+        say("easybn: stopped; run the same command to continue from what was saved", error=True)
         return 130
     except BrokenPipeError:
         raise
     except Exception as error:
         message = None if os.environ.get("EASYBN_TRACEBACK") else _mistake(error)
-        if message is None:  # the traceback helps to mend it
-            error.add_note("This is a fault of easybn's own: please report it with the lines above.")
+        if message is None:  # the traceback helps to fix it
+            error.add_note("This is a bug in easybn: please report it with the lines above.")
             raise
         return _fail(message)
     finally:
@@ -130,24 +152,24 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _mistake(error: Exception) -> str | None:
-    """What the user can do something about, in a line; None for a fault of easybn's own."""
+    """A user's mistake in one line; None for a bug in easybn."""
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
-        return f"not enough memory: {text or 'none is left'}: a smaller --batch_size or model needs less"
+        return f"not enough memory: {text or 'none is free'}: use a smaller --batch_size or model"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return "this user has no home folder: set HOME, or XDG_CACHE_HOME to a folder for decoded data sets"
     if place := _place_in_users_file(error):
         return f"{place}: {type(error).__name__}: {text} (EASYBN_TRACEBACK=1 shows where it came from)"
     if isinstance(error, OSError) and error.errno and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (ValueError, OSError, ArithmeticError)):  # what the library raises for mistakes
+    if isinstance(error, (ValueError, OSError, ArithmeticError)):  # what the library raises for mistakes of users
         place = _place_in_users_file(error.__cause__) if error.__cause__ else None
         return f"{text} ({place})" if place else text or type(error).__name__
     return None
 
 
 def _place_in_users_file(error: BaseException) -> str | None:
-    """The innermost line of a file of the user's (a recipe, a model) that the error passed through."""
+    """The innermost line of a user's file (a recipe, a model) in the error's traceback."""
     import sysconfig
     import traceback
 
@@ -164,7 +186,7 @@ def _place_in_users_file(error: BaseException) -> str | None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: characters that an encoding lacks, in ones that every encoding has."""
+    """A codecs error handler: writes characters that the encoding lacks with ASCII characters."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     import unicodedata

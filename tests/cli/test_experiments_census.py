@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from easybn.cli.census import experiment_of
+from easybn.cli.experiments import experiment_of
 from easybn.paper import census as census_module
 from easybn.perturb.ball import L2
 from easybn.perturb.pgd import PGD
