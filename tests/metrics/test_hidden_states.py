@@ -112,7 +112,7 @@ def test_an_output_without_a_row_an_image_is_refused():
             return x.reshape(-1, 3)
 
     windows = Windows()
-    with pytest.raises(ValueError, match=r"layer w: its output \(shape \(768, 3\)\) has no row an image"):
+    with pytest.raises(ValueError, match=r"layer w: its output \(shape \(768, 3\)\) has no row per image"):
         relative_distances(nn.Sequential(windows), X, {"p": MOVED}, {"w": windows})
 
 

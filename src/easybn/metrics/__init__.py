@@ -1,1 +1,1 @@
-"""What a trained network does with easy, perturbed and clean images: measurements that are no scores."""
+"""Measurements of a trained network beside its accuracy: easy examples, hidden states, distances of branches."""

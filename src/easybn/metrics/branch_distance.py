@@ -34,8 +34,8 @@ def branch_distances(state: Mapping[str, Tensor]) -> Iterator[BranchDistance]:
     """Every pair of branches in every norm layer: up to three measures each, those whose tensors are there.
 
     Args:
-        state: the state dict of a converted model (:func:`easybn.convert`), such as a checkpoint holds. Of a model
-            without branches nothing comes.
+        state: the state dict of a converted model (:func:`easybn.convert`), such as a checkpoint holds. A model without
+            branches yields nothing.
     """
     for depth, (layer, norms) in enumerate(_layers(state).items(), 1):
         for (name_a, a), (name_b, b) in combinations(norms.items(), 2):
@@ -44,7 +44,7 @@ def branch_distances(state: Mapping[str, Tensor]) -> Iterator[BranchDistance]:
 
 
 def symmetric_kl(mean_a: Tensor, var_a: Tensor, mean_b: Tensor, var_b: Tensor) -> Tensor:
-    """(C,) float64: the mean of KL(a || b) and KL(b || a) of two Gaussians a channel, in nats.
+    """(C,) float64: the mean of KL(a || b) and KL(b || a) of two Gaussians per channel, in nats.
 
     Half of Jeffreys' divergence: ((v_a + d^2) / v_b + (v_b + d^2) / v_a - 2) / 4 with d the difference of the means.
     It does not change when a channel is scaled or shifted in both. Variances get the 1e-5 that batch norm adds.
@@ -62,13 +62,13 @@ def relative_distance(a: Tensor, b: Tensor) -> float:
 
 def _layers(state: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, Tensor]]]:
     """{layer: {branch: {"running_mean": ..., "weight": ...}}}, in the order of the state dict."""
-    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    layers: dict[str, dict[str, dict[str, Tensor]]] = {}
     for key, value in state.items():
         layer, mark, rest = f".{key}".rpartition(f".{_MARK}.")
         branch, _, name = rest.partition(".")
         if mark and name:
-            found.setdefault(layer.lstrip("."), {}).setdefault(branch, {})[name] = value
-    return found
+            layers.setdefault(layer.lstrip("."), {}).setdefault(branch, {})[name] = value
+    return layers
 
 
 def _measures(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:

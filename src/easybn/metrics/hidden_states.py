@@ -17,13 +17,13 @@ from ..modes import evaluating
 from ..norm.branched import BranchedNorm
 from ..perturb.ball import Ball
 
-# The layers whose outputs are looked at: the blocks of a network, found by how it is built, or by name.
+# The layers whose outputs are compared: the blocks of a network, found by its structure, or by name.
 
 _SEQUENCES = (nn.Sequential, nn.ModuleList)
 
 
 def default_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks of ``model``, by module name: composite modules that stand in a sequence.
+    """The blocks of ``model``, by module name: composite modules that are members of a sequence.
 
     Of our ResNets, timm's and torchvision's these are the residual blocks, of vision transformers the transformer
     blocks. A sequence's member that itself holds several such blocks is a stage or a whole network: its blocks are
@@ -61,7 +61,7 @@ def _is_member(modules: dict[str, nn.Module], name: str) -> bool:
 
 
 def _is_composite(module: nn.Module) -> bool:
-    """Made of layers with parameters, but neither a mere sequence of them nor one norm of several branches."""
+    """Contains layers with parameters, but is neither only a sequence of them nor a norm of several branches."""
     if isinstance(module, (*_SEQUENCES, BranchedNorm)):
         return False
     return any(True for child in module.children() for _ in child.parameters())
@@ -72,7 +72,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 IMAGE, LOGITS = "image", "logits"
-"""What the first and the last depth are called: the pixels in [0, 1], and the model's output."""
+"""Names of the first and the last depth: the pixels in [0, 1], and the model's output."""
 
 
 @torch.no_grad()
@@ -81,37 +81,37 @@ def relative_distances(
 ) -> dict[str, dict[str, Tensor]]:
     """``||h(x') - h(x)|| / ||h(x)||`` for each image, layer and perturbation: Euclidean norms over all of a layer.
 
-    The model is in eval mode meanwhile, so that an image's hidden states depend on the others in the batch by rounding
-    alone.
+    The model is in eval mode meanwhile, so that an image's hidden states depend on the others in the batch only by
+    rounding.
 
     Args:
         model: from images in [0, 1] to logits; neither its modes nor its statistics change.
         x: clean images, (N, ...).
         perturbed: by name, each (N, ...).
-        layers: modules of ``model`` by name. One that is called several times counts with its last call, one that is
-            not called not at all, and one whose output is the model's own is left to "logits".
+        layers: modules of ``model`` by name. Of one that is called several times the last call counts; one that is
+            not called is left out, as is one whose output is the model's, which is "logits".
 
     Returns:
         {layer: {perturbation: (N,) float64}}: "image", then the layers in the order in which they are run, "logits".
         Where a clean hidden state is all zero the distance is 0 if it stays so, else infinite.
 
     Raises:
-        ValueError: a layer whose output is no tensor with a row an image.
+        ValueError: a layer whose output is no tensor with one row per image.
     """
     batch = torch.cat([x, *perturbed.values()])
-    found: dict[str, dict[str, Tensor]] = {IMAGE: _distances(batch, list(perturbed), len(x))}
+    distances_by_layer: dict[str, dict[str, Tensor]] = {IMAGE: _distances(batch, list(perturbed), len(x))}
     last: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
-        def see(_: nn.Module, __: Any, output: Any) -> None:
+        def record(_: nn.Module, __: Any, output: Any) -> None:
             state = output[0] if isinstance(output, (tuple, list)) and output else output
             if not isinstance(state, Tensor) or state.dim() < 2 or len(state) != len(batch):
                 what = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
-                raise ValueError(f"layer {name}: its output ({what}) has no row an image: name other layers")
+                raise ValueError(f"layer {name}: its output ({what}) has no row per image: name other layers")
             # now: a later layer may change the tensor in place
-            found[name], last[name] = _distances(state, list(perturbed), len(x)), state
+            distances_by_layer[name], last[name] = _distances(state, list(perturbed), len(x)), state
 
-        return see
+        return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
     try:
@@ -121,8 +121,8 @@ def relative_distances(
         for handle in handles:
             handle.remove()
     for name in [name for name, state in last.items() if state is logits]:
-        del found[name]
-    return {**found, LOGITS: _distances(logits, list(perturbed), len(x))}
+        del distances_by_layer[name]
+    return {**distances_by_layer, LOGITS: _distances(logits, list(perturbed), len(x))}
 
 
 def same_size_noise(ball: Ball, x: Tensor, noise: Noise) -> Tensor:

@@ -1,4 +1,9 @@
-"""The paper's claim beside ours: a table for each half, mean and 95% interval over seeds."""
+"""The paper's figures 1 and 2: does a network decide by the easy half of a stacked image, or by the original?
+
+A first network makes easy copies of the images of two classes; a fresh network learns to tell the two classes apart on
+originals stacked on their copies; then one half is randomised, and its accuracy measured. It trains all
+networks itself, in a folder; what is there already is not done again, and a kill loses at most one training.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -43,33 +48,80 @@ from .stacked_images import (
     two_classes,
 )
 
-# How often a network is right on stacked test images, intact and with a half randomised.
 
+def stacked(settings: Settings, folder: Path, display: Progress, device: str | None = None) -> list[Row]:
+    """Do what is missing in ``folder`` and return all its rows that ``settings`` ask for.
 
-def measured(net: nn.Module, randomiser: Randomiser, layout: str) -> Iterator[Row]:
-    """A row for the intact images (half and how None) and one for each half and way to randomise it.
+    ==================== =========================================================================================
+    stacked.json         what all rows have in common
+    rows.jsonl           seven rows per training, see :func:`condition_rows`
+    environment.json     versions, commit, machine and threads of each session
+    first/seed-N         the run of the first network, see :class:`easybn.runs.run.Run`
+    pictures/\\*.png      test images, their copies and the amplified difference, one picture per condition (first seed)
+    ==================== =========================================================================================
 
-    Yields:
-        half, how, n, correct, accuracy.
+    Args:
+        display: of :func:`easybn.progress.progress_display`, already live.
+        device: by default CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: settings that do not fit the data, or a folder with rows of other settings.
+        BusyError: another process is at work there.
     """
-    ways: list[tuple[str | None, str | None]] = [(None, None), *((half, how) for half in HALVES for how in WAYS)]
-    for half, how in ways:
-        n, right = len(randomiser.pairs), correct(net, randomiser, layout, half, how)
-        yield {"half": half, "how": how, "n": n, "correct": right, "accuracy": right / n}
+    device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    source = load_data(first_experiment(settings, 0))
+    classes = two_classes(source, settings.classes)
+    fresh(settings, source, 0)  # an unknown model takes no folder
+    path = folder / "rows.jsonl"
+    wanted = [(seed, condition) for seed in range(settings.seeds) for condition in settings.conditions]
+    with Run(folder).locked():
+        _claim(folder, settings.fixed((source.classes[classes[0]], source.classes[classes[1]])))
+        rows = read_rows(path, STACKED)
+        known = {_key(row) for row in rows}
+        todo = [(seed, condition) for seed, condition in wanted if (seed, condition) not in known]
+        if todo:
+            sessions = Run(folder).sessions
+            write_json(folder / "environment.json", [*sessions, environment()])
+            commit = environment()["commit"]
+            bar = display.add_task("stacked", total=len(wanted), completed=len(wanted) - len(todo), info="")
+            for seed, condition in todo:
+                display.update(bar, info=f"seed {seed}: {condition}")
+                with _temporary_bars(display):
+                    net = first_net(settings, source, folder, seed, display, device)
+                    new = condition_rows(settings, source, classes, net, condition, seed, folder, display)
+                rows += [{**row, "commit": commit} for row in new]
+                write_rows(path, rows)
+                display.advance(bar)
+            display.update(bar, info="")
+    return [row for row in rows if _key(row) in wanted]
 
 
-def correct(net: nn.Module, randomiser: Randomiser, layout: str, half: str | None, how: str | None) -> int:
-    """Number of test pairs that ``net``, in eval mode, gives their class."""
-    where = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    labels, right = randomiser.pairs.labels, 0
-    with torch.inference_mode(), evaluating(net):
-        for index in torch.split(torch.arange(len(labels)), BATCH):
-            x = stack(*randomiser(index, half, how), layout).to(where).float() / 255
-            right += int((net(x).argmax(1).cpu() == labels[index]).sum())
-    return right
+def _claim(folder: Path, fixed: dict[str, Any]) -> None:
+    """Store the settings in the folder; ValueError if it has rows of other settings."""
+    path = folder / "stacked.json"
+    if (folder / "rows.jsonl").exists():
+        if different := differences(fixed, read_json(path, {})):
+            raise ValueError(f"{folder} holds other rows ({'; '.join(different)}): give another --out")
+    else:
+        write_json(path, fixed)
 
 
-# The fresh network of one condition: trained on stacked pairs, measured with either half randomised.
+def _key(row: Row) -> tuple[int, Condition]:
+    return row["seed"], Condition.of(row)
+
+
+@contextmanager
+def _temporary_bars(display: Progress) -> Iterator[None]:
+    """Remove the progress bars that were added inside the block."""
+    before = set(display.task_ids)
+    try:
+        yield
+    finally:
+        for task in set(display.task_ids) - before:
+            display.remove_task(task)
+
+
+# The two networks of a condition: the first makes the copies, the fresh one learns from stacked pairs.
 
 
 def condition_rows(
@@ -102,7 +154,7 @@ def condition_rows(
         device=next(net.parameters()).device,
     ).model
     grey = torch.tensor(channel_statistics(training.originals)[0]).mul(255).round().byte()
-    measurements = list(measured(second, Randomiser(test, grey, seed), settings.layout))
+    measured = list(measurements(second, Randomiser(test, grey, seed), settings.layout))
     labels = source.test.labels[rows_of(source.test, classes)]
     names = [source.classes[label] for label in classes]
     picture = f"pictures/{condition.file_name}.png"
@@ -125,79 +177,7 @@ def condition_rows(
     }
     first = {"original": recognised(net, test.originals, labels), "copy": recognised(net, test.copies, labels)}
     after = {"first_net": first, "seconds": round(time.monotonic() - began, 1)}
-    return [{**row, **measurement, **after} for measurement in measurements]
-
-
-def fresh(settings: Settings, source: data.Source, seed: int, statistics: tuple[Any, Any] = (None, None)) -> nn.Module:
-    """A new network of two classes, its weights drawn by ``seed``, but not the first network's initial ones.
-
-    Those would share most of their numbers, and gradient perturbations transfer better between networks that began
-    alike: it would not be a fresh network. All conditions of a seed begin with the same weights.
-    """
-    channels = source.train.shape[0] * (2 if settings.layout == "channels" else 1)
-    number = int(Noise.of(seed, "stacked weights", torch.zeros(1, dtype=torch.int64)).bits(1))
-    with torch_generators(seed=number):
-        return models.build(settings.model, 2, channels, *statistics)
-
-
-# The experiment in a folder: what is there already is not done again, a kill loses at most one training.
-
-
-def stacked(settings: Settings, folder: Path, display: Progress, device: str | None = None) -> list[Row]:
-    """Do what is missing in ``folder`` and return all of its rows that ``settings`` ask for.
-
-    ==================== =========================================================================================
-    stacked.json         what all rows have in common
-    rows.jsonl           seven rows a training, see :func:`condition_rows`
-    environment.json     versions, commit, machine and threads of each session
-    first/seed-N         the run of the first network, see :class:`easybn.runs.run.Run`
-    pictures/\\*.png      test images, their copies and the amplified difference, one picture a condition (first seed)
-    ==================== =========================================================================================
-
-    Args:
-        display: of :func:`easybn.progress.progress_display`, already live.
-        device: by default CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: settings that do not fit the data, or a folder with rows of other settings.
-        BusyError: another process is at work there.
-    """
-    device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    source = load_data(first_experiment(settings, 0))
-    classes = two_classes(source, settings.classes)
-    fresh(settings, source, 0)  # an unknown model takes no folder
-    path = folder / "rows.jsonl"
-    wanted = [(seed, condition) for seed in range(settings.seeds) for condition in settings.conditions]
-    with Run(folder).locked():
-        claim(folder, settings.fixed((source.classes[classes[0]], source.classes[classes[1]])))
-        rows = read_rows(path, STACKED)
-        known = {_key(row) for row in rows}
-        todo = [(seed, condition) for seed, condition in wanted if (seed, condition) not in known]
-        if todo:
-            sessions = Run(folder).sessions
-            write_json(folder / "environment.json", [*sessions, environment()])
-            commit = environment()["commit"]
-            bar = display.add_task("stacked", total=len(wanted), completed=len(wanted) - len(todo), info="")
-            for seed, condition in todo:
-                display.update(bar, info=f"seed {seed}: {condition}")
-                with passing(display):
-                    net = first_net(settings, source, folder, seed, display, device)
-                    new = condition_rows(settings, source, classes, net, condition, seed, folder, display)
-                rows += [{**row, "commit": commit} for row in new]
-                write_rows(path, rows)
-                display.advance(bar)
-            display.update(bar, info="")
-    return [row for row in rows if _key(row) in wanted]
-
-
-def claim(folder: Path, fixed: dict[str, Any]) -> None:
-    """Make the folder one of these settings; ValueError if it holds rows of others."""
-    path = folder / "stacked.json"
-    if (folder / "rows.jsonl").exists():
-        if different := differences(fixed, read_json(path, {})):
-            raise ValueError(f"{folder} holds other rows ({'; '.join(different)}): give another --out")
-    else:
-        write_json(path, fixed)
+    return [{**row, **measurement, **after} for measurement in measured]
 
 
 def first_experiment(settings: Settings, seed: int) -> Experiment:
@@ -234,19 +214,42 @@ def first_net(
     return models.load(run.folder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-@contextmanager
-def passing(display: Progress) -> Iterator[None]:
-    """The bars added inside the block are gone after it."""
-    before = set(display.task_ids)
-    try:
-        yield
-    finally:
-        for task in set(display.task_ids) - before:
-            display.remove_task(task)
+def fresh(settings: Settings, source: data.Source, seed: int, statistics: tuple[Any, Any] = (None, None)) -> nn.Module:
+    """A new network of two classes, its weights drawn by ``seed``, but not the first network's initial ones.
+
+    Those would share most of their numbers, and gradient perturbations transfer better between networks that began
+    alike: it would not be a fresh network. All conditions of a seed begin with the same weights.
+    """
+    channels = source.train.shape[0] * (2 if settings.layout == "channels" else 1)
+    weights_seed = int(Noise.of(seed, "stacked weights", torch.zeros(1, dtype=torch.int64)).bits(1))
+    with torch_generators(seed=weights_seed):
+        return models.build(settings.model, 2, channels, *statistics)
 
 
-def _key(row: Row) -> tuple[int, Condition]:
-    return row["seed"], Condition.of(row)
+# How often a network is right on stacked test images, intact and with a half randomised.
+
+
+def measurements(net: nn.Module, randomiser: Randomiser, layout: str) -> Iterator[Row]:
+    """A row for the intact images (half and how None) and one for each half and way to randomise it.
+
+    Yields:
+        half, how, n, correct, accuracy.
+    """
+    ways: list[tuple[str | None, str | None]] = [(None, None), *((half, how) for half in HALVES for how in WAYS)]
+    for half, how in ways:
+        n, right = len(randomiser.pairs), correct(net, randomiser, layout, half, how)
+        yield {"half": half, "how": how, "n": n, "correct": right, "accuracy": right / n}
+
+
+def correct(net: nn.Module, randomiser: Randomiser, layout: str, half: str | None, how: str | None) -> int:
+    """The number of test pairs that ``net``, in eval mode, classifies correctly."""
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    labels, right = randomiser.pairs.labels, 0
+    with torch.inference_mode(), evaluating(net):
+        for index in torch.split(torch.arange(len(labels)), BATCH):
+            x = stack(*randomiser(index, half, how), layout).to(device).float() / 255
+            right += int((net(x).argmax(1).cpu() == labels[index]).sum())
+    return right
 
 
 # The experiment as tables.

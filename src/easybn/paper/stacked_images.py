@@ -1,4 +1,4 @@
-"""The pairs as the paper shows them: originals above their copies, and what was changed, amplified."""
+"""The stacked experiment's settings, and its images: pairs, their copies, a half randomised, and pictures of them."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -22,59 +22,10 @@ from ..perturb.goal import easy, untargeted
 from ..perturb.pgd import PGD
 from ..runs.perturb_image import class_number
 
-# Images of two classes with a copy of each, and the one image that a pair makes.
+# What is trained and measured.
 
 LAYOUTS = {"above": 2, "beside": 3, "channels": 1}
 """The dimension of (N, C, H, W) along which the original comes first and its copy second."""
-
-DEFAULT_CLASSES = (("automobile", "truck"), ("T-shirt/top", "Shirt"))
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Originals and copies, both uint8 of shape (N, C, H, W), and labels, int64 (N,), 0 for the first class, else 1."""
-
-    originals: Tensor
-    copies: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def stack(originals: Tensor, copies: Tensor, layout: str) -> Tensor:
-    """(N, C, 2H, W) for "above", (N, C, H, 2W) for "beside", (N, 2C, H, W) for "channels"."""
-    return torch.cat((originals, copies), LAYOUTS[layout])
-
-
-def two_classes(source: Source, asked: Sequence[str] | None) -> tuple[int, int]:
-    """The labels of the two classes ``asked`` for, by name or number.
-
-    Raises:
-        ValueError: no such class, the same one twice, none asked for of a data set without a default, or a class
-            without test images.
-    """
-    known = ", ".join(source.classes[:20]) + (", ..." if len(source.classes) > 20 else "")
-    names = asked or next((pair for pair in DEFAULT_CLASSES if set(pair) <= set(source.classes)), None)
-    if names is None:
-        raise ValueError(f"--classes: name two classes of {source.name}; there are {known}")
-    first, second = (class_number(name, source.classes, "--classes") for name in names)
-    if first == second:
-        raise ValueError(f"--classes: {source.classes[first]} is named twice, give two different ones of {known}")
-    for kind, split in (("training", source.train), ("test", source.test)):
-        for label in (first, second):
-            if not bool((split.labels == label).any()):
-                raise ValueError(f"--classes: there are no {kind} images of {source.classes[label]} in {source.name}")
-    return first, second
-
-
-def rows_of(split: Split, classes: tuple[int, int]) -> Tensor:
-    """(N,) int64: the numbers of the images of either class, in file order."""
-    return torch.isin(split.labels, torch.tensor(classes)).nonzero().squeeze(1)
-
-
-# What the stacked experiment is asked to do, and the conditions that follow from it.
-
 COPIES = ("easy", "untouched", "adversarial")
 _IN_ROWS = ("eps", "steps", "copies", "seeds")  # these differ between the rows of one folder
 _NOT_RESULTS = ("data_folder",)
@@ -82,7 +33,7 @@ _NOT_RESULTS = ("data_folder",)
 
 @dataclass(frozen=True)
 class Condition:
-    """What stands beside the originals: one training of a fresh network a seed.
+    """What is stacked with the originals; a fresh network is trained for each condition and seed.
 
     Args:
         copy: "easy", "adversarial" or "untouched".
@@ -101,7 +52,7 @@ class Condition:
 
     @property
     def attack(self) -> PGD | None:
-        """What makes the copies; None where nothing does."""
+        """What makes the copies; None for untouched ones."""
         return None if self.eps is None or self.steps is None else PGD(Linf(self.eps), steps=self.steps)
 
     def __str__(self) -> str:
@@ -124,17 +75,17 @@ class Settings:
         classes: the two classes, by name or number; by default automobile and truck (the paper's), or T-shirt/top
             and Shirt, whichever the data set has.
         model: of both networks; see :func:`easybn.models.build`.
-        layout: where the copy stands: "above": the original above its copy (two images with one edge in common, as
+        layout: where the copy is: "above": the original above its copy (two images with one edge in common, as
             'stacked' has it), "beside": the original left of it, "channels": as further channels.
         eps: l-infinity radii of the copies in [0, 1] pixel units, whole 255ths, since copies are 8-bit images.
         steps: gradient steps of the copies. Every eps is combined with every number of steps.
         copies: "easy", and the controls "untouched" and "adversarial" (untargeted).
-        seeds: number of repetitions, seeds 0 to seeds - 1, each with a first network of its own.
+        seeds: number of repetitions, seeds 0 to seeds - 1, each with its own first network.
         epochs_first: epochs of the first network, on all classes.
         epochs: epochs of the network that is trained on stacked images.
-        batch_size: images a step, in both.
+        batch_size: images per step, in both trainings.
         train_images: use only so many of the data set's training images; all by default.
-        data_folder: where the data set lies; searched for by default.
+        data_folder: where the data set is; searched for by default.
         resize, channels, test_fraction: of an image folder, see :func:`easybn.data.load`.
 
     Raises:
@@ -198,6 +149,54 @@ class Settings:
         return {k: v for k, v in values.items() if k not in _IN_ROWS + _NOT_RESULTS} | {"classes": list(classes)}
 
 
+# Images of two classes with a copy of each, and the one image that a pair makes.
+
+DEFAULT_CLASSES = (("automobile", "truck"), ("T-shirt/top", "Shirt"))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Originals and copies, both uint8 of shape (N, C, H, W), and labels, int64 (N,), 0 for the first class, else 1."""
+
+    originals: Tensor
+    copies: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def stack(originals: Tensor, copies: Tensor, layout: str) -> Tensor:
+    """(N, C, 2H, W) for "above", (N, C, H, 2W) for "beside", (N, 2C, H, W) for "channels"."""
+    return torch.cat((originals, copies), LAYOUTS[layout])
+
+
+def two_classes(source: Source, asked: Sequence[str] | None) -> tuple[int, int]:
+    """The labels of the two classes ``asked`` for, by name or number.
+
+    Raises:
+        ValueError: no such class, the same one twice, none asked for of a data set without a default, or a class
+            without test images.
+    """
+    known = ", ".join(source.classes[:20]) + (", ..." if len(source.classes) > 20 else "")
+    names = asked or next((pair for pair in DEFAULT_CLASSES if set(pair) <= set(source.classes)), None)
+    if names is None:
+        raise ValueError(f"--classes: name two classes of {source.name}; there are {known}")
+    first, second = (class_number(name, source.classes, "--classes") for name in names)
+    if first == second:
+        raise ValueError(f"--classes: {source.classes[first]} is named twice, give two different ones of {known}")
+    for kind, split in (("training", source.train), ("test", source.test)):
+        for label in (first, second):
+            if not bool((split.labels == label).any()):
+                raise ValueError(f"--classes: there are no {kind} images of {source.classes[label]} in {source.name}")
+    return first, second
+
+
+def rows_of(split: Split, classes: tuple[int, int]) -> Tensor:
+    """(N,) int64: the numbers of the images of either class, in file order."""
+    return torch.isin(split.labels, torch.tensor(classes)).nonzero().squeeze(1)
+
+
 # The copy of each image: easier or harder for the first network, or untouched.
 
 BATCH = 256
@@ -216,30 +215,30 @@ def paired(net: nn.Module, split: Split, classes: tuple[int, int], condition: Co
 
 
 def copied(net: nn.Module, x: Tensor, y: Tensor, condition: Condition) -> Tensor:
-    """8-bit copies (N, C, H, W) of images in whole 255ths: with the true label for "easy", away from it else.
+    """8-bit copies (N, C, H, W) of images in multiples of 1/255: towards the true label for "easy", else away from it.
 
-    Rounded to the nearest of 256 levels, as a PNG would store them. An eps in whole 255ths makes the end of the
-    ball such a level, so that no copy leaves the ball; a single step ends on levels and loses nothing.
+    Rounded to the nearest of 256 levels, as a PNG would store them. With an eps that is a multiple of 1/255 the ball
+    ends on such a level, so that no copy leaves it; a single step ends on levels and loses nothing.
     """
     if condition.attack is not None:
-        where = next(net.parameters()).device
-        goal = easy(y.to(where)) if condition.copy == "easy" else untargeted(y.to(where))
+        device = next(net.parameters()).device
+        goal = easy(y.to(device)) if condition.copy == "easy" else untargeted(y.to(device))
         with evaluating(net):
-            x = condition.attack(net, x.to(where), goal).cpu()
+            x = condition.attack(net, x.to(device), goal).cpu()
     return (255 * x).round().byte()
 
 
 def recognised(net: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """How many of the images (uint8) ``net`` gives their label (N,), in eval mode."""
-    where = next(net.parameters()).device
+    """The number of images (uint8) that ``net``, in eval mode, classifies as their label (N,)."""
+    device = next(net.parameters()).device
     right = 0
     with torch.inference_mode(), evaluating(net):
         for x, y in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
-            right += int((net(x.to(where).float() / 255).argmax(1).cpu() == y).sum())
+            right += int((net(x.to(device).float() / 255).argmax(1).cpu() == y).sum())
     return right
 
 
-# One half of the pairs made meaningless, or made to mean the other class.
+# One half of the pairs replaced by something meaningless, or by that of the other class.
 
 HALVES = ("copy", "original")
 WAYS = ("noise", "swap", "blank")
@@ -247,21 +246,21 @@ WAYS = ("noise", "swap", "blank")
 
 @dataclass(frozen=True, eq=False)
 class Randomiser:
-    """Replaces a half of test pairs.
+    """Replaces one half of test pairs.
 
     ====== ==========================================================================================
-    noise  every value drawn from the 256 levels alike; a network that sees nothing else is right by
-           chance, 50% of the time where the classes are of one size
+    noise  every value drawn uniformly from the 256 levels; a network that sees nothing else is right
+           by chance, 50% of the time where the classes have the same size
     swap   the same half of a random image of the other class; a network that sees nothing else is
            always wrong, 0%
-    blank  the mean of the training images, one level a channel: what the network's normalisation
-           takes to zero, on any data set (black is what Fashion-MNIST's background looks like)
+    blank  the mean of the training images, one level per channel: what the network's normalisation
+           maps to zero, on any data set (black is what Fashion-MNIST's background looks like)
     ====== ==========================================================================================
 
     Args:
         pairs: both classes among them.
         grey: (C,) uint8, the level of each channel for "blank".
-        seed: of the noise and of who swaps with whom.
+        seed: of the noise and of the images swapped with.
     """
 
     pairs: Pairs
@@ -276,43 +275,45 @@ class Randomiser:
             how: "noise", "swap" or "blank".
         """
         halves = {"original": self.pairs.originals, "copy": self.pairs.copies}
-        found = {name: images[index] for name, images in halves.items()}
+        chosen = {name: images[index] for name, images in halves.items()}
         if half is not None:
-            shape = found[half].shape[1:]
+            shape = chosen[half].shape[1:]
             if how == "noise":
-                found[half] = Noise.of(self.seed, "stacked noise", index).integers(256, *shape).byte()
+                chosen[half] = Noise.of(self.seed, "stacked noise", index).integers(256, *shape).byte()
             elif how == "swap":
-                found[half] = halves[half][partners(self.pairs.labels, self.seed)[index]]
+                chosen[half] = halves[half][partners(self.pairs.labels, self.seed)[index]]
             else:
-                found[half] = self.grey.view(-1, 1, 1).expand(len(index), *shape)
-        return found["original"], found["copy"]
+                chosen[half] = self.grey.view(-1, 1, 1).expand(len(index), *shape)
+        return chosen["original"], chosen["copy"]
 
 
 def partners(labels: Tensor, seed: int) -> Tensor:
-    """(N,) for each sample the number of one of the other class, drawn by (seed, sample); labels are 0 and 1."""
+    """(N,) for each sample the number of a sample of the other class, drawn by (seed, sample); labels are 0 and 1."""
     noise = Noise.of(seed, "stacked swap", torch.arange(len(labels)))
-    out = torch.empty_like(labels)
+    numbers = torch.empty_like(labels)
     for label in (0, 1):
         others = (labels != label).nonzero().squeeze(1)
         mine = labels == label
-        out[mine] = others[noise.integers(len(others))[mine]]
-    return out
+        numbers[mine] = others[noise.integers(len(others))[mine]]
+    return numbers
 
 
-SHOWN = 8  # pairs a class
-TILE = 64  # pixels that an image has at least
+# Pictures as the paper shows them: originals above their copies, and the changes, amplified.
+
+SHOWN = 8  # pairs per class
+TILE = 64  # pixels of an image's smaller side, at least
 MARGIN = 150  # for the text on the left
 GAP = 4
 
 
 def amplification(pairs: Pairs, index: Tensor) -> int:
-    """The largest whole factor by which every difference still fits between black and white around grey."""
+    """The largest integer factor by which every difference still fits between black and white around grey."""
     largest = int((pairs.copies[index].int() - pairs.originals[index].int()).abs().max())
     return max(1, 127 // largest) if largest else 1
 
 
 def picture(pairs: Pairs, classes: Sequence[str], title: str) -> Image.Image:
-    """For each class three rows: the first originals, their copies, the amplified differences around grey.
+    """Three rows for each class: the first originals, their copies, the amplified differences around grey.
 
     Args:
         pairs: images of 1 or 3 channels (of others the first is shown).

@@ -1,1 +1,1 @@
-"""One self-contained HTML page about a folder of runs, made from rows alone."""
+"""One self-contained HTML page about a folder of runs, made from rows alone: :func:`.page.report`."""

@@ -1,4 +1,8 @@
-"""Curves with bands in one frame."""
+"""Charts as SVG elements of the page: curves with bands, bars, histograms and small intervals.
+
+Text is escaped; colours come from the page's style sheet. Each chart describes in words what it shows, for readers who
+do not see it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +13,13 @@ from markupsafe import Markup
 
 from ..escapes import escaped
 
-# SVG elements inside an HTML page: text is escaped, colours come from the page's style sheet.
+# SVG elements.
 
 Element = ET.Element
 
 
 def drawing(width: float, height: float, title: str, description: str) -> Element:
-    """An image of ``width`` x ``height`` units that scales to the room it has; what it shows is said in words too."""
+    """An image of ``width`` x ``height`` units that scales to the available room, with a description in words."""
     top = ET.Element("svg", {"viewBox": f"0 0 {number(width)} {number(height)}", "role": "img", "class": "chart"})
     top.set("aria-label", f"{title}. {description}" if description else title)
     add(top, "title").text = title
@@ -25,10 +29,10 @@ def drawing(width: float, height: float, title: str, description: str) -> Elemen
 
 
 def add(parent: Element, tag: str, words: str | None = None, **attributes: float | str) -> Element:
-    """A child; ``class_`` is class, ``stroke_width`` is stroke-width, and numbers are written short."""
-    found = {name.rstrip("_").replace("_", "-"): value if isinstance(value, str) else number(value)
+    """Add a child; ``class_`` is written class, ``stroke_width`` stroke-width, and numbers with one digit."""
+    texts = {name.rstrip("_").replace("_", "-"): value if isinstance(value, str) else number(value)
              for name, value in attributes.items()}  # fmt: skip
-    child = ET.SubElement(parent, tag, found)
+    child = ET.SubElement(parent, tag, texts)
     child.text = words
     return child
 
@@ -45,16 +49,16 @@ def number(value: float) -> str:
 
 
 def markup(element: Element) -> Markup:
-    """The element as a part of a page."""
+    """The element as markup for a page."""
     return Markup(escaped(ET.tostring(element, encoding="unicode")))  # ElementTree has escaped all text and attributes
 
 
-# From numbers to places on paper, and where to put ticks.
+# From numbers to positions, and where to put ticks.
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers in low .. high on a line from ``start`` to ``end``; log: by their logarithm."""
+    """Maps numbers in low .. high to positions from ``start`` to ``end``; log: by their logarithm."""
 
     low: float
     high: float
@@ -72,7 +76,7 @@ class Scale:
 
     @property
     def ticks(self) -> list[float]:
-        """Round numbers inside."""
+        """Round numbers inside the range."""
         return decades(self.low, self.high) if self.log else nice(self.low, self.high)
 
 
@@ -97,13 +101,13 @@ def decades(low: float, high: float) -> list[float]:
     return [value * factor for value in tens for factor in (1, 2, 5) if low * 0.999 <= value * factor <= high * 1.001]
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places near those ``wanted``, at least ``gap`` apart and inside low .. high if there is room: for labels."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    out = [0.0] * len(wanted)
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near the given ones, at least ``gap`` apart and inside low .. high if there is room: for labels."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    out = [0.0] * len(positions)
     at = low - gap
     for i in order:
-        at = max(wanted[i], at + gap)
+        at = max(positions[i], at + gap)
         out[i] = at
     over = at - high
     for i in reversed(order):
@@ -122,114 +126,7 @@ def short(value: float) -> str:
     return f"{digit}e{int(power)}"
 
 
-# Bars: shares of a whole, and pairs of accuracies with their intervals.
-
-BARS_WIDTH, ROW, BARS_LEFT = 304, 34, 2
-
-
-@dataclass(frozen=True)
-class Shares:
-    """A bar of parts that sum to 1, (name, share) in order; css_class: of its label."""
-
-    label: str
-    parts: Sequence[tuple[str, float]]
-    css_class: str = ""
-
-
-def shares_chart(title: str, bars: Sequence[Shares], shades: Mapping[str, str]) -> Markup:
-    """A bar a row under its label; ``shades`` are the parts' CSS classes."""
-    words = "; ".join(f"{bar.label}: " + ", ".join(f"{name} {100 * s:.1f}%" for name, s in bar.parts) for bar in bars)
-    top = drawing(BARS_WIDTH, ROW * len(bars) + 6, title, words)
-    x = Scale(0, 1, BARS_LEFT, BARS_WIDTH - BARS_LEFT)
-    for i, bar in enumerate(bars):
-        y = ROW * i + 14
-        add(top, "text", bar.label, x=BARS_LEFT, y=y - 3, class_=f"name {bar.css_class}")
-        at = 0.0
-        for name, share in bar.parts:
-            left, right = x(at), x(at + share)
-            at += share
-            if right - left < 0.05:
-                continue
-            add(top, "rect", x=left, y=y, width=right - left, height=13, class_=shades[name])
-            if right - left > 20:
-                inside = f"{100 * share:.0f}"
-                of = f"on-{shades[name]}"
-                add(top, "text", inside, x=(left + right) / 2, y=y + 10, text_anchor="middle", class_=of)
-    return markup(top)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Args: value: in [0, 1]; low, high: of its interval."""
-
-    label: str
-    value: float
-    css_class: str
-    low: float | None = None
-    high: float | None = None
-
-
-def bars_chart(title: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Markup:
-    """Groups of bars from 0 to 100%, each with its figure at the end."""
-    rows = sum(len(bars) for _, bars in groups)
-    height = 16 * rows + 24 * len(groups) + 20
-    words = "; ".join(f"{name}: " + ", ".join(f"{b.label} {100 * b.value:.1f}%" for b in bars) for name, bars in groups)
-    top = drawing(BARS_WIDTH, height, title, words)
-    x = Scale(0, 1, BARS_LEFT, BARS_WIDTH - 44)
-    y = 0.0
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        add(top, "line", x1=x(tick), x2=x(tick), y1=6, y2=height - 16, class_="grid")
-        add(top, "text", f"{100 * tick:.0f}", x=x(tick), y=height - 3, text_anchor="middle")
-    for name, bars in groups:
-        y += 24
-        add(top, "text", name, x=BARS_LEFT, y=y - 5, class_="name strong")
-        for bar in bars:
-            group = add(top, "g", class_=bar.css_class)
-            add(group, "rect", x=x(0), y=y, width=max(x(bar.value) - x(0), 0.8), height=11, class_="fill")
-            if bar.low is not None and bar.high is not None:
-                add(group, "line", x1=x(bar.low), x2=x(bar.high), y1=y + 5.5, y2=y + 5.5, class_="whisker")
-            at = max(x(bar.value), x(bar.high) if bar.high is not None else 0.0) + 6
-            add(top, "text", f"{100 * bar.value:.1f}", x=at, y=y + 9)
-            y += 16
-    return markup(top)
-
-
-def histogram(title: str, above: Sequence[float], below: Sequence[float], css_class: str) -> Markup:
-    """Two distributions over [0, 1] back to back, each in shares of its own whole, both to one scale."""
-    most = max([*above, *below, 1e-9])
-    tall = [96 * max([*side, 0.0]) / most for side in (above, below)]
-    middle = tall[0] + 6
-    foot = middle + max(tall[1], 18) + 18
-    top = drawing(BARS_WIDTH, foot, title, f"the largest bin holds {100 * most:.0f}% of its side")
-    x = Scale(0, 1, BARS_LEFT + 6, BARS_WIDTH - BARS_LEFT - 6)
-    step = (x.end - x.start) / max(len(above), 1)
-    group = add(top, "g", class_=css_class)
-    for values, side, shade in ((above, -1, "fill"), (below, 1, "hollow")):
-        for i, share in enumerate(values):
-            height = max(96 * share / most, 0.6)
-            if share > 0:
-                left, at = x.start + i * step + 0.7, middle - height if side < 0 else middle
-                add(group, "rect", x=left, y=at, width=step - 1.4, height=height, class_=shade)
-    add(top, "line", x1=x.start, x2=x.end, y1=middle, y2=middle, class_="axis")
-    add(top, "text", "right", x=x.start, y=middle - 5)
-    add(top, "text", "wrong", x=x.start, y=middle + 13)
-    for tick in (0, 0.5, 1):
-        anchor = {0: "start", 0.5: "middle", 1: "end"}[tick]
-        add(top, "text", f"{100 * tick:.0f}%", x=x(tick), y=foot - 3, text_anchor=anchor)
-    return markup(top)
-
-
-def interval_mark(value: float, low: float | None, high: float | None, span: float, css_class: str) -> Markup:
-    """A small interval about zero, for a table's cell; ``span`` is the largest distance shown."""
-    top = drawing(120, 14, "interval", "")
-    x = Scale(-span, span, 4, 116)
-    add(top, "line", x1=x(0), x2=x(0), y1=0, y2=14, class_="zero")
-    group = add(top, "g", class_=css_class)
-    if low is not None and high is not None:
-        add(group, "line", x1=x(low), x2=x(high), y1=7, y2=7, class_="whisker")
-    add(group, "circle", cx=x(value), cy=7, r=3, class_="mark")
-    return markup(top)
-
+# Curves with bands, in a frame with axes.
 
 WIDTH, HEIGHT = 304, 214
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 38
@@ -250,13 +147,13 @@ class Series:
     """A curve.
 
     Args:
-        label: what it is.
+        label: its name.
         points: by x; those that are not finite are left out.
         css_class: of its colour.
         dash: stroke-dasharray.
         thin: one of several alike.
-        tag: written at its end.
-        marks: a dot at each point.
+        tag: text at its end.
+        marks: draw a dot at each point.
     """
 
     label: str
@@ -270,17 +167,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A frame with its axes.
+    """Curves in a frame with axes.
 
     Args:
-        title: for those who do not see it.
-        x, y: what the axes are.
-        series: what is drawn, the last on top.
+        title: for readers who do not see it.
+        x, y: labels of the axes.
+        series: the curves, the last on top.
         y_range: by default from the smallest to the largest value of all points.
         x_ticks: by default round numbers.
         percent: the y axis in percent.
         log: the y axis logarithmic.
-        room: at the right end, for tags.
+        room: kept free at the right end, for tags.
     """
 
     title: str
@@ -294,7 +191,7 @@ class Chart:
     room: float = 0
 
     def svg(self) -> Markup:
-        """The drawing, with its figures in words."""
+        """The drawing, with its numbers in words."""
         every = [point for each in self.series for point in finite(each.points)]
         top = drawing(WIDTH, HEIGHT, self.title, described(self.series, self.percent) if every else "No figures.")
         if not every:
@@ -335,7 +232,7 @@ class Chart:
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """Those that can be drawn."""
+    """The points that can be drawn."""
     return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
 
 
@@ -372,3 +269,112 @@ def _range(points: Sequence[Point], log: bool) -> tuple[float, float]:
         return min(values) * 0.8, max(values) * 1.25
     low, high = min(0.0, *values), max(values)
     return low, high + 0.05 * (high - low) if high > low else low + 1
+
+
+# Bars, histograms and intervals.
+
+BARS_WIDTH, ROW, BARS_LEFT = 304, 34, 2
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A bar of parts that sum to 1, (name, share) in order; css_class: of its label."""
+
+    label: str
+    parts: Sequence[tuple[str, float]]
+    css_class: str = ""
+
+
+def shares_chart(title: str, bars: Sequence[Shares], shades: Mapping[str, str]) -> Markup:
+    """A bar per row under its label; ``shades`` are the parts' CSS classes."""
+    words = "; ".join(f"{bar.label}: " + ", ".join(f"{name} {100 * s:.1f}%" for name, s in bar.parts) for bar in bars)
+    top = drawing(BARS_WIDTH, ROW * len(bars) + 6, title, words)
+    x = Scale(0, 1, BARS_LEFT, BARS_WIDTH - BARS_LEFT)
+    for i, bar in enumerate(bars):
+        y = ROW * i + 14
+        add(top, "text", bar.label, x=BARS_LEFT, y=y - 3, class_=f"name {bar.css_class}")
+        at = 0.0
+        for name, share in bar.parts:
+            left, right = x(at), x(at + share)
+            at += share
+            if right - left < 0.05:
+                continue
+            add(top, "rect", x=left, y=y, width=right - left, height=13, class_=shades[name])
+            if right - left > 20:
+                inside = f"{100 * share:.0f}"
+                of = f"on-{shades[name]}"
+                add(top, "text", inside, x=(left + right) / 2, y=y + 10, text_anchor="middle", class_=of)
+    return markup(top)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Args: value: in [0, 1]; low, high: of its interval."""
+
+    label: str
+    value: float
+    css_class: str
+    low: float | None = None
+    high: float | None = None
+
+
+def bars_chart(title: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Markup:
+    """Groups of bars from 0 to 100%, each with its number at the end."""
+    rows = sum(len(bars) for _, bars in groups)
+    height = 16 * rows + 24 * len(groups) + 20
+    words = "; ".join(f"{name}: " + ", ".join(f"{b.label} {100 * b.value:.1f}%" for b in bars) for name, bars in groups)
+    top = drawing(BARS_WIDTH, height, title, words)
+    x = Scale(0, 1, BARS_LEFT, BARS_WIDTH - 44)
+    y = 0.0
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        add(top, "line", x1=x(tick), x2=x(tick), y1=6, y2=height - 16, class_="grid")
+        add(top, "text", f"{100 * tick:.0f}", x=x(tick), y=height - 3, text_anchor="middle")
+    for name, bars in groups:
+        y += 24
+        add(top, "text", name, x=BARS_LEFT, y=y - 5, class_="name strong")
+        for bar in bars:
+            group = add(top, "g", class_=bar.css_class)
+            add(group, "rect", x=x(0), y=y, width=max(x(bar.value) - x(0), 0.8), height=11, class_="fill")
+            if bar.low is not None and bar.high is not None:
+                add(group, "line", x1=x(bar.low), x2=x(bar.high), y1=y + 5.5, y2=y + 5.5, class_="whisker")
+            at = max(x(bar.value), x(bar.high) if bar.high is not None else 0.0) + 6
+            add(top, "text", f"{100 * bar.value:.1f}", x=at, y=y + 9)
+            y += 16
+    return markup(top)
+
+
+def histogram(title: str, above: Sequence[float], below: Sequence[float], css_class: str) -> Markup:
+    """Two distributions over [0, 1] back to back, each in shares of its own total, both on one scale."""
+    most = max([*above, *below, 1e-9])
+    tall = [96 * max([*side, 0.0]) / most for side in (above, below)]
+    middle = tall[0] + 6
+    foot = middle + max(tall[1], 18) + 18
+    top = drawing(BARS_WIDTH, foot, title, f"the largest bin holds {100 * most:.0f}% of its side")
+    x = Scale(0, 1, BARS_LEFT + 6, BARS_WIDTH - BARS_LEFT - 6)
+    step = (x.end - x.start) / max(len(above), 1)
+    group = add(top, "g", class_=css_class)
+    for values, side, shade in ((above, -1, "fill"), (below, 1, "hollow")):
+        for i, share in enumerate(values):
+            height = max(96 * share / most, 0.6)
+            if share > 0:
+                left, at = x.start + i * step + 0.7, middle - height if side < 0 else middle
+                add(group, "rect", x=left, y=at, width=step - 1.4, height=height, class_=shade)
+    add(top, "line", x1=x.start, x2=x.end, y1=middle, y2=middle, class_="axis")
+    add(top, "text", "right", x=x.start, y=middle - 5)
+    add(top, "text", "wrong", x=x.start, y=middle + 13)
+    for tick in (0, 0.5, 1):
+        anchor = {0: "start", 0.5: "middle", 1: "end"}[tick]
+        add(top, "text", f"{100 * tick:.0f}%", x=x(tick), y=foot - 3, text_anchor=anchor)
+    return markup(top)
+
+
+def interval_mark(value: float, low: float | None, high: float | None, span: float, css_class: str) -> Markup:
+    """A small interval around zero, for a table's cell; ``span`` is the largest distance shown."""
+    top = drawing(120, 14, "interval", "")
+    x = Scale(-span, span, 4, 116)
+    add(top, "line", x1=x(0), x2=x(0), y1=0, y2=14, class_="zero")
+    group = add(top, "g", class_=css_class)
+    if low is not None and high is not None:
+        add(group, "line", x1=x(low), x2=x(high), y1=7, y2=7, class_="whisker")
+    add(group, "circle", cx=x(value), cy=7, r=3, class_="mark")
+    return markup(top)

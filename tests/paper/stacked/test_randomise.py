@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from easybn.paper.stacked import correct, measured
+from easybn.paper.stacked import correct, measurements
 from easybn.paper.stacked_images import HALVES, LAYOUTS, WAYS, Pairs, Randomiser, partners
 
 GREY = torch.tensor([10, 200]).byte()
@@ -33,7 +33,7 @@ class Reads(nn.Module):
 @pytest.mark.parametrize("read", HALVES)
 def test_a_network_that_reads_one_half(read, layout):
     pairs = some_pairs()
-    rows = list(measured(Reads(read, layout), Randomiser(pairs, GREY, 0), layout))
+    rows = list(measurements(Reads(read, layout), Randomiser(pairs, GREY, 0), layout))
     found = {(row["half"], row["how"]): row["correct"] for row in rows}
     other = {"copy": "original", "original": "copy"}[read]
     assert found[None, None] == 40

@@ -1,4 +1,4 @@
-"""The sections of the report's page. A new one is one function in a file here, see :func:`..elements.section`."""
+"""The sections of the page: functions in the files here, each with :func:`easybn.report.elements.section` before it."""
 
 from importlib import import_module
 from pkgutil import iter_modules
