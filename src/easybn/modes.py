@@ -111,7 +111,7 @@ def repeatable_convolutions() -> Iterator[None]:
 
 
 @contextmanager
-def kept(model: nn.Module) -> Iterator[None]:
+def preserve_state(model: nn.Module) -> Iterator[None]:
     """After the block all parameters and buffers of ``model``, and their ``.grad``, are as before.
 
     For models that change themselves when they are called. The tensors are the same objects with the same values,

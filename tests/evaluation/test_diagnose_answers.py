@@ -9,9 +9,9 @@ from torch import nn
 
 from easybn.evaluation.diagnostics import diagnose
 from easybn.evaluation.diagnostics.behaviour import (
-    as_found,
     batch_company,
     dynamic,
+    model_state,
     probabilities,
     randomised,
     spread,
@@ -123,14 +123,14 @@ def test_another_answer_where_gradients_are_taken(trained):
 
 def test_how_the_model_was_found():
     x, y = small_images(10), torch.arange(10) % 4
-    assert diagnose(small_net(), x, y, norm="l2", eps=0.5, checks={"as found": as_found}) == []
-    (training,) = diagnose(small_net().train(), x, y, norm="l2", eps=0.5, checks={"as found": as_found})
+    assert diagnose(small_net(), x, y, norm="l2", eps=0.5, checks={"as found": model_state}) == []
+    (training,) = diagnose(small_net().train(), x, y, norm="l2", eps=0.5, checks={"as found": model_state})
     assert training.severity == "note"
     assert "train mode" in training.what
     assert training.remedy
     net = small_net()
     net[1] = nn.BatchNorm2d(6, track_running_stats=False)
-    (batch,) = diagnose(net.eval(), x, y, norm="l2", eps=0.5, checks={"as found": as_found})
+    (batch,) = diagnose(net.eval(), x, y, norm="l2", eps=0.5, checks={"as found": model_state})
     assert batch.severity == "warning"
     assert batch.how_much == "predictions depend on the other images of the batch"
 

@@ -1,4 +1,4 @@
-"""How the model was found, which ``attack_mode`` notes: a finding for each note."""
+"""Whether the model is one fixed function from an image to its logits, and in which state it came."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ...modes import changed, kept
+from ...modes import changed, preserve_state
 from .subject import Finding, Severity, Subject
 
-# Whether the model is one function from one image to its logits: not random, no probabilities, the same with and
-# without gradients, and whatever else is in the batch.
+# One function: not random, logits and not probabilities, the same with and without gradients and in every batch.
 
 PASSES = 5
 SPREAD = 1e-4
@@ -30,7 +29,7 @@ COMPANY = 1e-4
 """Largest distance, as of ``SPREAD``, between batches of one shape, in which kernels round alike."""
 OTHER_SHAPE = 1e-2
 """The same where position or number of images differ: kernels round otherwise there, in TF32 and bf16 the more."""
-TOLD = 3
+SHOWN = 3
 ROUNDING = 16
 """Or this many times what images changed by one rounding step make of it, if that is more."""
 
@@ -47,8 +46,8 @@ def spread(a: Tensor, b: Tensor) -> float:
         return torch.inf
     floors = [each.masked_fill(broken[0], -torch.inf).amax(1, keepdim=True) - MASKED for each in (a, b)]
     nothing = broken[0] | ((a < floors[0]) & (b < floors[1]))
-    kept = [torch.maximum(each, floor).masked_fill(nothing, 0) for each, floor in zip((a, b), floors, strict=True)]
-    unit = [each / (each.norm(dim=1, keepdim=True) + 1e-10) for each in kept]
+    clipped = [torch.maximum(each, floor).masked_fill(nothing, 0) for each, floor in zip((a, b), floors, strict=True)]
+    unit = [each / (each.norm(dim=1, keepdim=True) + 1e-10) for each in clipped]
     return float((unit[0] - unit[1]).norm(dim=1).max())
 
 
@@ -60,24 +59,24 @@ def randomised(subject: Subject) -> list[Finding]:
     flips = int((torch.stack([each.argmax(1) for each in passes]) != passes[0].argmax(1)).any(0).sum())
     size = f"{flips} of {len(x)} predictions change over {PASSES} passes, logits by {far:.2g} (bound {SPREAD:g})"
     if not flips and far <= SPREAD:
-        return [Finding("randomised", "ok", "every pass says the same", size)]
+        return [Finding("randomised", "ok", "every pass gives the same answer", size)]
     return [
         Finding(
             "randomised", "warning", "the model is randomised", size,
-            "one pass's gradient points to one draw, and a point counts as fallen at the first unlucky draw",
+            "one pass's gradient points to one draw, and a point counts as broken at the first unlucky draw",
             "use attacks='rand' (AutoAttack with 20 draws a gradient), and repeat the evaluation with other seeds",
         )
     ]  # fmt: skip
 
 
 def probabilities(subject: Subject) -> list[Finding]:
-    """The outputs are no probabilities."""
+    """The outputs are not probabilities."""
     logits = subject.logits.double()
     sums = float((logits.sum(1) - 1).abs().max())
     low, high = (float(v) for v in logits.aminmax())
     size = f"values {low:.3g} .. {high:.3g}, sums of rows differ from 1 by up to {sums:.2g}"
     if low <= -PROBABILITY_SLACK or high >= 1 + PROBABILITY_SLACK or sums >= PROBABILITY_SLACK:
-        return [Finding("outputs", "ok", "the outputs are no probabilities", size)]
+        return [Finding("outputs", "ok", "the outputs are not probabilities", size)]
     return [
         Finding(
             "outputs", "warning", "the outputs are probabilities", size,
@@ -92,15 +91,15 @@ def two_faced(subject: Subject) -> list[Finding]:
     with_gradient, plain = subject.clean_slope.logits, subject.logits[: subject.some]
     far, noise = spread(with_gradient, plain), spread(subject.classify(subject.x[: subject.some]), plain)
     flips = int((with_gradient.argmax(1) != plain.argmax(1)).sum())
-    if noise > SPREAD:  # told by the check for randomised models
+    if noise > SPREAD:  # the check for randomised models says so
         return []
     bound = max(SPREAD, torch.finfo(subject.ready.dtype or torch.float32).eps)  # half precision rounds by more
     size = f"logits differ by {far:.2g} (bound {bound:.2g}), {flips} of {subject.some} predictions"
     if far <= bound:
-        return [Finding("one function", "ok", "the model says the same with and without gradients", size)]
+        return [Finding("one function", "ok", "the model answers the same with and without gradients", size)]
     return [
         Finding(
-            "one function", "warning", "the model answers otherwise where gradients are taken", size,
+            "one function", "warning", "the model answers differently where gradients are taken", size,
             "attack and score go through different functions (branches?), so that the attack attacks another model",
             "let the forward pass not depend on requires_grad, grad mode or where the call comes from",
         )
@@ -122,7 +121,7 @@ def batch_company(subject: Subject) -> list[Finding]:
         return subject.classify(torch.cat([images, others]), size)[: len(x)]
 
     as_given = beside(company)
-    if spread(as_given, beside(company)) > SPREAD:  # told by the check for randomised models
+    if spread(as_given, beside(company)) > SPREAD:  # the check for randomised models says so
         return []
     step = torch.finfo(subject.ready.dtype or x.dtype).eps
     far = max(OTHER_SHAPE, ROUNDING * spread(as_given, beside(company, x * (1 - step))))
@@ -145,7 +144,7 @@ def batch_company(subject: Subject) -> list[Finding]:
             flips = int((one.argmax(1) != other.argmax(1)).sum())
             what = f"{where} {flips} of {len(x)} predictions change, logits by {distance:.2g} (bound {bound:.2g})"
             differing.append((flips, distance, what))
-    worst = [what for *_, what in sorted(differing, reverse=True)[:TOLD]]
+    worst = [what for *_, what in sorted(differing, reverse=True)[:SHOWN]]
     if not worst and not refused:
         how_much = f"logits of {len(x)} images differ by less than {COMPANY:g}, and than {far:.2g} where shapes differ"
         return [Finding("company", "ok", "an image gets the same answer in every batch", how_much)]
@@ -171,7 +170,7 @@ def dynamic(subject: Subject) -> list[Finding]:
     pass reads was packed by the forward pass and is unpacked (``saved_tensors_hooks``).
     """
     model, seen = subject.ready.model, set[str]()
-    with kept(model), _thawed(model), _watched(seen):
+    with preserve_state(model), _thawed(model), _watched(seen):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         try:
             subject.ready.original(subject.ready.load(subject.x[:IMAGES]))
@@ -224,6 +223,8 @@ def _thawed(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
+# The state the model came in: a finding for each note of ``attack_mode``.
+
 MEANING: dict[str, tuple[Severity, str, str]] = {
     "train mode": (
         "note", "in train mode dropout and batch statistics would make another function of it",
@@ -241,7 +242,7 @@ MEANING: dict[str, tuple[Severity, str, str]] = {
 """For the words that a note holds: how bad it is, why, and what to do."""
 
 
-def as_found(subject: Subject) -> list[Finding]:
+def model_state(subject: Subject) -> list[Finding]:
     """Train mode, branches, batch norms without statistics, and whatever else was noted."""
     findings = []
     for note in subject.ready.notes:

@@ -1,4 +1,4 @@
-"""The evaluation's own adversarial images, classified once more: was it this model that they were made for?"""
+"""Verdicts compared: on images classified again, under other branches' images, and at two batch sizes."""
 
 import torch
 from torch import Tensor
@@ -13,16 +13,49 @@ from ...perturb.eps import format_eps
 from ...perturb.pgd import PGD
 from ...stats import SIGNIFICANT, mcnemar
 from ..pgd_robustness import as_the_library
-from .gradient_masking import SQUARE_DROP as DROP
-from .gradient_masking import SQUARE_POINTS as FEW
-from .gradient_masking import SQUARE_POINTS as POINTS
-from .subject import Finding, Subject, share
+from .subject import DROP, FEW_POINTS, Finding, Subject, share
 
-# Adversarial images made against the other branches of a model, scored on the one that is evaluated.
+# The evaluation's own images, classified again.
 
-TRANSFER_POINTS, TRANSFER_STEPS = 64, 20
-"""By default; it costs STEPS forward and backward passes of POINTS images for each branch, the evaluated one too."""
-TRANSFER_THOROUGH_POINTS, TRANSFER_THOROUGH_STEPS = 500, 100
+
+def rescored(subject: Subject) -> list[Finding]:
+    """Images kept by the evaluation, at its largest eps: they give its verdicts again; nothing without images."""
+    evaluation = subject.evaluation
+    if evaluation is None or not evaluation.images_at:
+        return []
+    eps = max(evaluation.images_at)
+    rows = subject.rows.to(evaluation.images_at[eps].device)
+    images, robust = evaluation.images_at[eps][rows], evaluation.robust_at[eps].cpu()[subject.rows]
+    others = _differing(subject, images, robust)
+    size = f"{share(others, subject.n)} at eps {format_eps(eps, subject.norm)}"
+    if others < FEW_POINTS or others <= DROP * subject.n:
+        return [Finding("rescored", "ok", "adversarial images classified again give the same verdicts", size)]
+    norms = [module for module in subject.ready.model.modules() if isinstance(module, BranchedNorm)]
+    where = "another model, another state of it, or (see company) batches on which its answers depend"
+    for branch in norms[0].norms if norms else ():
+        if branch == norms[0].active:
+            continue
+        with route(subject.ready.model, branch):
+            again = _differing(subject, images, robust)
+        if again < others:
+            others, where = again, f"branch {branch!r} (where {again:,} differ) instead of {norms[0].active!r}"
+    return [
+        Finding(
+            "rescored", "warning", "adversarial images classified again give other verdicts", size,
+            f"attack and score seem to have gone through {where}",
+            "evaluate again: route to the branch, or strip() to it, once and for both",
+        )
+    ]  # fmt: skip
+
+
+def _differing(subject: Subject, images: torch.Tensor, robust: torch.Tensor) -> int:
+    return int((subject.right(images, subject.y) != robust).sum())
+
+
+# Adversarial images made against the other branches of a model, classified by the one that is evaluated.
+
+TRANSFER, TRANSFER_THOROUGH = (64, 20), (500, 100)
+"""Points and steps: so many forward and backward passes for each branch, the evaluated one too."""
 
 
 def transfer(subject: Subject) -> list[Finding]:
@@ -35,26 +68,24 @@ def transfer(subject: Subject) -> list[Finding]:
     if not norms or len(norms[0].norms) < 2:
         return []
     scored = norms[0].active
-    points, steps = (
-        (TRANSFER_THOROUGH_POINTS, TRANSFER_THOROUGH_STEPS) if subject.thorough else (TRANSFER_POINTS, TRANSFER_STEPS)
-    )
+    points, steps = TRANSFER_THOROUGH if subject.thorough else TRANSFER
     n = min(points, subject.n)
-    stands = _standing(subject, n, steps)
+    ours = subject.right(strongest(subject, n, steps), subject.y[:n])
     findings = []
     for branch in (name for name in norms[0].norms if name != scored):
         with route(subject.ready.model, branch):
             images = strongest(subject, n, steps)
         theirs = subject.right(images, subject.y[:n])
-        more, fewer = int((stands & ~theirs).sum()), int((theirs & ~stands).sum())
+        more, fewer = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
         refuted = _refuted(subject, ~theirs)
         size = (
-            f"of {n} points {int(stands.sum())} stand under PGD-{steps} on {scored!r}, {int(theirs.sum())} under "
+            f"of {n} points {int(ours.sum())} are robust under PGD-{steps} on {scored!r}, {int(theirs.sum())} under "
             f"images made against {branch!r} (eps {float(subject.ball.eps):.4g})"
         )
         if refuted:
             size += f"; these break {refuted} points that the evaluation calls robust"
         masked = more > fewer and mcnemar(more, fewer) < SIGNIFICANT
-        if masked or (refuted >= FEW and refuted > DROP * n):
+        if masked or (refuted >= FEW_POINTS and refuted > DROP * n):
             findings.append(
                 Finding(
                     "transfer", "warning", f"images made against branch {branch!r} break {scored!r} more than its own",
@@ -84,11 +115,6 @@ def strongest(subject: Subject, n: int, steps: int) -> Tensor:
     return torch.cat(made)
 
 
-def _standing(subject: Subject, n: int, steps: int) -> Tensor:
-    """bool (n,): under the evaluated branch's own images."""
-    return subject.right(strongest(subject, n, steps), subject.y[:n])
-
-
 def _refuted(subject: Subject, broken: Tensor) -> int:
     """How many of the first points the evaluation calls robust at this eps though they are ``broken``."""
     robust = subject.evaluation.robust_at.get(float(subject.ball.eps)) if subject.evaluation else None
@@ -97,10 +123,9 @@ def _refuted(subject: Subject, broken: Tensor) -> int:
 
 # The same points under the ``robustness`` protocol at two batch sizes: does its absolute stabiliser bite?
 
-BATCH_SIZE_POINTS, BATCH_SIZE_STEPS, BATCH = 16, 25, 128
-"""By default. It costs STEPS + 1 forward and STEPS backward passes of POINTS + BATCH images: about 3,700 and
-3,600, less than AutoAttack takes for one robust point."""
-BATCH_SIZE_THOROUGH_POINTS, BATCH_SIZE_THOROUGH_STEPS, THOROUGH_BATCH = 128, 100, 1000
+BATCH_SIZES, BATCH_SIZES_THOROUGH = (16, 25, 128), (128, 100, 1000)
+"""Points, steps and the large batch. By default that takes about 3,700 forward and 3,600 backward passes, less than
+AutoAttack takes for one robust point."""
 
 
 def batch_sizes(subject: Subject) -> list[Finding]:
@@ -116,11 +141,7 @@ def batch_sizes(subject: Subject) -> list[Finding]:
         evaluation is not None and all(score.protocol != "robustness" for score in evaluation.scores)
     ):
         return []
-    most, steps, batch = (
-        (BATCH_SIZE_THOROUGH_POINTS, BATCH_SIZE_THOROUGH_STEPS, THOROUGH_BATCH)
-        if subject.thorough
-        else (BATCH_SIZE_POINTS, BATCH_SIZE_STEPS, BATCH)
-    )
+    most, steps, batch = BATCH_SIZES_THOROUGH if subject.thorough else BATCH_SIZES
     ranked = subject.margins.argsort(stable=True)
     ranked = ranked[subject.correct[ranked]]
     batch = min(batch, subject.batch_size)
@@ -152,37 +173,3 @@ def batch_sizes(subject: Subject) -> list[Finding]:
 def _robust(ready: TargetModel, attack: PGD, subject: Subject, rows: torch.Tensor, batch_size: int) -> torch.Tensor:
     x, y = subject.x[rows.to(subject.x.device)], subject.y[rows].to(subject.x.device)
     return as_the_library(ready, attack, x, y, batch_size).robust.cpu()
-
-
-def rescored(subject: Subject) -> list[Finding]:
-    """Images kept by the evaluation, at its largest eps: they give its verdicts again; nothing without images."""
-    evaluation = subject.evaluation
-    if evaluation is None or not evaluation.images_at:
-        return []
-    eps = max(evaluation.images_at)
-    rows = subject.rows.to(evaluation.images_at[eps].device)
-    images, robust = evaluation.images_at[eps][rows], evaluation.robust_at[eps].cpu()[subject.rows]
-    others = _differing(subject, images, robust)
-    size = f"{share(others, subject.n)} at eps {format_eps(eps, subject.norm)}"
-    if others < POINTS or others <= DROP * subject.n:
-        return [Finding("rescored", "ok", "adversarial images classified again give the same verdicts", size)]
-    norms = [module for module in subject.ready.model.modules() if isinstance(module, BranchedNorm)]
-    where = "another model, another state of it, or (see company) batches on which its answers depend"
-    for branch in norms[0].norms if norms else ():
-        if branch == norms[0].active:
-            continue
-        with route(subject.ready.model, branch):
-            again = _differing(subject, images, robust)
-        if again < others:
-            others, where = again, f"branch {branch!r} (where {again:,} differ) instead of {norms[0].active!r}"
-    return [
-        Finding(
-            "rescored", "warning", "adversarial images classified again give other verdicts", size,
-            f"attack and score seem to have gone through {where}",
-            "evaluate again: route to the branch, or strip() to it, once and for both",
-        )
-    ]  # fmt: skip
-
-
-def _differing(subject: Subject, images: torch.Tensor, robust: torch.Tensor) -> int:
-    return int((subject.right(images, subject.y) != robust).sum())

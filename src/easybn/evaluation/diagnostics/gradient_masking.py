@@ -1,11 +1,11 @@
-"""Pixels at a bound that attacks cannot move, because a layer cuts its input off there."""
+"""Gradients that lead nowhere: saturated losses, zero gradients, clamped pixels, and Square, which needs none."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..record import CLEAN
-from .subject import Finding, Severity, Subject, share
+from .subject import DROP, FEW_POINTS, Finding, Severity, Subject, share
 
 # Confident models: where float32 cross-entropy has no slope left.
 
@@ -29,7 +29,7 @@ def saturation(subject: Subject) -> list[Finding]:
     return [
         Finding(
             "saturation", "warning", "the cross-entropy is saturated", f"{size} (bound {SATURATED_SHARE:.0%})",
-            "the robustness protocol and other attacks on float32 cross-entropy stand still there, and flatter it",
+            "the robustness protocol and other attacks on float32 cross-entropy cannot move there, and overestimate it",
             "trust the strong protocol and attacks='standard', whose losses do not saturate",
         )
     ]  # fmt: skip
@@ -38,9 +38,9 @@ def saturation(subject: Subject) -> list[Finding]:
 # Gradients that lead nowhere: masking by the architecture.
 
 ZERO_SHARE = 0.01
-"""From this share of points or passes on it is a warning; AutoAttack (check_zero_gradients) tells of any."""
+"""From this share of points or passes on it is a warning; AutoAttack (check_zero_gradients) reports any."""
 WHY_ZERO = (
-    "the architecture hides the slope (rounding, thresholds, detached parts), so that gradient attacks stand still"
+    "the architecture hides the slope (rounding, thresholds, detached parts), so that gradient attacks cannot move"
 )
 REMEDY = (
     "do not count on gradient attacks: run Square, and attack a differentiable stand-in (BPDA, Athalye et al. 2018)"
@@ -82,7 +82,7 @@ def gradient_passes(subject: Subject) -> list[Finding]:
     findings = []
     for name, count, why, remedy in (
         ("zero gradients", int(record.zero_gradients.sum()), WHY_ZERO, REMEDY),
-        ("non-finite gradients", int(record.non_finite.sum()), "such a gradient is no step: the attack stands still",
+        ("non-finite gradients", int(record.non_finite.sum()), "such a gradient is no step: the attack cannot move",
          "look for square roots of 0, divisions by 0 and overflows in the forward pass"),
     ):  # fmt: skip
         size = share(count, passes, "backward passes")
@@ -96,41 +96,7 @@ def _severity(count: int, of: int) -> Severity:
     return "warning" if count >= ZERO_SHARE * of else "note"
 
 
-# Square, which sees no gradient, beating attacks that do.
-
-SQUARE_DROP = 0.002
-"""Loss of robust accuracy by Square that AutoAttack flags (checks.py, check_square_sr)."""
-SQUARE_POINTS = 2
-"""And at least that many points: a single one may be luck."""
-
-
-def square(subject: Subject) -> list[Finding]:
-    """What Square broke at each eps of the points that white-box attacks had tried there in vain."""
-    record = subject.record
-    if record is None:
-        return []
-    points, worst, at = len(np.unique(record.point)), -1, 0.0
-    for eps in np.unique(record.eps[record.attack == "square"]).tolist():
-        here = record.where((record.eps == eps) & (record.attack != CLEAN.attack))
-        black = here.attack == "square"
-        standing = np.setdiff1d(here.point[~black], here.point[~black & here.success])
-        broken = len(np.intersect1d(here.point[black & here.success], standing))
-        if len(standing) or (~black).any():
-            worst, at = max((worst, at), (broken, eps))
-    if worst < 0:  # no Square, or nothing to compare it with
-        return []
-    bound = f"bound {SQUARE_DROP:.1%} and {SQUARE_POINTS} points"
-    size = f"{worst} points of {points:,} ({worst / points:.2%}, {bound}) at eps {at:.4g}"
-    if worst < SQUARE_POINTS or worst <= SQUARE_DROP * points:
-        return [Finding("square", "ok", "Square adds little to the white-box attacks", size)]
-    return [
-        Finding(
-            "square", "warning", "Square broke what the white-box attacks could not", size,
-            "an attack that sees the gradient should do better: gradients are masked, and the figure is an upper bound",
-            "look at zero gradients and transfer; run Square longer, or an adaptive attack",
-        )
-    ]  # fmt: skip
-
+# Pixels at a bound that attacks cannot move, because a layer cuts its input off there.
 
 INSIDE = 1e-4
 """How far the images are moved inside (0, 1) for comparison: a fortieth of a step of 8 bits."""
@@ -157,7 +123,7 @@ def clamped(subject: Subject) -> list[Finding]:
             if inside is None:
                 return []
             stuck &= (inside != 0) == moved
-    # the neighbours too must have a gradient: a saturated or masked point is told elsewhere
+    # the neighbours too must have a gradient: saturated and masked points are the other checks' business
     alive = (gradient != 0).flatten(1).any(1) | (subject.margins[: subject.some] <= MARGIN)
     count = int((stuck.flatten(1) & alive[:, None]).sum())
     size = f"{share(count, x.numel(), 'pixels')} of {len(x)} images at exactly 0 or 1"
@@ -170,5 +136,36 @@ def clamped(subject: Subject) -> list[Finding]:
             "a layer clamps its input (the derivative of clamp at its bounds is 0 from torch 2.14 on, was 1 before), "
             "so that gradient attacks that start at the image never move them",
             "leave the clamp out: images are in [0, 1] already; or use attacks with random starts",
+        )
+    ]  # fmt: skip
+
+
+# Square, which sees no gradient, beating attacks that do.
+
+
+def square(subject: Subject) -> list[Finding]:
+    """How many points Square broke at each eps that the white-box attacks there could not break."""
+    record = subject.record
+    if record is None:
+        return []
+    points, worst, at = len(np.unique(record.point)), -1, 0.0
+    for eps in np.unique(record.eps[record.attack == "square"]).tolist():
+        here = record.where((record.eps == eps) & (record.attack != CLEAN.attack))
+        black = here.attack == "square"
+        robust = np.setdiff1d(here.point[~black], here.point[~black & here.success])
+        broken = len(np.intersect1d(here.point[black & here.success], robust))
+        if len(robust) or (~black).any():
+            worst, at = max((worst, at), (broken, eps))
+    if worst < 0:  # no Square, or nothing to compare it with
+        return []
+    bound = f"bound {DROP:.1%} and {FEW_POINTS} points"
+    size = f"{worst} points of {points:,} ({worst / points:.2%}, {bound}) at eps {at:.4g}"
+    if worst < FEW_POINTS or worst <= DROP * points:
+        return [Finding("square", "ok", "Square adds little to the white-box attacks", size)]
+    return [
+        Finding(
+            "square", "warning", "Square broke what the white-box attacks could not", size,
+            "an attack that sees the gradient should do better: gradients are masked, and the figure is an upper bound",
+            "look at zero gradients and transfer; run Square longer, or an adaptive attack",
         )
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether there are enough points for what is said of them."""
+"""Whether images, eps and the number of points are what the figures need."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ..record import CLEAN
 from ..verdicts import FREE_OF_EPS, proves
 from .subject import Finding, Subject, share
 
-# Inputs that seem normalised twice, or not at all: would the model rather see them otherwise?
+# Images that seem normalised twice, or not at all: does the model do better on another scaling?
 
 GAIN = 0.02
 """Points of accuracy that another scaling must gain, beside being significant (``SIGNIFICANT``)."""
@@ -25,7 +25,7 @@ LEAST_STD = 1e-3
 
 def normalisation(subject: Subject) -> list[Finding]:
     """Clean accuracy on the images as given against that on the images scaled otherwise, paired."""
-    x, y = subject.x, subject.intended  # labels in another order are told by their own check
+    x, y = subject.x, subject.intended  # labels in another order have a check of their own
     right = subject.logits.argmax(1) == y
     mean, std = _statistics(x)
     channels = f"channels have means {_short(mean)} and deviations {_short(std)}"
@@ -87,10 +87,10 @@ def _short(values: Tensor) -> str:
     return ", ".join(f"{value:.3f}" for value in values.flatten().tolist()[:4])
 
 
-# How far adversarial images are from their originals, against eps: is it in the units it should be?
+# How far adversarial images are from their originals, compared with eps: is eps in the right units?
 
 NEAR = 0.95
-"""Share of eps that the farthest image reaches, if points still stand at eps."""
+"""Share of eps that the farthest image reaches, if points are still robust at eps."""
 CHANCE = 0.01
 """Distances spread evenly over (0, eps] all miss its last 5% with this probability or less..."""
 ENOUGH = math.ceil(math.log(CHANCE) / math.log(NEAR))
@@ -119,7 +119,7 @@ def perturbation(subject: Subject) -> list[Finding]:
             findings.append(Finding("perturbation", "warning", what, size, WHY, remedy))
         elif telling and farthest < NEAR * eps:
             remedy = "check the units of eps, the step size, and vanishing steps (saturation)"
-            what = "adversarial images stay well inside the ball though points stand"
+            what = "adversarial images stay well inside the ball though points are robust"
             findings.append(Finding("perturbation", "warning", what, f"{size} (bound {NEAR:.0%})", WHY, remedy))
         else:
             findings.append(Finding("perturbation", "ok", "distances fit eps", size))
@@ -148,13 +148,15 @@ def _farthest(subject: Subject, eps: float) -> tuple[float, bool] | None:
     if record is not None and (record.eps == eps).any():
         ours = (record.eps == eps) & (record.attack != CLEAN.attack) & ~np.isin(record.attack, FREE_OF_EPS)
         found = record.distance[ours & record.success]
-        standing = len(np.setdiff1d(record.point, record.point[proves(record, eps)]))
-        return (float(found.max()), standing > 0 and len(found) >= ENOUGH) if len(found) else None
+        robust = len(np.setdiff1d(record.point, record.point[proves(record, eps)]))
+        return (float(found.max()), robust > 0 and len(found) >= ENOUGH) if len(found) else None
     for score in subject.evaluation.scores if subject.evaluation else []:
         if score.eps == eps and score.protocol == "robustness":  # attacks every point to the end
             return score.max_perturbation, score.correct > 0
     return None
 
+
+# Whether there are enough points.
 
 WIDE = 0.05
 """Half-width of a 95% interval from which on models of different quality cannot be told apart."""

@@ -12,13 +12,13 @@ from ...attacks.attack_mode import attack_mode
 from ...attacks.model_call import one_line
 from ...attacks.registry import BALLS
 from ...keyed_random import permutation, torch_generators
-from ...modes import kept
+from ...modes import preserve_state
 from ...perturb.eps import parse_radii
 from ...perturb.pgd import check_images
 from ...progress import OnProgress, silent
 from ..record import Record
 from ..result import Evaluation
-from .behaviour import as_found, batch_company, dynamic, probabilities, randomised, two_faced
+from .behaviour import batch_company, dynamic, model_state, probabilities, randomised, two_faced
 from .cross_checks import batch_sizes, rescored, transfer
 from .gradient_masking import clamped, gradient_passes, saturation, square, zero_gradients
 from .inputs import few_points, normalisation, perturbation, units
@@ -27,7 +27,7 @@ from .subject import Finding, Subject, share
 
 Check = Callable[[Subject], list[Finding]]
 CHECKS: dict[str, Check] = {
-    "as found": as_found,
+    "as found": model_state,
     "randomised": randomised,
     "company": batch_company,
     "outputs": probabilities,
@@ -110,7 +110,7 @@ def diagnose(
     ball = max(balls, key=lambda each: float(each.eps))
     rows = torch.arange(len(x)) if thorough else permutation(len(x), seed, "diagnose")[:POINTS].sort().values
     devices = list({p.device for p in model.parameters() if p.device.type == "cuda"})
-    with torch_generators(devices, seed), kept(model), ExitStack() as stack:
+    with torch_generators(devices, seed), preserve_state(model), ExitStack() as stack:
         try:
             ready = stack.enter_context(attack_mode(model, probe=x.detach(), fold=False))
         except ValueError:  # the checks say what is wrong with it

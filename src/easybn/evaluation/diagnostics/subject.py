@@ -28,10 +28,10 @@ class Finding:
 
     Args:
         name: of the check, such as "saturation".
-        severity: "warning" where figures are not to be trusted as they stand, "note" for what a reader should
-            know, "ok" where the check was made and all is well.
+        severity: "warning" where the figures cannot be trusted, "note" for what a reader should know, "ok" where
+            the check was made and all is well.
         what: the fact, without its size.
-        how_much: the size, with the bound that it was held against.
+        how_much: the size, with the bound that it is compared with.
         why: what it does to the evaluation; empty for "ok".
         remedy: what to do about it; empty for "ok".
     """
@@ -56,21 +56,25 @@ class Finding:
 
     @property
     def fine(self) -> bool:
-        """Whether there is nothing to tell."""
+        """Whether the check was made and all is well."""
         return self.severity == "ok"
 
 
 def share(count: int, n: int, of: str = "points") -> str:
-    """A count as it is told: "12 of 1,000 points (1.2%)"."""
+    """A count in words: "12 of 1,000 points (1.2%)"."""
     return f"{count:,} of {n:,} {of} ({count / max(n, 1):.1%})"
 
 
+FEW_POINTS = 2
+"""A difference of fewer points may be luck."""
+DROP = 0.002
+"""Loss of robust accuracy by a weaker attack that AutoAttack flags (checks.py, check_square_sr)."""
 GRADIENT_POINTS = 256
 """Points whose gradient is taken; all the points under ``thorough``."""
 
 
 class Slope(NamedTuple):
-    """What the model says of n images where their gradient is asked for.
+    """The model's answers to n images when their gradient is asked for.
 
     Args:
         logits: (n, K), float32, on the CPU.
@@ -89,7 +93,7 @@ class Subject:
         ready: from ``attack_mode``, without a fast copy: the checks are about the model itself.
         x: images in [0, 1], (n, ...), those drawn for the checks.
         y: their classes, int64 (n,), on the CPU.
-        rows: int64 (n,), ascending: where they stand among the points of ``evaluation``.
+        rows: int64 (n,), ascending: their positions among the points of ``evaluation``.
         ball: of the largest eps.
         radii: every eps, ascending.
         evaluation, record: of all points, or None.
@@ -125,7 +129,7 @@ class Subject:
         return torch.cat([self.ready.original(self.ready.load(batch)).float().cpu() for batch in batches])
 
     def right(self, x: Tensor, y: Tensor) -> Tensor:
-        """bool (m,): ``x`` (m, ...) is classified as ``y`` (m,); NaN is no class."""
+        """bool (m,): ``x`` (m, ...) is classified as ``y`` (m,); NaN is not."""
         logits = self.classify(x)
         return (logits.argmax(1) == y) & ~logits.isnan().any(1)
 
