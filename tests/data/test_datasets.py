@@ -80,6 +80,19 @@ def test_a_given_folder_is_the_only_one(tmp_path: Path, monkeypatch: pytest.Monk
         assert part in message
 
 
+def test_sets_whose_files_have_the_same_names_are_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("fashion-mnist", tmp_path, monkeypatch)
+    monkeypatch.setenv("EASYBN_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="MNIST was not found"):
+        load("mnist")
+    made = make("mnist", tmp_path / "mnist", monkeypatch)
+    assert load("mnist").train.labels.tolist() == made.labels["train"]
+    assert load("mnist", folder=tmp_path / "mnist").test.labels.tolist() == made.labels["test"]
+    assert len(load("fashion-mnist").test) == SIZES["test"]
+
+
 def test_other_data_under_the_same_names_is_refused(tmp_path: Path) -> None:
     for path in SAMPLE.glob("*.gz"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -74,6 +74,11 @@ class Published:
     licence: str
     extra: tuple[Path, ...] = ()
 
+    @property
+    def own_names(self) -> bool:
+        """Whether no other data set has files of these names; if not, only folders named for it are searched."""
+        return True
+
     def originals(self) -> list[Original]:
         """Of each of ``files``."""
         raise NotImplementedError
@@ -102,7 +107,7 @@ class Published:
     def find(self, folder: str | Path | None = None) -> tuple[Path, ...] | None:
         """The files in the first folder that has them all; None if there is none."""
         for root in self.roots(folder):
-            for place in (root, *(root / name for name in self.folders)):
+            for place in (*(root / name for name in self.folders), *([root] if self.own_names or folder else [])):
                 found = [path for name in self.files if (path := self.file_in(place, name)) is not None]
                 if len(found) == len(self.files):
                     return tuple(found)
@@ -220,6 +225,10 @@ class Mnist(Published):
     contents: dict[str, str] = field(default_factory=dict)
     mirrors: tuple[str, ...] = ()
 
+    @property
+    def own_names(self) -> bool:
+        return bool(self.contents)  # Fashion-MNIST, whose files may lie in the root folder itself
+
     def originals(self) -> list[Original]:
         kind = self._class()
         return [Original([at + name for at in (*self.mirrors, *kind.mirrors)], md5) for name, md5 in kind.resources]
@@ -288,6 +297,10 @@ class Svhn(Published):
 @dataclass(frozen=True)
 class MedMnist(Published):
     """A set of MedMNIST v2 (Yang et al., 2023), read by the package medmnist; its validation images are left out."""
+
+    def roots(self, folder: str | Path | None = None) -> list[Path]:
+        package = [Path.home() / ".medmnist"] if folder is None else []  # where the package itself keeps them
+        return [*super().roots(folder), *package]
 
     def originals(self) -> list[Original]:
         about = self._package().INFO[self.library]
