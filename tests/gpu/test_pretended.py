@@ -8,6 +8,7 @@ from easybn.attacks.apgd import APGD
 from easybn.attacks.fab import FAB
 from easybn.attacks.pgd import PGDSweep
 from easybn.attacks.square import Square
+from easybn.cli.main import main
 from easybn.evaluation import evaluate
 from easybn.recipes import EBN
 from easybn.train.fit import fit
@@ -115,3 +116,23 @@ def test_what_the_pretended_device_refuses_and_counts():
         assert sum(waits.values()) == 5
         here.to("cuda", non_blocking=True)
         assert sum(waits.values()) == 5
+
+
+@pytest.mark.slow
+def test_the_commands_on_the_device(tmp_path, monkeypatch):
+    """Trained, timed, evaluated in both ways, verified, its hidden states measured, its easy examples counted."""
+    monkeypatch.setattr(registry, "ATTACKS", SHORT)
+    monkeypatch.chdir(tmp_path)
+    short = ("--train_images", "120", "--epochs", "2", "--batch_size", "30")
+    for words in (
+        ("train", "--recipe", "EBN", *short, "--out", "run"),
+        ("train", "--recipe", "EBN", *short, "--estimate"),
+        ("evaluate", "run", "--points", "16", "--attacks", "apgd-ce", "--keep_images"),
+        ("evaluate", "run", "--points", "16", "--attacks", "pgd", "--steps", "3"),
+        ("verify", "run/verdicts"),
+        ("hidden", "run", "--images", "20"),
+        ("census", "run", "--epochs", "1", "--seeds", "2"),
+    ):
+        words = tuple(str(next((tmp_path / word).iterdir())) if word == "run/verdicts" else word for word in words)
+        with pretended():
+            assert main([*words, "--device", "cuda"]) == 0, words
