@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from easybn.stats import Overlap, accuracy_interval, aggregate, mcnemar, overlap, paired_t, t_quantile
+from easybn.stats import Overlap, accuracy_interval, aggregate, holm, mcnemar, overlap, paired_t, t_quantile
 
 MASKS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -171,3 +171,25 @@ def test_coverage_by_enumeration(confidence):
 def test_refuses_nonsense(correct, n, confidence):
     with pytest.raises(ValueError, match="must be"):
         accuracy_interval(correct, n, confidence)
+
+
+@pytest.mark.parametrize(
+    ("p", "found"),
+    [
+        ([], []),
+        ([0.04], [True]),
+        ([0.04, 0.03], [False, False]),  # 0.03 > 0.05 / 2: none
+        ([0.04, 0.02], [True, True]),  # 0.02 < 0.05 / 2, then 0.04 < 0.05
+        ([0.001, 0.03, 0.02], [True, True, True]),  # 0.001 < 0.05 / 3, 0.02 < 0.05 / 2, 0.03 < 0.05
+        ([0.001, 0.03, 0.04], [True, False, False]),  # 0.03 > 0.05 / 2: nor the next
+    ],
+)
+def test_holm_by_hand(p, found):
+    assert holm(p) == found
+
+
+def test_holm_never_rejects_more_than_single_tests_nor_fewer_than_bonferroni():
+    p = [0.012, 0.5, 0.02, 0.001]
+    found = holm(p)
+    assert all(not yes or value <= 0.05 for value, yes in zip(p, found, strict=True))
+    assert all(yes for value, yes in zip(p, found, strict=True) if value <= 0.05 / 4)

@@ -6,6 +6,8 @@ import torch
 from easybn import data
 from easybn.data import Source
 
+from ..tables.conftest import setting  # noqa: F401 a fixture
+
 
 def images(labels: torch.Tensor, seed: int) -> torch.Tensor:
     """Noise of 8 x 8, brighter the higher the label."""
