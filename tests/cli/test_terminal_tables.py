@@ -262,7 +262,7 @@ def test_the_plan_of_a_study(width, monkeypatch, tmp_path):
     failed = State("failed", 2, 4, 0, 7, 40.0, {}, error="RuntimeError: [bold] " + "word " * 20)
     monkeypatch.setattr(study_state, "state", lambda run, folder: failed)
     out = StringIO()
-    plan = SimpleNamespace(name="s")
+    plan = SimpleNamespace(name="s", attacks_not_loaded=())
     show_study.show_plan(Console(file=out, width=width, highlight=False), plan, runs, tmp_path, {})
     heads = [squeezed("run", *(run.name for run in runs)), squeezed("status", *[f"failed: {failed.error}"] * 2)]
     columns = [["training, minutes", "not measured", "not measured"]]

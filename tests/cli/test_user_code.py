@@ -11,10 +11,16 @@ from easybn.runs.run import Run
 CODE = """
 from dataclasses import dataclass
 from torch import nn
+from easybn.attacks.pgd import PGDSweep
 from easybn.recipes import Context, Recipe, Term
 from easybn.train.schedule import Schedule
 
 open("ran", "a").close()
+
+@dataclass(frozen=True)
+class Twice(PGDSweep):
+    steps: int = 2
+    name = "twice"
 
 @dataclass(frozen=True)
 class Mine(Recipe):
@@ -129,3 +135,26 @@ def test_mistakes_are_one_line(words, message, easybn):
     assert message in found.err
     assert len(found.err.strip().splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def test_a_study_names_code_of_every_kind(easybn):
+    written()
+    Path("s.yaml").write_text(
+        "runs:\n"
+        "  - {name: a, recipe: ./mine_all.py:Mine, train_images: 64, epochs: 1, batch_size: 32}\n"
+        "  - {name: b, schedule: mine_all.py:Flat, train_images: 64, epochs: 1, batch_size: 32}\n"
+        "  - {name: c, model: mine_all.py:net, train_images: 64, epochs: 1, batch_size: 32}\n"
+        "evaluate:\n  - {attacks: [mine_all.py:Twice], norm: linf, eps: 8/255, points: 4, no_diagnosis: true}\n"
+    )
+    shown = easybn("study", "s.yaml", "--dry_run")
+    assert shown.status == 0, shown.err
+    for name in ("a-0", "b-0", "c-0", "mine_all.py:Twice"):
+        assert name in shown.out
+    assert not Path("ran").exists()
+    found = easybn("study", "s.yaml", "--jobs", "0", "--device", "cpu", "--out", "o")
+    assert found.status == 0, found.out + found.err
+    path = Path("mine_all.py").resolve()
+    for code in ("class Twice", "function net"):  # the recipe is in the same file, which is announced once
+        assert f"easybn: s.yaml names code, which runs now: {path}, {code}" in found.err
+    for name in ("a-0", "b-0", "c-0"):
+        assert [row["attack"] for row in Run(Path("o", name)).scores] == ["clean", "twice"]

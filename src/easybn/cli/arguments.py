@@ -14,7 +14,7 @@ from jsonargparse.typing import register_type
 from ..escapes import escaped
 from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
-from .user_code import load_named, resolved, with_names
+from .user_code import CLASSES, load_named, resolved, with_names
 from .yaml_files import parse_yaml
 
 
@@ -38,23 +38,23 @@ class Parser(ArgumentParser):
     _file = ""  # the YAML file being read
     _started = Path()  # the working folder; while a file is read, jsonargparse changes into the file's folder
     _run_code = True  # whether code that a YAML file names may be imported
-    _without_recipe = False
+    _without_classes = False
 
-    def read(self, words: list[str], run_code: bool = True, without_recipe: bool = False) -> Namespace:
+    def read(self, words: list[str], run_code: bool = True, without_classes: bool = False) -> Namespace:
         """Parse words into arguments, with objects in place of their descriptions.
 
         Args:
             words: of the command line of this call; with ``run_code=False`` from anywhere.
             run_code: whether code that they name may run; if not, :class:`.user_code.CodeNotRun` is raised for classes.
-            without_recipe: ignore the recipe.
+            without_classes: ignore the options whose values are classes, recipe and schedule.
         """
         if any(word in ("-h", "--help") for word in words):
             words = ["--help"]  # alone, since a config before it would be read first
         self._run_code = run_code and not any(word.startswith("--print_config") for word in words)
-        self._without_recipe = without_recipe
+        self._without_classes = without_classes
         words = _packaged_configs(words)
-        if without_recipe:
-            words = [word for word in words if not re.match(r"--recipe\b", word)]
+        if without_classes:
+            words = [word for word in words if not re.match(rf"--({'|'.join(CLASSES)})\b", word)]
         return self.instantiate(self.parse_args(load_named(words) if run_code else words))
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
@@ -78,8 +78,8 @@ class Parser(ArgumentParser):
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
         found = parse_yaml(content)
         if isinstance(found, dict):
-            if self._without_recipe:
-                found = {key: value for key, value in found.items() if str(key).partition(".")[0] != "recipe"}
+            if self._without_classes:
+                found = {key: value for key, value in found.items() if str(key).partition(".")[0] not in CLASSES}
             where, folders = self._file or "--config", (Path.cwd(), self._started)
             found = resolved(found, where, folders, self._run_code, self._started)
             content = json.dumps(found)  # what was examined, and nothing else

@@ -163,14 +163,11 @@ def _add_option(group: Any, each: Field) -> None:
     group.add_argument(name, default=None, **about, **({"nargs": "+"} if isinstance(each.default, tuple) else {}))
 
 
-def config_of(arguments: Namespace, run_code: bool = True) -> EvaluateConfig:
-    """The evaluation that the arguments describe.
-
-    Args:
-        run_code: whether they are of the command line, so that they may name code.
+def config_of(arguments: Namespace) -> EvaluateConfig:
+    """The evaluation that the arguments describe; attacks of the form ``my.py:MyAttack`` are loaded.
 
     Raises:
-        ValueError: an option that does not go with the attacks; code that is not an attack, or may not run.
+        ValueError: an option that does not go with the attacks; code that is not an attack.
     """
     given: dict[str, Any] = {}
     for each in option_fields():
@@ -179,7 +176,7 @@ def config_of(arguments: Namespace, run_code: bool = True) -> EvaluateConfig:
             value = each.default != value  # the option is --NAME or --no_NAME
         given[each.name] = tuple(value) if isinstance(value, list) else value
     given["shard"], given["device"] = _shard(arguments.shard), _device(arguments)
-    attacks = [_attack(name, run_code) for name in given.pop("attacks") or ("pgd",)]
+    attacks = [_attack(name) for name in given.pop("attacks") or ("pgd",)]
     config = EvaluateConfig.of_run(attacks, **given)
     of_store = [each for each in option_fields() if each.metadata["scope"] == "store"]
     unfit = [option_name(each) for each in of_store if getattr(config, each.name) != each.default]
@@ -190,12 +187,10 @@ def config_of(arguments: Namespace, run_code: bool = True) -> EvaluateConfig:
     return config
 
 
-def _attack(name: str, run_code: bool) -> Any:
+def _attack(name: str) -> Any:
     """A name, or the attack that ``file.py:Name`` is."""
     if not is_user_code(name):
         return name
-    if not run_code:
-        raise ValueError(f"attacks: {name} names code, which runs only from the command line of easybn evaluate")
     return load_object(name, "--attacks", EvaluateConfig.is_attack, "attack")
 
 

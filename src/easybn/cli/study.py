@@ -121,6 +121,8 @@ def show_plan(
     console.print(f"measured of each: {'; '.join(map(str, runs[0].evaluations))}")
     if total:
         console.print(f"all trainings one after the other: {duration(total)}; {duration(remaining)} remaining")
+    if study.attacks_not_loaded:
+        console.print(f"and by attacks whose code --dry_run does not run: {', '.join(study.attacks_not_loaded)}")
     if code := sorted({run.code for run in runs if run.code}):
         console.print(f"not timed, because --dry_run runs no code that a file names: {', '.join(code)}")
 

@@ -1,4 +1,4 @@
-"""A study's YAML file to the runs and evaluations that it describes; a mistake is told with its entry and field."""
+"""Reads a study's YAML file into runs and evaluations; error messages name the entry and the field."""
 
 import difflib
 import itertools
@@ -16,21 +16,35 @@ from ..recipes.vanilla import Vanilla
 from ..runs.config import Experiment
 from ..study.plan import CLEAN, Planned, Study
 from ..train.schedule import Training
+from ..user_code import is_user_code
 from . import evaluate, train
 from .arguments import Parser, packaged
 from .user_code import CodeNotRun, resolved
 from .yaml_files import read_yaml
 
-# The ``evaluate`` entries of a study's file: the options of ``easybn evaluate``.
+KEYS = ("name", "runs", "grid", "evaluate")
 
 
-def evaluations(content: Any) -> tuple[EvaluateConfig, ...]:
-    """What each run is measured by, clean accuracy on the whole test split first."""
+def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[EvaluateConfig, ...], tuple[str, ...]]:
+    """The evaluations of every run, clean accuracy on all test images first; and attacks that were not loaded.
+
+    Args:
+        content: the ``evaluate`` entries of a study's file, with the options of ``easybn evaluate``.
+        path: of the file.
+        run_code: whether attacks in code that it names may be loaded.
+    """
     if content is not None and not (isinstance(content, list) and all(isinstance(each, dict) for each in content)):
         raise ValueError("evaluate: a list of entries such as {attacks: [autoattack], norm: linf, eps: 8/255}")
-    configs = [CLEAN]
+    configs, not_loaded = [CLEAN], list[str]()
     for number, entry in enumerate(content or [], 1):
         try:
+            entry = resolved(entry, str(path), (path.parent,), run_code)
+            attacks = entry.get("attacks", [])
+            names = map(str, attacks if isinstance(attacks, list) else [attacks])
+            code = [name for name in names if is_user_code(name)]
+            if code and not run_code:
+                not_loaded += code
+                continue
             config = _evaluation(entry)
         except (ValueError, ArgumentError, ArithmeticError) as error:
             raise ValueError(f"evaluate, entry {number}: {' '.join(str(error).split())}") from error
@@ -38,7 +52,7 @@ def evaluations(content: Any) -> tuple[EvaluateConfig, ...]:
             configs.append(config)
         elif config != CLEAN:
             raise ValueError(f"evaluate, entry {number}: is there twice")
-    return tuple(configs)
+    return tuple(configs), tuple(not_loaded)
 
 
 def _evaluation(entry: dict[str, Any]) -> EvaluateConfig:
@@ -52,7 +66,7 @@ def _evaluation(entry: dict[str, Any]) -> EvaluateConfig:
     options = {action.dest for action in parser._actions}
     if unfit := [key for key in entry if key in options - known]:
         raise ValueError(f"{unfit[0]} is not for a study")
-    return evaluate.config_of(parser.read(list(_evaluate_words(entry))), run_code=False)
+    return evaluate.config_of(parser.read(list(_evaluate_words(entry)), run_code=False))
 
 
 def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -67,17 +81,14 @@ def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
             yield f"--{key}={value}"
 
 
-KEYS = ("name", "runs", "grid", "evaluate")
-
-
 def packaged_studies() -> dict[str, Path]:
-    """The studies that come with the package, by name."""
+    """Paths of the studies that come with the package, by name."""
     folder = Path(str(resources.files("easybn"))) / "configs" / "studies"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find(name: str) -> Path:
-    """The file of that path, or the study of the package of that name; ValueError if there is neither."""
+    """The file of that path, or the package's study of that name; ValueError if there is neither."""
     path, known = Path(name), packaged_studies()
     if path.is_file():
         return path
@@ -89,13 +100,13 @@ def find(name: str) -> Path:
 
 
 def read(path: Path, run_code: bool = True) -> Study:
-    """The study in a file.
+    """Read the study in a file.
 
     Args:
-        run_code: whether recipes in files that it names may be imported; if not, their runs are named, and no more.
+        run_code: whether code that it names may be loaded; if not, runs and attacks that need it are only named.
 
     Raises:
-        ValueError: anything wrong in it, with the entry and the field.
+        ValueError: a mistake in the file; the message has the entry and the field.
     """
     try:
         content = read_yaml(path)
@@ -108,11 +119,12 @@ def read(path: Path, run_code: bool = True) -> Study:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYS)}"
         raise ValueError(f"{path}: unknown {unknown[0]!r} ({hint})")
     try:
-        configs = evaluations(content.get("evaluate"))
+        configs, not_loaded = evaluations(content.get("evaluate"), path, run_code)
         name = content.get("name", path.stem)
         runs = _runs(content, path, configs, run_code)
-        # seed by seed: a study that is stopped half-way has compared everything once
-        return Study(_plain_name(str(name)), tuple(sorted(runs, key=lambda run: run.experiment.training.seed)))
+        # seed by seed, so that a study that is stopped halfway has compared everything once
+        in_order = sorted(runs, key=lambda run: run.experiment.training.seed)
+        return Study(_plain_name(str(name)), tuple(in_order), not_loaded)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -129,7 +141,7 @@ def _runs(
     parser = Parser(prog="easybn train", allow_abbrev=False, exit_on_error=False)
     train.configure(parser)
     fields = {name for names in (Experiment, Training) for name in names.__dataclass_fields__} - {"training"}
-    known: dict[tuple[str, ...], Experiment] = {}  # seeds apart, runs are read once
+    known: dict[tuple[str, ...], Experiment] = {}  # without seeds: runs that differ only in the seed are read once
     for number, entry in enumerate(entries, 1):
         where = f"runs, entry {number}" + (f" ({entry['name']})" if "name" in entry else "")
         if both := [key for key in entry if key in grid]:
@@ -166,14 +178,14 @@ def _experiment(parser: Parser, given: dict[str, Any], path: Path, run_code: boo
 
 
 def _without_code(parser: Parser, given: dict[str, Any], folder: Path, code: str) -> Experiment:
-    """What an entry describes but for its recipe, of which no more is known than its name."""
+    """The experiment of an entry with a stand-in for its recipe, of which only the name is known."""
     words = list(_train_words(given, folder))
     unread = type(code.rpartition(":")[2], (Vanilla,), {})()
-    return replace(train.experiment_of(parser.read(words, without_recipe=True)), recipe=unread)
+    return replace(train.experiment_of(parser.read(words, run_code=False, without_classes=True)), recipe=unread)
 
 
 def _train_words(given: dict[str, Any], folder: Path) -> Iterator[str]:
-    """The fields of an entry as arguments of ``easybn train``, its seed and name left out."""
+    """The fields of an entry, but for its seed and name, as arguments of ``easybn train``."""
     if "config" in given:
         beside = folder / str(given["config"])
         own = beside.is_file() and given["config"] not in packaged()
@@ -184,30 +196,31 @@ def _train_words(given: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _name(entry: dict[str, Any], given: dict[str, Any], grid: dict[str, Any], experiment: Experiment) -> str:
-    """NAME-SEED, where NAME is the entry's, or its config's with the changed fields; the grid's fields follow."""
-    told = {"config", "name", "seed"}
+    """NAME-SEED: NAME is the entry's with the grid's fields, or its config's with all fields that the entry sets."""
+    in_base = {"config", "name", "seed"}
     if "config" not in given:
-        told |= {"data", "model", "recipe"}
+        in_base |= {"data", "model", "recipe"}
     if "name" in entry:
         base, changed = str(entry["name"]), [key for key in grid if key != "seed"]
     else:
         base = Path(str(given["config"])).stem if "config" in given else _default_name(experiment)
-        changed = [key for key in given if key not in told]
-    words = [base, *(f"{key.rpartition('.')[2]}-{_spoken(given[key])}" for key in changed)]
+        changed = [key for key in given if key not in in_base]
+    words = [base, *(f"{key.rpartition('.')[2]}-{_in_a_name(given[key])}" for key in changed)]
     return _plain_name("-".join([*words, str(experiment.training.seed)]))
 
 
 def _default_name(experiment: Experiment) -> str:
-    """Of an entry without name and config: DATA-MODEL-RECIPE."""
+    """DATA-MODEL-RECIPE, the name of an entry without name and config."""
     return Path(train.default_folder(experiment)).name.removesuffix(f"-{experiment.training.seed}")
 
 
-def _spoken(value: Any) -> str:
+def _in_a_name(value: Any) -> str:
+    """A value as a part of a folder's name."""
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^\w.+]+", "-", text).strip("-.")
 
 
 def _plain_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"the name {name!r} is to be a folder's: letters, digits and _ . + -")
+        raise ValueError(f"the name {name!r} must do as a folder's: letters, digits and _ . + -")
     return name

@@ -22,7 +22,7 @@ from ..user_code import code_file, import_code, is_user_code, load_object, permi
 from .yaml_files import parse_yaml
 
 CLASSES = ("recipe", "schedule")  # options whose value is a class with fields
-NAMES = ("data", "model")  # options of an experiment whose value is a name, and may be that of a function
+NAMES = ("data", "model", "attacks")  # options whose value is a name, and may be that of code
 _LIBRARIES = ("timm:", "torchvision:")  # of models
 
 _names: dict[str, str] = {}  # import paths of the classes that were loaded, and what the user called them
@@ -167,7 +167,7 @@ def _permitted_name(value: str, option: str, where: str, started: Path, folders:
     if path is not None and path != (started / file).resolve():
         value = f"{path}:{function}"
     if run_code:
-        _announce(where, value, path, "function")
+        _announce(where, value, path, "class" if option == "attacks" else "function")
         permit(value)
     return value
 

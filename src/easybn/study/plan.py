@@ -1,4 +1,4 @@
-"""What a study is asked to do: runs by name, and what is measured of every one."""
+"""What a study consists of: runs by name, and the evaluations of each."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from ..evaluation.config import EvaluateConfig
 from ..runs.config import Experiment
 
 CLEAN = EvaluateConfig.of_run(protocols=())
-"""Accuracy on the whole test split: PGD under no protocol."""
+"""Accuracy on all test images: PGD under no protocol."""
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Planned:
     """One run of a study.
 
     Args:
-        name: of its folder, the seed included.
+        name: name of its folder, with the seed.
         experiment: what is trained.
-        evaluations: what is measured of it, in order.
-        code: FILE.py:CLASS of its recipe if that was not imported: it can be listed, and not be trained.
+        evaluations: what is measured, in order.
+        code: my.py:MyRecipe if its recipe was not loaded; then it can be listed, but not trained.
     """
 
     name: str
@@ -29,11 +29,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that are made, measured and compared together.
+    """Runs that are trained, evaluated and compared together.
 
     Args:
-        name: of the folder of their folders.
+        name: name of the folder of their folders.
         runs: in the order in which they are started.
+        attacks_not_loaded: names of attacks in code that was not loaded; evaluations by them are not in the runs.
 
     Raises:
         ValueError: no run, or two of one name.
@@ -41,6 +42,7 @@ class Study:
 
     name: str
     runs: tuple[Planned, ...]
+    attacks_not_loaded: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.runs:
