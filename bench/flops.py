@@ -26,6 +26,7 @@ from easybn.attacks.attack import Attack, AttackState
 from easybn.attacks.attack_mode import attack_mode
 from easybn.cli import study_file
 from easybn.data import DataError
+from easybn.data.registry import PUBLISHED
 from easybn.evaluation.config import POINTS, EvaluateConfig
 from easybn.evaluation.verdicts import FREE_OF_EPS
 from easybn.keyed_random import Noise, torch_generators
@@ -62,18 +63,10 @@ class Shape:
         return every - held_out, held_out
 
 
-KNOWN = {
-    "sample": Shape((1, 28, 28), 10, 5_000, 1_000),
-    "fashion-mnist": Shape((1, 28, 28), 10, 60_000, 10_000),
-    "cifar10": Shape((3, 32, 32), 10, 50_000, 10_000),
-    "cifar100": Shape((3, 32, 32), 100, 50_000, 10_000),
-}
-
-
 def shape_of(experiment: Experiment) -> Shape | None:
     """Sizes of the experiment's data set; None if it is an image folder that is not here."""
-    if experiment.data in KNOWN:
-        return KNOWN[experiment.data]
+    if known := PUBLISHED.get(experiment.data):
+        return Shape(known.shape, known.classes, known.train, known.test)
     try:
         options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
         source = data.load(experiment.data, folder=experiment.data_folder, **options)

@@ -63,12 +63,12 @@ def _share_uncopyable(root: nn.Module, memo: dict[int, Any]) -> None:
     while error := _error(root, memo):
         failing = _failing(root, memo)
         # the cause is an object that fails though all that it refers to can be copied; what only contains it is not
-        guilty = [each for each in failing.values() if not any(id(child) in failing for child in _children(each))]
-        if not guilty or any(isinstance(each, nn.Module) for each in guilty):
+        guilty = [value for value in failing.values() if not any(id(child) in failing for child in _children(value))]
+        if not guilty or any(isinstance(value, nn.Module) for value in guilty):
             name = type(guilty[0] if guilty else root).__name__
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
             raise CannotCopy(f"a {name} cannot be copied: {why}") from error
-        memo.update((id(each), each) for each in guilty)
+        memo.update((id(value), value) for value in guilty)
 
 
 def _failing(root: Any, memo: dict[int, Any]) -> dict[int, Any]:
@@ -94,17 +94,17 @@ def _children(value: Any) -> list[Any]:
     """What ``copy.deepcopy`` would copy along with ``value``."""
     if isinstance(value, (type, ModuleType, FunctionType, BuiltinFunctionType, str, bytes, int, float)):
         return []
-    found = list(getattr(value, "__dict__", {}).values())
+    children = list(getattr(value, "__dict__", {}).values())
     if isinstance(value, dict):
-        found += [*value.keys(), *value.values()]
+        children += [*value.keys(), *value.values()]
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        found += list(value)
+        children += list(value)
     elif isinstance(value, MethodType):
-        found += [value.__self__]
+        children += [value.__self__]
     elif isinstance(value, partial):
-        found += [value.func, *value.args, *value.keywords.values()]
+        children += [value.func, *value.args, *value.keywords.values()]
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         names = [slots] if isinstance(slots, str) else slots
-        found += [getattr(value, name) for name in names if hasattr(value, name)]
-    return found
+        children += [getattr(value, name) for name in names if hasattr(value, name)]
+    return children

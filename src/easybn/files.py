@@ -131,7 +131,7 @@ def discard(folder: Path, names: Collection[str]) -> None:
         FileExistsError: it is a link, or holds anything else; then nothing is removed.
     """
     with suppress(FileNotFoundError):  # another process was first
-        if folder.is_symlink() or any(each.name not in names or each.is_dir() for each in folder.iterdir()):
+        if folder.is_symlink() or any(entry.name not in names or entry.is_dir() for entry in folder.iterdir()):
             what = "it is damaged, and holds files that are not easybn's: move it away"
             raise FileExistsError(errno.EEXIST, what, str(folder))
         part = _part_of(folder)

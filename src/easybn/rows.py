@@ -27,7 +27,8 @@ def _is_text(value: Any) -> bool:
 def _are_measures(value: Any) -> bool:
     """Loss, accuracy and the like by the name of a branch or a term; a diverged loss may be NaN."""
     return isinstance(value, dict) and all(
-        isinstance(each, dict) and all(isinstance(v, (int, float)) for v in each.values()) for each in value.values()
+        isinstance(measures, dict) and all(isinstance(v, (int, float)) for v in measures.values())
+        for measures in value.values()
     )
 
 
@@ -55,8 +56,8 @@ NAMED = Field("an object", lambda value: isinstance(value, dict))
 def _are(value: Any, fields: Mapping[str, Field]) -> bool:
     """Whether ``value`` is a list of objects that have what ``fields`` say."""
     return isinstance(value, list) and all(
-        isinstance(each, dict) and all(name in each and field.holds(each[name]) for name, field in fields.items())
-        for each in value
+        isinstance(item, dict) and all(name in item and field.holds(item[name]) for name, field in fields.items())
+        for item in value
     )
 
 
@@ -71,14 +72,14 @@ def _is_confidence(value: Any) -> bool:
 
 
 def _is_gallery(value: Any) -> bool:
-    answer = Field("", lambda each: _are([each], {"class": TEXT, "confidence": NUMBER}))
+    answer = Field("", lambda answers: _are([answers], {"class": TEXT, "confidence": NUMBER}))
     images = {"label": TEXT, "original": answer, "easy": answer, "adversarial": answer}
     return (
         isinstance(value, dict)
         and isinstance(value.get("how"), str)
         and isinstance(value.get("size"), list)
         and len(value["size"]) == 2
-        and all(is_count(each, 1) for each in value["size"])
+        and all(is_count(length, 1) for length in value["size"])
         and _are(value.get("images"), images)
     )
 

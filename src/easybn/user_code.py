@@ -111,7 +111,7 @@ def load_object(
     module, attribute = import_code(name, option, folders)
     value = getattr(module, attribute, None)
     if not fits(value):
-        fitting = [key for key, each in vars(module).items() if not key.startswith("_") and fits(each)]
+        fitting = [key for key, item in vars(module).items() if not key.startswith("_") and fits(item)]
         known = ", ".join(fitting[:8]) or "none"
         where = name.rpartition(":")[0]
         raise ValueError(f"{option} {name}: no {kind} {attribute!r} in {where}; it has {known}")
@@ -157,7 +157,7 @@ def _import_file(path: Path, name: str, option: str) -> ModuleType:
 def _found_here_first(name: str) -> Iterator[None]:
     """Inside the block, the module ``name`` and the package around it are found in the working folder first."""
     top, here = name.partition(".")[0], Path.cwd()
-    finder = _Finder(lambda wanted: here if wanted == top else None)
+    finder = _Finder(lambda module: here if module == top else None)
     sys.meta_path.insert(0, finder)
     try:
         yield

@@ -108,9 +108,9 @@ class Published:
         """The files in the first folder that has them all; None if there is none."""
         for root in self.roots(folder):
             for place in (*(root / name for name in self.folders), *([root] if self.own_names or folder else [])):
-                found = [path for name in self.files if (path := self.file_in(place, name)) is not None]
-                if len(found) == len(self.files):
-                    return tuple(found)
+                paths = [path for name in self.files if (path := self.file_in(place, name)) is not None]
+                if len(paths) == len(self.files):
+                    return tuple(paths)
         return None
 
     def file_in(self, folder: Path, name: str) -> Path | None:

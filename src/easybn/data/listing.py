@@ -144,7 +144,7 @@ class _Reader:
         if not by_folder:
             raise DataError(f"{self.where}: {'/'.join(above)}/ has no images: add some, or remove the folder")
         classes = self._classes(sorted(by_folder), above)
-        found: Files = []
+        classified: Files = []
         for number, raw in enumerate(classes.values()):
             images = [file for file in by_folder[raw] if _is_image(file)]
             if not images:
@@ -155,12 +155,12 @@ class _Reader:
                 )
             self.unread += [file for file in by_folder[raw] if not _is_image(file)]
             self.deeper += [file for file in images if len(file) > depth + 2]
-            found += sorted(("/".join(file), number) for file in images)
-        return tuple(classes), found
+            classified += sorted(("/".join(file), number) for file in images)
+        return tuple(classes), classified
 
     def _classes(self, folders: list[str], above: Name) -> dict[str, str]:
         """The folder of each class, by its name."""
-        found: dict[str, str] = {}
+        folder_of_class: dict[str, str] = {}
         for folder in folders:
             name = unicodedata.normalize("NFC", _text(folder))
             if _text(folder) != folder:
@@ -169,13 +169,13 @@ class _Reader:
                 )
             if any(unicodedata.category(letter) == "Cc" for letter in name):
                 raise DataError(f"{self.where}: the class {name!r} has control characters in its name: rename it")
-            if name in found:
+            if name in folder_of_class:
                 raise DataError(
                     f"{self.where}: the class {name!r} has two folders, their names written in two ways "
-                    f"({found[name]!a} and {folder!a}): move all its images into one"
+                    f"({folder_of_class[name]!a} and {folder!a}): move all its images into one"
                 )
-            found[name] = folder
-        return dict(sorted(found.items()))
+            folder_of_class[name] = folder
+        return dict(sorted(folder_of_class.items()))
 
     def leave_out(self, tops: set[str], used: set[str]) -> None:
         """Note which of ``tops``, the folders beside each other, are not in ``used``."""

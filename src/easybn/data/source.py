@@ -163,8 +163,8 @@ class Source:
         numbers: dict[str, list[int]] = {}
         for number, name in enumerate(outputs):
             numbers.setdefault(unicodedata.normalize("NFC", name), []).append(number)
-        found = [numbers.get(unicodedata.normalize("NFC", name), []) for name in self.classes]
-        if unknown := [name for name, number in zip(self.classes, found, strict=True) if not number]:
+        numbers_of_class = [numbers.get(unicodedata.normalize("NFC", name), []) for name in self.classes]
+        if unknown := [name for name, number in zip(self.classes, numbers_of_class, strict=True) if not number]:
             lower = {name.lower(): name for name in outputs}
             near = difflib.get_close_matches(unknown[0].lower(), lower, 1, 0.8)
             hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
@@ -172,9 +172,9 @@ class Source:
                 f"{self.name}: {model} has no output for the class{'es' * (len(unknown) > 1)} {listed(unknown)}{hint}; "
                 f"its {len(outputs):,} classes are {listed(outputs)}: {advice}"
             )
-        if twice := [name for name, number in zip(self.classes, found, strict=True) if len(number) > 1]:
+        if twice := [name for name, number in zip(self.classes, numbers_of_class, strict=True) if len(number) > 1]:
             raise DataError(f"{self.name}: {model} has several outputs called {twice[0]!r}: name them apart")
-        table = torch.tensor([number for (number,) in found])
+        table = torch.tensor([number for (number,) in numbers_of_class])
         train, test = (Split(split.images, table[split.labels]) for split in (self.train, self.test))
         some = f"; {len(self.classes):,} of the model's {len(outputs):,} classes are here"
         note = f"labels are matched to the model's outputs by name{some * (len(outputs) != len(self.classes))}"

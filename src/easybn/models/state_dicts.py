@@ -137,8 +137,8 @@ def _read(path: Path) -> Any:
     try:
         content = read_safetensors(path)[1] if safe else _unpickled(path)
     except Exception as error:
-        said = re.search(r"((?:Unsupported|Can only|Trying to) [^\n]+)", str(error))
-        reason = (said[1] if said else str(error).split("\n")[0])[:300]
+        match = re.search(r"((?:Unsupported|Can only|Trying to) [^\n]+)", str(error))
+        reason = (match[1] if match else str(error).split("\n")[0])[:300]
         if "weights_only" in reason:  # torch's advice to run what is in the file is not ours
             reason = "objects in it can be loaded by their own code only"
         hint = (
@@ -212,13 +212,13 @@ def _unknown_classes(path: Path) -> set[str]:
     known = set(torch._weights_only_unpickler._get_allowed_globals())
     if zipfile.is_zipfile(path):
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    found = set()
+    names = set()
     with path.open("rb") as file:  # before torch 1.6: magic number, protocol, system, content, names of storages
         for _ in range(4):
             for code, value, _position in pickletools.genops(file):
                 if code.name == "GLOBAL":
-                    found.add(str(value).replace(" ", "."))
-    return found - known
+                    names.add(str(value).replace(" ", "."))
+    return names - known
 
 
 def _weight_sets(content: Any, model: nn.Module, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -270,21 +270,21 @@ def _choice(sets: Mapping[str, Any], model: nn.Module, path: Path | str) -> tupl
 def _best_fit(names: list[str], model: nn.Module) -> _Fit:
     """The first way to bring the names together that leaves none over, or the one that brings the most together."""
     names = [name for name in names if name != "n_averaged"]  # a counter of torch.optim.swa_utils.AveragedModel
-    every = [name for name, value in model.state_dict().items() if isinstance(value, Tensor)]
+    all_names = [name for name, value in model.state_dict().items() if isinstance(value, Tensor)]
     fits = [
-        _fit(renaming(names), renaming(wanted))
-        for wanted in [every, *_inner(every, model)]
+        _fit(renaming(names), renaming(model_names))
+        for model_names in [all_names, *_inner(all_names, model)]
         for renaming in (_as_they_are, _without_wrappers, _without_holders, _without_common)
     ]
     return next((fit for fit in fits if fit.exact), max(fits, key=lambda fit: len(fit.source)))
 
 
-def _fit(names: dict[str, str], wanted: dict[str, str]) -> _Fit:
-    source = {wanted[name]: names[name] for name in wanted if name in names}
-    missing = [wanted[name] for name in wanted if name not in names]
+def _fit(names: dict[str, str], model_names: dict[str, str]) -> _Fit:
+    source = {model_names[name]: names[name] for name in model_names if name in names}
+    missing = [model_names[name] for name in model_names if name not in names]
     if not any(name.endswith(COUNTER) for name in names):
         missing = [name for name in missing if not name.endswith(COUNTER)]
-    return _Fit(source, missing, [names[name] for name in names if name not in wanted])
+    return _Fit(source, missing, [names[name] for name in names if name not in model_names])
 
 
 def _inner(every: list[str], model: nn.Module) -> Iterator[list[str]]:

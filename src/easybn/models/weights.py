@@ -187,7 +187,7 @@ def _description(file: Path, about: dict[str, Any]) -> dict[str, Any]:
     if (
         not isinstance(basic.get("name"), str)
         or not all(type(count) is int and 0 < count <= most for count, most in counts)
-        or not all(isinstance(each, list) and all(isinstance(n, int | float) for n in each) for each in numbers)
+        or not all(isinstance(values, list) and all(isinstance(n, int | float) for n in values) for values in numbers)
     ):
         raise ValueError(f"{file} describes its model in a way that cannot be read: pass the model too")
     return {**basic, **options}

@@ -38,7 +38,7 @@ def parse_radii(eps: Any) -> list[float]:
         ValueError: none, or one that :func:`parse_eps` refuses.
     """
     single = isinstance(eps, str) or not isinstance(eps, Iterable) or getattr(eps, "ndim", 1) == 0
-    radii = sorted({parse_eps(each) for each in ([eps] if single else eps)})
+    radii = sorted({parse_eps(radius) for radius in ([eps] if single else eps)})
     if not radii:
         raise ValueError("eps must be one radius or more, got none")
     return radii
