@@ -18,8 +18,8 @@ from ..perturb.pgd import check_images
 from ..progress import OnProgress, silent
 from .config import PRECISIONS, EvaluateConfig
 from .diagnostics import diagnose
-from .pgd_robustness import as_the_library
-from .points import Plan, Points, attacked, run_all
+from .pgd_robustness import reference_pgd
+from .points import Plan, Points, attacked_images, run_all
 from .record import Record, unanswered_points
 from .result import Evaluation, Score
 from .resumable import read_findings, run_resumable, write_findings
@@ -185,7 +185,7 @@ def _by_attacks(points: Points, config: EvaluateConfig, store: Path | str | None
     images: dict[float, Tensor] = {}
     if config.keep_images and radii:
         originals = x[torch.as_tensor(points.rows_of(ids)).to(x.device)].to(points.model.image_dtype)
-        images = attacked(originals, ids, done, radii, config.share)
+        images = attacked_images(originals, ids, done, radii, config.share)
     clean = torch.as_tensor(verdicts.clean).to(x.device)
     scores = [_clean_score(clean, config), *(_score(config, eps, verdicts, record) for eps in radii)]
     notes += _trouble(scores, unanswered_points(record))
@@ -198,7 +198,7 @@ def _by_reference_protocol(points: Points, config: EvaluateConfig, report: OnPro
     verdicts = derive(stage.record, points.ids, points.plan.stages)
     notes = [*points.model.notes, *_notes(points, config, stage.record)]
     results = {
-        eps: as_the_library(
+        eps: reference_pgd(
             points.model, config.pgd(eps), points.x, points.y, config.batch_size, config.keep_images, report
         )
         for eps in config.eps

@@ -1,4 +1,4 @@
-"""The ``robustness`` protocol of PGD: step for step what the library of that name does, its fault included.
+"""The ``robustness`` protocol of PGD: step for step what the library of that name does, including its fault.
 
 The gradient is that of the *mean* loss over the batch, and its norm is compared with an absolute 1e-10: on
 a model whose cross-entropy saturates the steps vanish, the sooner the larger the batch. The figure therefore
@@ -25,8 +25,8 @@ GRADIENT_STABILISER = 1e-10  # the library's, absolute
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """What the attack left.
+class ReferenceResult:
+    """What the attack found.
 
     Args:
         robust: bool (N,), on the device of the images: classified correctly after the attack.
@@ -41,7 +41,7 @@ class Attacked:
     invalid_logits: Tensor
 
 
-def as_the_library(
+def reference_pgd(
     model: TargetModel,
     attack: PGD,
     x: Tensor,
@@ -49,8 +49,8 @@ def as_the_library(
     batch_size: int,
     keep_images: bool = False,
     progress: OnProgress = silent,
-) -> Attacked:
-    """Attack every point, those that are wrong already too; the verdict is that of its best iterate.
+) -> ReferenceResult:
+    """Attack every point, also those that are wrong as they are; the verdict is that of the best iterate.
 
     Args:
         model: from ``attack_mode``; the attack sees the original.
@@ -66,7 +66,7 @@ def as_the_library(
     robust = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     images = x.detach().to(model.image_dtype, copy=True) if keep_images else None
     norm = "l2" if isinstance(attack.ball, L2) else "linf"
-    silent = torch.zeros_like(robust)
+    invalid = torch.zeros_like(robust)
     farthest, non_finite, total = 0.0, 0, len(x) * (attack.steps + 1)
     for start in range(0, len(x), batch_size):
         centre = model.load(x[start : start + batch_size])
@@ -81,7 +81,7 @@ def as_the_library(
         with torch.no_grad():
             logits = model.original(best)
             robust[here] = ~misclassified(logits, label)[0].to(x.device)
-            silent[here] = invalid_logits(logits).to(x.device)
+            invalid[here] = invalid_logits(logits).to(x.device)
         farthest = max(farthest, float(check_in_ball(attack.ball, best, centre).max()))
         non_finite += count
         if images is not None:
@@ -99,7 +99,7 @@ def as_the_library(
         max_perturbation=farthest,
         non_finite=non_finite,
     )
-    return Attacked(robust, images, score, silent)
+    return ReferenceResult(robust, images, score, invalid)
 
 
 def best_iterate(

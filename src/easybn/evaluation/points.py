@@ -215,7 +215,7 @@ def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = F
 # The attacked image of every point at every radius, from what each stage kept.
 
 
-def attacked(
+def attacked_images(
     x: Tensor, points: NDArray[np.int64], found: Iterable[StageDone], radii: Sequence[float], share: bool = True
 ) -> dict[float, Tensor]:
     """The nearest adversarial image within each radius, and the image itself where there is none.

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""What an evaluation found: a row of results, all that it knows of the points, and several evaluations together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,8 @@ from .verdicts import proves
 
 if TYPE_CHECKING:
     from .diagnostics import Finding
-
-
-# A row of results: one attack at one radius on one set of points.
+ROUNDING = 1e-9
+"""Radii such as 8/255 that come by way of text are the same up to this."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Score:
     """How many of n points were classified correctly, and under what.
 
     Args:
-        attack: "clean", "pgd", "autoattack", or the names of one's own list, such as "apgd-ce+square".
+        attack: "clean", "pgd", "autoattack", or the names of a list of attacks, such as "apgd-ce+square".
         n: number of points.
         correct: number of points that were classified correctly (under the attack, if there was one).
         protocol: of pgd "strong" or "robustness", of autoattack the preset; else None.
@@ -89,119 +88,12 @@ class Score:
         return cls(**row)
 
 
-# Figures that cannot all be true of one model: a stronger attack that breaks fewer points than a weaker one.
-
-STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
-"""AutoAttack takes the worst of attacks that include 100 steps of APGD; ``strong`` counts every misclassified iterate
-of two losses, ``robustness`` that of largest cross-entropy."""
-ROUNDING = 1e-9
-"""Radii such as 8/255 that come by way of text are the same up to this."""
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """One score that is above another one which it cannot exceed.
-
-    Args:
-        higher: of the stronger attack or the larger eps; lower: the bound that it breaks.
-        allowed: difference of the accuracies that their 95% intervals allow.
-    """
-
-    higher: Score
-    lower: Score
-    allowed: float
-
-    @property
-    def excess(self) -> float:
-        """Difference of the two accuracies, in [0, 1]."""
-        return self.higher.accuracy - self.lower.accuracy
-
-    def __str__(self) -> str:
-        return (
-            f"{called(self.higher)} is {100 * self.excess:.2f} points above {called(self.lower)}, which it cannot "
-            f"exceed ({100 * self.higher.accuracy:.2f} and {100 * self.lower.accuracy:.2f}, {100 * self.allowed:.2f} "
-            "allowed for chance)"
-        )
-
-
-def contradictions(scores: Sequence[Score]) -> list[Contradiction]:
-    """For each score that exceeds what bounds it by more than chance, the bound that it exceeds by most.
-
-    A score is bounded by clean accuracy, by its own attack at a smaller eps, and by a weaker attack (``STRENGTH``)
-    in its norm at the same or a smaller eps. The difference is held against the root of the sum of the squares of
-    the half-widths of the 95% intervals, as if points were drawn anew for each; that is generous where they are
-    the same.
-
-    Args:
-        scores: of one model.
-    """
-    found = []
-    for higher in scores:
-        broken = [
-            Contradiction(higher, lower, chance(higher, lower)) for lower in scores if bounds(lower, higher)
-        ]  # fmt: skip
-        broken = [each for each in broken if each.excess > each.allowed]
-        if broken:
-            found.append(max(broken, key=lambda each: each.excess))
-    return found
-
-
-def bounds(lower: Score, higher: Score) -> bool:
-    """Whether ``higher`` cannot truly exceed ``lower``: everything that fools the model there fools it here."""
-    if lower is higher or higher.eps is None:
-        return False
-    if lower.eps is None:
-        return True
-    if lower.norm != higher.norm or lower.eps > higher.eps + ROUNDING:
-        return False
-    if lower.attack == higher.attack == "pgd" and higher.steps < lower.steps:
-        return False
-    weak, strong = ((score.attack, score.protocol) for score in (lower, higher))
-    if weak == strong:
-        return lower.eps < higher.eps - ROUNDING
-    return weak in STRENGTH and strong in STRENGTH and STRENGTH[weak] < STRENGTH[strong]
-
-
-def chance(a: Score, b: Score) -> float:
-    """The difference between two accuracies that chance explains."""
-    return math.hypot(a.interval.half_width, b.interval.half_width)
-
-
-def called(score: Score) -> str:
-    """A score by name, such as "pgd (strong) l2 0.5"."""
+def display_name(score: Score) -> str:
+    """A score in words, such as "pgd (strong) l2 0.5"."""
     if score.eps is None:
         return score.attack
     protocol = f" ({score.protocol})" if score.protocol else ""
     return f"{score.attack}{protocol} {score.norm} {format_eps(score.eps, score.norm)}"
-
-
-# Robustness under all attacks together: a point that any of them broke is not robust, whichever store has it.
-
-NAME = "all attacks"
-
-
-def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
-    """Accuracy on the points of the largest evaluation at ``eps``, under the attacks of all ``stores`` together.
-
-    A point is broken if an adversarial image within ``eps`` was found by any attack, at whatever radius it looked.
-
-    Args:
-        stores: of one model on one data set, whose points have the same ids in all; those of another norm are left
-            aside.
-        norm: "l2" or "linf".
-        eps: radius in [0, 1] pixel units.
-
-    Returns:
-        A score with the attack "all attacks"; None if no store has a finished chunk at that radius.
-    """
-    alike = [store for store in stores if store.manifest.norm == norm]
-    at = [store for store in alike if any(abs(radius - eps) <= ROUNDING for radius in store.manifest.eps)]
-    points = max((store.verdicts().points for store in at), key=len, default=np.empty(0, np.int64))
-    if not len(points):
-        return None
-    record = Record.joined(store.record for store in alike)
-    broken = record.point[proves(record, eps + ROUNDING)]
-    return Score(NAME, len(points), int((~np.isin(points, broken)).sum()), norm=norm, eps=eps)
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,7 +141,7 @@ class Evaluation:
         lines = [f"{points} points"]
         for score in self.scores:
             low, high = score.interval
-            lines.append(f"{called(score)}: {score.accuracy:.2%} right (95% interval {low:.2%} .. {high:.2%})")
+            lines.append(f"{display_name(score)}: {score.accuracy:.2%} right (95% interval {low:.2%} .. {high:.2%})")
         lines += [f"note     {remark}" for remark in self.remarks]
         return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
@@ -291,3 +183,108 @@ class Evaluation:
 def _warnings(findings: "Sequence[Finding]") -> list[str]:
     # "as found" repeats what is a note already
     return [f"warning: {each.line}" for each in findings if each.severity == "warning" and each.name != "as found"]
+
+
+# Robustness under all attacks together: a point that any of them broke is not robust, whichever store has it.
+
+ALL_ATTACKS = "all attacks"
+
+
+def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
+    """Accuracy on the points of the largest evaluation at ``eps``, under the attacks of all ``stores`` together.
+
+    A point is broken if an adversarial image within ``eps`` was found by any attack, at whatever radius it looked.
+
+    Args:
+        stores: of one model on one data set, whose points have the same ids in all; those of another norm are left
+            aside.
+        norm: "l2" or "linf".
+        eps: radius in [0, 1] pixel units.
+
+    Returns:
+        A score with the attack "all attacks"; None if no store has a finished chunk at that radius.
+    """
+    alike = [store for store in stores if store.manifest.norm == norm]
+    at = [store for store in alike if any(abs(radius - eps) <= ROUNDING for radius in store.manifest.eps)]
+    points = max((store.verdicts().points for store in at), key=len, default=np.empty(0, np.int64))
+    if not len(points):
+        return None
+    record = Record.joined(store.record for store in alike)
+    broken = record.point[proves(record, eps + ROUNDING)]
+    return Score(ALL_ATTACKS, len(points), int((~np.isin(points, broken)).sum()), norm=norm, eps=eps)
+
+
+# Figures that cannot all be true of one model: a stronger attack that breaks fewer points than a weaker one.
+
+STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
+"""AutoAttack takes the worst of attacks that include 100 steps of APGD; ``strong`` counts every misclassified iterate
+of two losses, ``robustness`` that of largest cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """One score that is above another one which it cannot exceed.
+
+    Args:
+        higher: of the stronger attack or the larger eps; lower: the bound that it breaks.
+        allowed: difference of the accuracies that their 95% intervals allow.
+    """
+
+    higher: Score
+    lower: Score
+    allowed: float
+
+    @property
+    def excess(self) -> float:
+        """Difference of the two accuracies, in [0, 1]."""
+        return self.higher.accuracy - self.lower.accuracy
+
+    def __str__(self) -> str:
+        higher, lower = 100 * self.higher.accuracy, 100 * self.lower.accuracy
+        return (
+            f"{display_name(self.higher)} is {100 * self.excess:.2f} points above {display_name(self.lower)}, which "
+            f"it cannot exceed ({higher:.2f} and {lower:.2f}, {100 * self.allowed:.2f} allowed for chance)"
+        )
+
+
+def contradictions(scores: Sequence[Score]) -> list[Contradiction]:
+    """For each score that exceeds what bounds it by more than chance, the bound that it exceeds by most.
+
+    A score is bounded by clean accuracy, by its own attack at a smaller eps, and by a weaker attack (``STRENGTH``)
+    in its norm at the same or a smaller eps. The difference is held against the root of the sum of the squares of
+    the half-widths of the 95% intervals, as if points were drawn anew for each; that is generous where they are
+    the same.
+
+    Args:
+        scores: of one model.
+    """
+    found = []
+    for higher in scores:
+        broken = [
+            Contradiction(higher, lower, chance(higher, lower)) for lower in scores if bounds(lower, higher)
+        ]  # fmt: skip
+        broken = [each for each in broken if each.excess > each.allowed]
+        if broken:
+            found.append(max(broken, key=lambda each: each.excess))
+    return found
+
+
+def bounds(lower: Score, higher: Score) -> bool:
+    """Whether ``higher`` cannot truly exceed ``lower``: everything that fools the model there fools it here."""
+    if lower is higher or higher.eps is None:
+        return False
+    if lower.eps is None:
+        return True
+    if lower.norm != higher.norm or lower.eps > higher.eps + ROUNDING:
+        return False
+    if lower.attack == higher.attack == "pgd" and higher.steps < lower.steps:
+        return False
+    weak, strong = ((score.attack, score.protocol) for score in (lower, higher))
+    if weak == strong:
+        return lower.eps < higher.eps - ROUNDING
+    return weak in STRENGTH and strong in STRENGTH and STRENGTH[weak] < STRENGTH[strong]
+
+
+def chance(a: Score, b: Score) -> float:
+    """The difference between two accuracies that chance explains."""
+    return math.hypot(a.interval.half_width, b.interval.half_width)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from ..evaluation.result import ROUNDING, Score, called, chance, contradictions, worst_case
+from ..evaluation.result import ROUNDING, Score, chance, contradictions, display_name, worst_case
 from ..evaluation.store import Store
 from ..json_files import Row
 from ..runs.run import Run
@@ -101,8 +101,9 @@ def _is_below(score: Score, protocol: Score) -> bool:
 
 def _gap(score: Score, protocol: Score) -> str:
     return (
-        f"ours: {called(score)} leaves {100 * score.accuracy:.2f}, {100 * (protocol.accuracy - score.accuracy):.2f} "
-        f"points less than {called(protocol)}: do not quote the latter alone"
+        f"ours: {display_name(score)} leaves {100 * score.accuracy:.2f}, "
+        f"{100 * (protocol.accuracy - score.accuracy):.2f} points less than {display_name(protocol)}: do not quote the "
+        "latter alone"
     )
 
 

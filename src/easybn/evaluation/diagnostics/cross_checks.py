@@ -12,7 +12,7 @@ from ...perturb.ball import L2
 from ...perturb.eps import format_eps
 from ...perturb.pgd import PGD
 from ...stats import SIGNIFICANT, mcnemar
-from ..pgd_robustness import as_the_library
+from ..pgd_robustness import reference_pgd
 from .subject import DROP, FEW_POINTS, Finding, Subject, share
 
 # The evaluation's own images, classified again.
@@ -172,4 +172,4 @@ def batch_sizes(subject: Subject) -> list[Finding]:
 
 def _robust(ready: TargetModel, attack: PGD, subject: Subject, rows: torch.Tensor, batch_size: int) -> torch.Tensor:
     x, y = subject.x[rows.to(subject.x.device)], subject.y[rows].to(subject.x.device)
-    return as_the_library(ready, attack, x, y, batch_size).robust.cpu()
+    return reference_pgd(ready, attack, x, y, batch_size).robust.cpu()
