@@ -93,8 +93,8 @@ def _caption(setting: Setting, columns: Sequence[Column]) -> str:
         t = f", t = {t_quantile(seeds[-1] - 1, 0.95):.2f}" if len(seeds) == 1 else ""
         words = (
             f"Accuracy in %, mean over {many} seeds with the half-width of its 95% interval (Student{t}; the spread "
-            "is taken to be at least that of rounding to whole images). Bold: the best of the column, told from every "
-            "other recipe by a paired t test over seeds (5%, Holm)."
+            "is taken to be at least that of rounding to whole images). Bold: the best of the column, different from "
+            "every other recipe by a paired t test over seeds (5%, Holm)."
         )
         words += " Without an interval: one seed." if seeds[0] == 1 else ""
     words += f" Basic: {_values(setting, [CLEAN], 'n')} test images." if _scores(setting, [CLEAN]) else ""

@@ -174,15 +174,16 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
         ", ".join([plain_label(run), *(_field_text(key, fields.get(key)) for key in named)])
         for run, fields in zip(runs, all_fields, strict=True)
     ]
-    found = []
+    distinct = []
     for label, fields in zip(plain, all_fields, strict=True):
         alike = [other for name, other in zip(plain, all_fields, strict=True) if name == label]
         differing = [
             key for key in fields if key not in _SAME_RECIPE and any(other.get(key) != fields[key] for other in alike)
         ]
-        found.append(", ".join([label, *(_field_text(key, fields[key]) for key in differing[:MOST_FIELDS])]))
+        distinct.append(", ".join([label, *(_field_text(key, fields[key]) for key in differing[:MOST_FIELDS])]))
     return [
-        label if found.count(label) == 1 else f"{label} ({run.name})" for label, run in zip(found, runs, strict=True)
+        label if distinct.count(label) == 1 else f"{label} ({run.name})"
+        for label, run in zip(distinct, runs, strict=True)
     ]
 
 

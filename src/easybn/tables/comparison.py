@@ -125,7 +125,8 @@ def differences_table(setting: Setting, columns: Sequence[Column]) -> Table:
     caption = (
         "Differences of accuracy in points of a percent, paired by seed, with the 95% interval of their mean and the p "
         "of the paired t test; nothing where there is one seed. Points: how many only the one and only the other model "
-        "gets right, over all seeds, and the p of McNemar's exact test: it speaks of these models, not of other seeds."
+        "gets right, over all seeds, and the p of McNemar's exact test: it is about these models, not about other "
+        "seeds."
     )
     headings = ["column", "seeds", "difference", "p (t)", "only first", "only second", "p (McNemar)"]
     title = f"{setting.title}: paired tests"
