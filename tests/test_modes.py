@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -85,7 +87,7 @@ def test_frozen_parameters_are_found_as_they_were_also_after_an_exception():
 @pytest.mark.parametrize("newer", [False, True], ids=["torch's older settings", "its newer ones"])
 def test_full_float32_puts_the_callers_precision_back(newer):
     """Also the settings that torch's older interface cannot express, and refuses to read."""
-    backends = torch.backends
+    backends: Any = torch.backends
     if newer and not hasattr(backends.cudnn, "conv"):
         pytest.skip("no newer settings in this version: TF32 of CUDA as a switch alone")
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_the_code_blocks_run_in_order():
     torch.manual_seed(0)
     model = build("resnet_tiny", num_classes=3, in_channels=1)
     loader = [(torch.rand(6, 1, 28, 28), torch.arange(6) % 3) for _ in range(2)]
-    space = {"model": model, "loader": loader}
+    space: dict[str, Any] = {"model": model, "loader": loader}
     run = [block for block in BLOCKS if not is_quoted(block)]
     assert len(run) == 2
     for block in run:

@@ -80,7 +80,7 @@ def test_what_lies_beside_a_file_is_imported_last_also_when_its_function_is_call
     width, json = load_object("below/uses_beside.py:make", "--model")()
     assert (width, json) == (3, sys.modules["json"])
     with pytest.raises(ModuleNotFoundError):  # this file lies elsewhere
-        import another_beside  # noqa: F401
+        import another_beside  # type: ignore[import-not-found]  # noqa: F401
     import colorsys
 
     assert Path(colorsys.__file__).parent != Path("below").absolute()

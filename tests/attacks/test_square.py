@@ -209,9 +209,9 @@ def test_as_many_points_fall_as_to_the_reference(ball):
             ours.append(float(found.success(float(ball.eps)).double().mean()))
             images = peer_of(ball, net, queries, seed=seed).perturb(x, y)
             theirs.append(float((net(images).argmax(1) != y).double().mean()))
-    ours, theirs = torch.tensor(ours).double(), torch.tensor(theirs).double()
-    assert 0.2 < ours.mean() < 0.8
-    assert abs(ours.mean() - theirs.mean()) < 4 * float(((ours.var() + theirs.var()) / seeds).sqrt())
+    a, b = torch.tensor(ours).double(), torch.tensor(theirs).double()
+    assert 0.2 < a.mean() < 0.8
+    assert abs(a.mean() - b.mean()) < 4 * float(((a.var() + b.var()) / seeds).sqrt())
 
 
 def test_on_a_linear_model_every_pixel_that_windows_reach_ends_at_its_best():

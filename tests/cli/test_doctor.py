@@ -67,7 +67,7 @@ def test_threads_that_were_limited(monkeypatch):
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     found = about("threads")["threads"]
     assert (found.state, found.mend) == ("note", "unset OMP_NUM_THREADS")
     assert "1 of torch on 3 processors" in found.text

@@ -342,7 +342,7 @@ def test_everything_is_printed_through_one_place():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
-            assert name not in ("print", "Console"), (path, node.lineno)
+            assert name not in ("print", "Console"), (path, node.lineno)  # type: ignore[attr-defined]
             if isinstance(node, ast.Attribute):
                 assert node.attr not in ("print_exc", "from_markup"), (path, node.lineno)
 
@@ -456,7 +456,7 @@ def test_what_is_no_file_is_not_read(kind, easybn, tmp_path):
             shutil.copy("m.safetensors", run / "model.safetensors")
         (run / name).unlink(missing_ok=True)
         kind(run / name)
-        for words in commands:
+        for words in commands:  # type: ignore[attr-defined]
             found = easybn(*words)
             assert "Traceback" not in found.err
             assert found.status == 2 or words[0] == "report", (words, found)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,7 +206,8 @@ def test_a_download_tries_every_address_and_is_found_ever_after(
 ) -> None:
     folder, address = server
     made = make("fashion-mnist", folder, monkeypatch)
-    monkeypatch.setitem(PUBLISHED, "fashion-mnist", replace(PUBLISHED["fashion-mnist"], mirrors=(f"{address}none/",)))  # type: ignore[type-var]
+    elsewhere: Any = {"mirrors": (f"{address}none/",)}
+    monkeypatch.setitem(PUBLISHED, "fashion-mnist", replace(PUBLISHED["fashion-mnist"], **elsewhere))
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
     seen: dict[str, list[tuple[int, int | None]]] = {}
     source = load(

@@ -103,7 +103,7 @@ def test_mcnemar_is_the_binomial_test(counts):
     ],
 )
 def test_units_of_eps(trained, norm, eps, told):
-    found = _finding(units, *trained, norm, eps)
+    found = _finding(units, *trained, norm, eps)  # type: ignore[call-arg]
     assert (found.severity, "") == ("ok", "") if told == "ok" else found.severity == "warning" and told in found.what
 
 

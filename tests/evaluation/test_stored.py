@@ -184,7 +184,7 @@ def test_a_model_and_labels_that_make_no_sense(problem, tmp_path):
 
 def test_a_full_disk_loses_nothing(problem, tmp_path, monkeypatch):
     quick = {"norm": "linf", "eps": 0.01, "attacks": "pgd", "steps": 2, "chunk": 5, "store": tmp_path / "s"}
-    written, replacing = [], stage_file.replacing
+    written, replacing = [], stage_file.replacing  # type: ignore[attr-defined]
 
     def full(path):
         written.append(path)
@@ -216,7 +216,7 @@ def test_a_store_that_is_gone_is_not_said_to_belong_to_other_shards(problem, tmp
 
 def test_chunks_that_are_lost_at_the_end_are_an_error(problem, tmp_path, monkeypatch):
     quick = {"norm": "linf", "eps": 0.01, "attacks": "pgd", "steps": 2, "chunk": 5, "store": tmp_path / "s"}
-    done = stored.work
+    done = stored.work  # type: ignore[attr-defined]
 
     def losing(store, *args, **options):
         found = done(store, *args, **options)

@@ -43,9 +43,9 @@ def slow(record: Record, point: int, eps: float, share: bool, upto: int = len(ST
                 continue
             if stage == CLEAN:
                 fallen = record.success[i]
-            elif stage.attack == "fab-t" and record.distance[i] <= eps:
+            elif stage.attack == "fab-t" and record.distance[i] <= eps:  # type: ignore[attr-defined]
                 fallen = True
-            elif stage.eps == eps or (share and stage.eps < eps):
+            elif stage.eps == eps or (share and stage.eps < eps):  # type: ignore[attr-defined]
                 fallen = record.success[i]
             else:
                 fallen = False

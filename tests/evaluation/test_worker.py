@@ -84,7 +84,7 @@ def test_whoever_is_done_waits_for_the_others(store, monkeypatch, undisturbed):
                 for _ in worker_module._Worker(store, Fake(), None, 60.0).stages_of(4):
                     pass
 
-        monkeypatch.setattr(worker_module.time, "sleep", nap)
+        monkeypatch.setattr(worker_module.time, "sleep", nap)  # type: ignore[attr-defined]
         assert work(store, Fake(), poll=0.5)
     assert naps == [0.5] * 2
     assert same(store.record, undisturbed)
@@ -99,7 +99,7 @@ def test_waiting_ends_at_the_deadline(store, monkeypatch):
 
     with chunk_lock(store, 4):
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(worker_module.time, "sleep", nap)
+        monkeypatch.setattr(worker_module.time, "sleep", nap)  # type: ignore[attr-defined]
         assert not work(store, Fake(), deadline=1050.0, poll=30.0)
     assert naps == [30.0, 20.0]
 

@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if asked() is None:
         return
     device, _, most = asked()
-    of = [getattr(item, "callspec", None) and item.callspec.params.get("device") for item in items]
+    specs = [getattr(item, "callspec", None) for item in items]
+    of = [spec and spec.params.get("device") for spec in specs]
     kept = [item for item, where in zip(items, of, strict=True) if where == device][:most]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

@@ -111,7 +111,7 @@ def test_a_training_goes_on_to_the_same_bits(device, precision, tmp_path):
 @pytest.mark.parametrize("recipe", [EBN(), FastEBN()], ids=lambda recipe: type(recipe).__name__)
 def test_data_parallel_with_one_process_is_training_without(device, recipe, tmp_path):
     """NCCL on CUDA, gloo on the CPU: the hooks of DistributedDataParallel, and recipes of several backward passes."""
-    store = dist.FileStore(str(tmp_path / "store"), 1)
+    store = dist.FileStore(str(tmp_path / "store"), 1)  # type: ignore[attr-defined]
     x, y = small_images(16).to(device), (torch.arange(16) % 4).to(device)
     trained = []
     for parallel in (False, True):

@@ -66,7 +66,7 @@ def test_stopped_at_any_training_it_goes_on_to_the_same_rows(tiny, tmp_path, dis
     asked = replace(SMALL, copies=("easy", "untouched"), epochs=1)
     whole = stacked(asked, tmp_path / "whole", display, "cpu")
     assert len(whole) == 2 * 3 * 7
-    fit, calls = second_net.fit, []
+    fit, calls = second_net.fit, []  # type: ignore[attr-defined]
 
     def counted(*args, **kwargs):
         calls.append(1)
@@ -89,7 +89,7 @@ def test_only_what_is_missing_is_done(tiny, tmp_path, display, monkeypatch):
     first = stacked(some, tmp_path, display, "cpu")
     files = (tmp_path / "rows.jsonl", tmp_path / "environment.json")
     before = [path.stat().st_mtime_ns for path in files]
-    fit, calls = second_net.fit, []
+    fit, calls = second_net.fit, []  # type: ignore[attr-defined]
     monkeypatch.setattr(second_net, "fit", lambda *a, **k: calls.append(1) or fit(*a, **k))
     assert stacked(some, tmp_path, display, "cpu") == first
     assert [path.stat().st_mtime_ns for path in files] == before

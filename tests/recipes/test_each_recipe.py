@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import convert_splitbn_model
+from timm.layers import convert_splitbn_model  # type: ignore[attr-defined]
 
 from easybn import L2, PGD, Linf, branch_parameters, convert, evaluating, route
 from easybn.models import resnet_tiny

@@ -91,7 +91,7 @@ def test_done_once(summarised, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("opened a model")
 
-    monkeypatch.setattr(module.models, "load", fail)
+    monkeypatch.setattr(module.models, "load", fail)  # type: ignore[attr-defined]
     assert not summarise(Run(summarised))
 
 

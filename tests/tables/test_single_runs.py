@@ -77,7 +77,7 @@ def test_the_terminal_shows_the_same_numbers(made):
     (table,) = score_tables([made("a", "EBN", clean(873), pgd("strong", 0.1, 150))])
     console = Console(file=StringIO(), width=120)
     console.print(Fitted(table))
-    shown = console.file.getvalue()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(cell.text in shown for cell in table.rows[0].cells)
 
 

@@ -31,7 +31,7 @@ TIMING = ("images_per_second", "seconds")
 def assert_same(a: nn.Module, b: nn.Module):
     a, b = a.state_dict(), b.state_dict()
     assert a.keys() == b.keys()
-    for name in a:
+    for name in a:  # type: ignore[attr-defined]
         assert torch.equal(a[name], b[name]), name
 
 

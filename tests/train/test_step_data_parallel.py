@@ -18,7 +18,8 @@ RANKS, STEPS = 2, 3
 
 def _train(rank: int, folder: str, recipe: Recipe) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", RANKS), rank=rank, world_size=RANKS)
+    store = dist.FileStore(f"{folder}/store", RANKS)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     torch.manual_seed(rank)  # other weights on each rank at first: rank 0's are sent to all
     model = convert(small_net().train(), recipe.branches)
     parallel = DistributedDataParallel(model, find_unused_parameters=True)
@@ -36,7 +37,7 @@ def _train(rank: int, folder: str, recipe: Recipe) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [EBN(), FastEBN()], ids=lambda recipe: type(recipe).__name__)
 def test_two_processes_train_one_model(tmp_path: Path, recipe: Recipe) -> None:
-    mp.spawn(_train, (str(tmp_path), recipe), nprocs=RANKS)
+    mp.spawn(_train, (str(tmp_path), recipe), nprocs=RANKS)  # type: ignore[attr-defined]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS))
     start = convert(small_net(), recipe.branches)
     for name, value in first.items():
