@@ -300,7 +300,7 @@ def test_originals_above_copies_above_amplified_differences(channels, tmp_path):
     pairs = Pairs(originals, (originals + change).byte(), labels)
     save_picture(tmp_path / "new" / "p.png", pairs, ["a", "b"], "easy 5/255, 1 step")
     with Image.open(tmp_path / "new" / "p.png") as image:
-        assert image.text["Description"] == "easy 5/255, 1 step; difference x 25"
+        assert image.text["Description"] == "easy 5/255, 1 step; difference x 25"  # type: ignore[attr-defined]
         pixels = np.asarray(image)
     for label, indices in enumerate(([1, 3], [0, 2, 4, 5])):
         for column, i in enumerate(indices):
@@ -317,6 +317,6 @@ def test_no_change_is_grey(tmp_path):
     originals = torch.randint(0, 256, (4, 1, 8, 8)).byte()
     save_picture(tmp_path / "p.png", Pairs(originals, originals, torch.tensor([0, 1, 0, 1])), ["a", "b"], "untouched")
     with Image.open(tmp_path / "p.png") as image:
-        assert image.text["Description"] == "untouched; difference x 1"
+        assert image.text["Description"] == "untouched; difference x 1"  # type: ignore[attr-defined]
         top = 2 * (64 + GAP) + GAP
         assert set(np.asarray(image)[top : top + 64, MARGIN : MARGIN + 64].flatten()) == {128}
