@@ -186,6 +186,23 @@ def test_a_users_recipe_is_shown_as_its_class_said_when_it_was_trained(tmp_path)
     assert f".{css_class}{{color:#fafbfc}}" in html
 
 
+def test_a_users_attack_is_shown_as_its_class_said_when_it_was_run(tmp_path):
+    run(tmp_path / "r", "ebn", 0)
+    path = tmp_path / "r" / "scores.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    shown = {"label": "Mine <i>", "colour": ["#010203", "#fafbfc"], "order": 200, "bounded": True}
+    broke = {"clean": 16, "mine": 150}
+    score = {"attack": "mine", "norm": "linf", "eps": 0.1, "n": 200, "correct": 34, "branch": "main", "broke": broke}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**score, "appearance": {"mine": shown}}]))
+    html = report(tmp_path)
+    assert "Mine <i>, l-infinity" in Page(html).texts["eps"]
+    assert "Mine <i>" in Page(html).texts["broken"]
+    (css_class,) = set(re.findall(r'<rect[^>]*class="(attack\d+)"', html))
+    assert f".{css_class}{{color:#010203}}" in html
+    assert f".{css_class}{{color:#fafbfc}}" in html
+    assert f".{css_class}{{fill:currentColor;background:currentColor}}" in html
+
+
 def test_names_that_contain_markup_are_shown_as_text(tmp_path):
     study(tmp_path, ("vanilla", "hostile"), 1)
     run(tmp_path / "<script>alert(2)<", "ebn", 0, data=f"{HOSTILE}&amp;")

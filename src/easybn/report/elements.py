@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..paper.claims import Judged, judge
 from ..recipes import RECIPES
+from ..recipes.recipe import is_colour_pair
 from ..tables.aggregate import RecipeRuns, Setting, settings
 from ..tables.rows import Rows, RunRows
 from ..tables.table import Table
@@ -26,17 +27,19 @@ BRANCH_DASHES = ("", "5 3", "2 3", "8 3 2 3")  # of the branches of one model, o
 
 @dataclass(frozen=True)
 class Colours:
-    """The recipes' colours and dashes.
+    """The recipes' colours and dashes, and the colours of users' attacks.
 
     Args:
         classes: CSS class by label of the recipe.
         dashes: stroke-dasharray by label.
         pairs: by CSS class its colours on white and on black.
+        attacks: CSS class by name of an attack that has a colour of its own.
     """
 
     classes: dict[str, str]
     dashes: dict[str, str]
     pairs: dict[str, tuple[str, str]]
+    attacks: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Sequence[Setting]) -> "Colours":
@@ -52,15 +55,27 @@ class Colours:
         for method in methods:
             of = list(dict.fromkeys(recipe.label for recipe in every if recipe.method == method))
             dashes |= {label: DASHES[i % len(DASHES)] for i, label in enumerate(of)}
+        attacks = {
+            name: tuple(appearance["colour"])
+            for setting in settings
+            for name, appearance in attack_appearances(setting).items()
+            if is_colour_pair(appearance.get("colour"))
+        }
+        attack_classes = {name: f"attack{i}" for i, name in enumerate(attacks)}
         return cls(
             {recipe.label: numbers[recipe.method] for recipe in every},
             dashes,
-            {numbers[method]: pairs[method] for method in methods},
+            {numbers[method]: pairs[method] for method in methods}
+            | {attack_classes[name]: pair for name, pair in attacks.items()},
+            attack_classes,
         )
 
     def css(self) -> str:
         """The rules of both themes; ``color`` is the recipe's, so that lines and swatches are drawn in it."""
         light = " ".join(f".{name}{{color:{pair[0]}}}" for name, pair in self.pairs.items())
+        light += " " + " ".join(
+            f".{name}{{fill:currentColor;background:currentColor}}" for name in self.attacks.values()
+        )
         dark = " ".join(f".{name}{{color:{pair[1]}}}" for name, pair in self.pairs.items())
         return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
 
@@ -69,6 +84,13 @@ class Colours:
 
     def dash(self, recipe: RecipeRuns | str) -> str:
         return self.dashes.get(recipe if isinstance(recipe, str) else recipe.label, "")
+
+
+def attack_appearances(setting: Setting) -> dict[str, Mapping[str, Any]]:
+    """How users' attacks want to be shown, by name, as their class said when they were run: label, colour, order."""
+    scores = (score for recipe in setting.recipes for run in recipe.runs.values() for score in run.scores)
+    stored = [score["appearance"] for score in scores if isinstance(score.get("appearance"), dict)]
+    return {name: shown for attacks in stored for name, shown in attacks.items() if isinstance(shown, dict)}
 
 
 @dataclass(frozen=True, eq=False)

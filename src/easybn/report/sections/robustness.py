@@ -12,7 +12,7 @@ from ...tables.comparison import differences_table
 from ...tables.rows import CLEAN, RunRows
 from ...tables.table import Cell, Table, TableRow
 from ..charts import Chart, Point, Series, Shares, shares_chart
-from ..elements import Block, Content, Figure, Key, Material, legend, section
+from ..elements import Block, Content, Figure, Key, Material, attack_appearances, legend, section
 
 # Tables 1 and 2 of the paper from our runs, and the tests behind them.
 
@@ -72,11 +72,16 @@ def _attack(score: Row) -> Attack:
     return score["attack"], score.get("protocol"), score["norm"]
 
 
-def _attack_name(attack: Attack) -> str:
+def _attack_name(attack: Attack, labels: Mapping[str, str]) -> str:
     """``PGD (strong), l2``"""
     name, protocol, norm = attack
     words = PROTOCOLS.get(protocol, f" ({protocol})") if protocol else ""
-    return f"{ATTACKS.get(name, name)}{words}, {NORMS.get(norm, norm)}"
+    return f"{ATTACKS.get(name) or labels.get(name, name)}{words}, {NORMS.get(norm, norm)}"
+
+
+def _labels(setting: Setting) -> dict[str, str]:
+    """The labels of users' attacks by name."""
+    return {name: str(shown.get("label") or name) for name, shown in attack_appearances(setting).items()}
 
 
 def _curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
@@ -107,7 +112,7 @@ def _curves(setting: Setting, material: Material) -> Block | None:
                 series.append(Series(recipe.label, points, colours.css_class(recipe), colours.dash(recipe)))
         radii = sorted({point.x for curve in series for point in curve.points})
         ticks = [(eps, "0" if eps == 0 else format_eps(eps, attack[2])) for eps in radii]
-        name = _attack_name(attack)
+        name = _attack_name(attack, _labels(setting))
         title = f"{setting.title}: {name}"
         chart = Chart(title, "eps", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
         figures.append(Figure(name, chart.svg()))
@@ -131,14 +136,15 @@ def broken(material: Material) -> Content:
     blocks = []
     for setting in material.settings:
         by_title: dict[str, dict[str, Broken]] = {}
+        labels = _labels(setting)
         for attack in _attacks(setting):
             for eps in _radii(setting, attack):
                 by_recipe = {each.label: count for each in setting.recipes if (count := _broken_by(each, attack, eps))}
                 if by_recipe:
-                    by_title[f"{_attack_name(attack)} {format_eps(eps, attack[2])}"] = by_recipe
-        figures = [_shares(title, by_recipe, material) for title, by_recipe in by_title.items()]
+                    by_title[f"{_attack_name(attack, labels)} {format_eps(eps, attack[2])}"] = by_recipe
+        figures = [_shares(title, by_recipe, material, labels) for title, by_recipe in by_title.items()]
         if figures:
-            table = _counts_table(setting.title, by_title)
+            table = _counts_table(setting.title, by_title, labels)
             blocks.append(Block("figures", setting.title, figures=figures))
             blocks.append(Block("table", table=table, folded=f"{setting.title}: the counts"))
     missing = "" if blocks else "No attack's own count is kept: easybn evaluate RUNS --attacks autoattack."
@@ -177,26 +183,30 @@ def _parts(by_recipe: Mapping[str, Broken]) -> list[str]:
     return [CLEAN_ERROR, *(name for name in names if name not in (CLEAN_ERROR, ROBUST)), ROBUST]
 
 
-def _shares(title: str, by_recipe: Mapping[str, Broken], material: Material) -> Figure:
+def _shares(title: str, by_recipe: Mapping[str, Broken], material: Material, labels: Mapping[str, str]) -> Figure:
     parts = _parts(by_recipe)
-    shades = {name: f"part{i}" for i, name in enumerate(parts[1:-1])}
+    own = material.colours.attacks
+    shades = {name: own.get(name, f"part{i}") for i, name in enumerate(parts[1:-1])}
     shades = {CLEAN_ERROR: "part-clean", **shades, ROBUST: "part-left"}
+    shown = {name: labels.get(name, name) for name in parts}
     bars = []
     for label, counts in by_recipe.items():
         n = max(sum(counts.values()), 1)
-        shares = [(name, counts.get(name, 0) / n) for name in parts]
+        shares = [(shown[name], counts.get(name, 0) / n) for name in parts]
         bars.append(Shares(label, shares, material.colours.css_class(label)))
-    return Figure(title, shares_chart(title, bars, shades), keys=[Key(name, shades[name]) for name in parts])
+    chart = shares_chart(title, bars, {shown[name]: shade for name, shade in shades.items()})
+    return Figure(title, chart, keys=[Key(shown[name], shades[name]) for name in parts])
 
 
-def _counts_table(title: str, by_title: Mapping[str, Mapping[str, Broken]]) -> Table:
+def _counts_table(title: str, by_title: Mapping[str, Mapping[str, Broken]], labels: Mapping[str, str]) -> Table:
     parts = _parts({f"{attack} {label}": counts for attack, each in by_title.items() for label, counts in each.items()})
     rows = [
         TableRow(attack, [Cell(label), *(_count(counts.get(name)) for name in parts)])
         for attack, by_recipe in by_title.items()
         for label, counts in by_recipe.items()
     ]
-    return Table(title, "Attack", ["recipe", *parts], rows, numeric=[False, *[True] * len(parts)])
+    columns = ["recipe", *(labels.get(name, name) for name in parts)]
+    return Table(title, "Attack", columns, rows, numeric=[False, *[True] * len(parts)])
 
 
 def _count(count: int | None) -> Cell:
