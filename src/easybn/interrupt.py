@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken note of rather than obeyed at once, so that a training can save first."""
+"""Deferred Ctrl-C and SIGTERM, so that a training can save before it stops."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A training was asked to stop and has saved its state.
+    """A training was asked to stop, and has saved its state.
 
     Args:
-        signum: the signal, for an exit status of 128 + signum.
-        message: where the training stands and how to go on.
+        signum: the signal; the exit status is 128 + signum.
+        message: how far the training is, and how to continue.
     """
 
     def __init__(self, signum: int, message: str):
@@ -21,16 +21,16 @@ class Interrupted(Exception):
 
 
 class Requests:
-    """The signal received, if any."""
+    """The signal that was received, if any."""
 
     signum: int | None = None
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Requests]:
-    """Inside the block SIGINT and SIGTERM are only noted; a second one of them acts as usual.
+    """Inside the block, a first SIGINT or SIGTERM is only noted; a second one acts as usual.
 
-    Signals can be caught in the main thread alone; elsewhere nothing is changed.
+    Python delivers signals to the main thread only; in other threads nothing changes.
     """
     requests = Requests()
     if threading.current_thread() is not threading.main_thread():

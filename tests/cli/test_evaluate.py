@@ -260,7 +260,7 @@ def test_mistakes_are_one_line(mine, words, told, easybn):
 
 def test_a_run_and_a_model_do_not_go_together(run, easybn):
     assert "name no runs" in easybn("evaluate", "r", "--model", "timm:resnet18").err
-    assert "name runs, --model module:function" in easybn("evaluate").err
+    assert "name runs, --model my.py:make" in easybn("evaluate").err
 
 
 def test_verify_finds_what_does_not_hold(run, easybn):

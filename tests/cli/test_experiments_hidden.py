@@ -25,7 +25,7 @@ def test_runs_side_by_side_and_measured_once(easybn, monkeypatch):
     assert len(rows) == 2 * 3 * 5
     assert "untargeted, linf 8/255, 1 step" in found.out
     assert "runs/a: branches main, easy compared in runs/a/branches.jsonl" in found.out
-    assert "runs/b: no checkpoint.pt" in found.out
+    assert "runs/b: branches are not compared: there is no checkpoint.pt" in found.out
     assert Path("runs/a/branches.jsonl").exists()
     assert not Path("runs/b/branches.jsonl").exists()
     monkeypatch.setattr(hidden_module, "relative_distances", lambda *_: pytest.fail("measured again"))

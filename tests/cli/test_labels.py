@@ -163,7 +163,7 @@ def test_the_outputs_of_ones_own_model_are_named_by_a_file(attacks, easybn):
     Path("names.txt").write_text("emu\ncat\ndog\nfox\n")
     found = easybn(*words, "o", "--classes", "names.txt")
     assert (found.status, Path("o").exists()) == (2, False)
-    assert "the model has 3 outputs, and its classes by name are 4" in found.err
+    assert "the model has 3 outputs, and 4 classes by name" in found.err
     for text, told in (
         ("dog\ncat\nowl\n", "no output for the class 'emu'"),
         ("emu\ncat\ncat\n", "several outputs called 'cat'"),
@@ -187,7 +187,7 @@ def test_a_model_of_a_thousand_classes_on_a_few_of_them(easybn):
     assert accuracy(easybn(*words, "o", *FAST, "--classes", "names.txt"), "o") > 0.9
     found = easybn(*words, "other", *FAST)
     assert found.status == 2
-    assert "the model has 256 outputs and two has 2 classes ('cat', 'emu'), and it takes 100% of the test" in found.err
+    assert "the model has 256 outputs and two has 2 classes ('cat', 'emu'), and its answer for 100% of the" in found.err
     assert "--classes FILE" in found.err
     assert not Path("other").exists()
 
@@ -200,7 +200,7 @@ def test_pretrained_models_of_other_classes_need_their_names(easybn):
     for model, option in (("timm:resnet18", "{pretrained: true}"), ("torchvision:resnet18", "{weights: DEFAULT}")):
         found = easybn(*words, model, "--model_options", option)
         assert (found.status, Path("o").exists()) == (2, False)
-        assert "--classes FILE, one a line" in found.err
+        assert "--classes FILE, one per line" in found.err
     weights.save(build("resnet_tiny", 3), "three.safetensors")
     found = easybn(*words, "resnet_tiny", "--weights", "three.safetensors")
     assert (found.status, Path("o").exists()) == (2, False)
@@ -222,7 +222,7 @@ def test_other_numbers_of_outputs_are_refused_or_told(easybn):
     found = easybn("evaluate", "--model", "levels_of_grey:three", "--data", "three", *FAST, "--out", "o")
     assert accuracy(found, "o") == 0.5
     assert "note: the model has 3 outputs and three has 2 classes ('cat', 'emu'): the first 2 outputs" in found.out
-    assert "50% of the test images are taken for none of them" in Path("o/scores.jsonl").read_text()
+    assert "50% of the test images is none of them" in Path("o/scores.jsonl").read_text()
 
 
 def test_a_number_of_classes_among_the_models_options_is_checked(easybn):

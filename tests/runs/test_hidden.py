@@ -121,7 +121,7 @@ def test_without_branches_or_a_checkpoint_it_is_said(run, tmp_path):
     (run.folder / "checkpoint.pt").unlink()
     assert "no checkpoint.pt" in write_branch_distances(run)
     assert not (run.folder / "branches.jsonl").exists()
-    assert "no run of a training" in write_branch_distances(Run(tmp_path))
+    assert "not a training run" in write_branch_distances(Run(tmp_path))
 
 
 def test_the_table_has_models_of_other_depths_side_by_side():

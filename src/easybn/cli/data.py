@@ -25,10 +25,12 @@ def configure(parser: Parser) -> None:
         "name", nargs="?", type=str, help="a name that easybn data lists, or the path of an image folder or zip"
     )
     parser.add_argument("--download", action="store_true", help="fetch the named data set if it is not here")
-    parser.add_argument("--folder", type=str, default=None, help="where its files are; searched for by default")
-    parser.add_argument("--resize", type=int, default=None, help="height and width to bring an image folder's to")
-    parser.add_argument("--channels", type=int, default=None, help="of an image folder: 3 (RGB) or 1 (grey)")
-    parser.add_argument("--test_fraction", type=float, default=None, help="share of an image folder drawn as test")
+    parser.add_argument("--folder", type=str, default=None, help="folder of its files; by default it is searched for")
+    parser.add_argument("--resize", type=int, default=None, help="for an image folder: height and width of all images")
+    parser.add_argument("--channels", type=int, default=None, help="for an image folder: 3 (RGB) or 1 (grey)")
+    parser.add_argument(
+        "--test_fraction", type=float, default=None, help="for an image folder: share used as test images"
+    )
 
 
 def run(arguments: Namespace) -> None:

@@ -1,7 +1,6 @@
 """Train vanilla, AdvProp and EBN on the bundled sample of Fashion-MNIST, attack them, print the table.
 
-Takes a few minutes on two cores. Stopped and started again it goes on where it was; what is done is not
-done again.
+Takes a few minutes on two cores. After a stop the same command continues; what is done is not done again.
 """
 
 from pathlib import Path
@@ -21,15 +20,13 @@ from ..train.observers import ProgressBar
 from ..train.schedule import Training
 from .arguments import Parser
 
-# The main job in one go: vanilla, AdvProp and EBN on the bundled sample, trained, attacked and compared.
-
 RECIPES: dict[str, Recipe] = {"vanilla": Vanilla(), "advprop": AdvProp(), "ebn": EBN()}
 TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
 EVALUATION = EvaluateConfig.of_run(points=150, batch_size=150)
 
 
 def demo(folder: Path, display: Display | None = None) -> list[Run]:
-    """Train and score the three recipes below ``folder``; what is done there already is not done again.
+    """Train and evaluate the three recipes in folders below ``folder``; what is done already is not done again.
 
     Args:
         display: of :func:`easybn.progress.progress_display`; by default one of its own.

@@ -1,6 +1,6 @@
-"""Whether everything needed is here: devices, threads, versions, room, data; and the command that mends it if not.
+"""Check the installation: versions, devices, threads, free space, data; and how to fix what is wrong.
 
-Ends with exit status 0 unless something essential is broken.
+The exit status is 0 unless something essential is broken.
 """
 
 import os
@@ -22,7 +22,7 @@ GIB = 2**30
 
 
 class Finding(NamedTuple):
-    """A line: how it is, what it is about, what was found, and the command that mends it."""
+    """A line of the output: state, subject, what was found, and the command that fixes it."""
 
     state: Literal["ok", "note", "broken"]
     about: str
@@ -46,11 +46,11 @@ def run(arguments: Namespace) -> None:
         if found.state == "broken":
             broken.append(found.about)
     if broken:
-        raise ValueError(f"broken: {', '.join(broken)}; what mends it stands above")
+        raise ValueError(f"broken: {', '.join(broken)}; see above how to fix it")
 
 
 def findings() -> Iterator[Finding]:
-    """All lines, one by one, quick ones first."""
+    """All findings, quick checks first."""
     yield from packages()
     yield from extras()
     yield from room()
@@ -59,7 +59,7 @@ def findings() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """easybn's own requirements against what is installed."""
+    """Whether the required packages are installed in recent enough versions."""
     yield Finding("ok", "easybn", version("easybn"))
     for line in requires("easybn") or []:
         name, bound = _requirement(line)
@@ -75,7 +75,7 @@ def packages() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Packages that some commands need."""
+    """Packages that only some commands need."""
     for extra, names in EXTRAS.items():
         if missing := [name for name in names if find_spec(name) is None]:
             yield Finding("note", extra, f"without {', '.join(missing)}", f"pip install 'easybn[{extra}]'")
@@ -84,12 +84,12 @@ def extras() -> Iterator[Finding]:
 
 
 def room() -> Iterator[Finding]:
-    """Free memory and disk."""
+    """Free memory and disk space."""
     from ..data.cache import cache_folder
 
     if (memory := free_memory()) is not None:
         few = memory < GIB
-        text = f"{memory / GIB:.1f} GiB free" + (": less than a training of a small model needs" if few else "")
+        text = f"{memory / GIB:.1f} GiB free" + (": less than training a small model needs" if few else "")
         yield Finding("note" if few else "ok", "memory", text, "end other programs, or lower --batch_size" * few)
     for about, folder in (("disk", Path.cwd()), ("cache", cache_folder())):
         there = next(place for place in (folder, *folder.parents) if place.exists())
@@ -101,7 +101,7 @@ def room() -> Iterator[Finding]:
 
 
 def free_memory() -> int | None:
-    """Bytes that programs can still have; None where the system does not tell."""
+    """Free bytes of memory; None if the system does not say."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         return int(found[1]) * 1024 if found else None
@@ -110,7 +110,7 @@ def free_memory() -> int | None:
 
 
 def devices() -> Iterator[Finding]:
-    """torch's devices, each after a real step on it."""
+    """The devices that torch can use, each after a small computation on it."""
     try:
         import torch
     except Exception as error:  # a half-installed torch raises anything
@@ -136,16 +136,16 @@ def devices() -> Iterator[Finding]:
         mend = "" if fine else "pip install --force-reinstall torch"
         yield Finding("ok" if fine else "broken", device, name + ("" if fine else f": {problem}"), mend)
     if len(names) == 1:
-        yield Finding("ok", "cuda", "no GPU that torch can use: trainings run on the processor")
+        yield Finding("ok", "cuda", "no GPU that torch can use: trainings run on the CPU")
 
 
 def data() -> Iterator[Finding]:
-    """The data sets, and the bundled one opened."""
+    """The data sets that are here; the bundled one is opened."""
     try:
         from ..data import available, load
 
         source = load("sample")
-    except Exception as error:  # whatever it is, nothing works without it
+    except Exception as error:  # of any kind: nothing works without it
         yield Finding("broken", "sample", f"cannot be read: {error}", "pip install --force-reinstall easybn")
         return
     yield Finding("ok", "sample", f"{len(source.train):,} + {len(source.test):,} images, with the package")
@@ -158,13 +158,13 @@ def data() -> Iterator[Finding]:
 
 
 def _requirement(line: str) -> tuple[str, str]:
-    """('torch', '2.6') of 'torch>=2.6'; empty where the line is of another form."""
+    """('torch', '2.6') for 'torch>=2.6'; empty strings if the line has another form."""
     found = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?\s*>=\s*([\w.]+)", line)
     return (found[1], found[2]) if found else ("", "")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """(2, 6, 0) of '2.6.0+cpu'."""
+    """(2, 6, 0) for '2.6.0+cpu'."""
     return tuple(int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3])
 
 

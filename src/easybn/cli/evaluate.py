@@ -29,7 +29,7 @@ from ..terminal import Terminal
 from ..user_code import is_user_code, load_object
 from .arguments import Parser, number, time_span
 from .train import duration
-from .user_model import add_model_options, check_said_once, show_notes, subjects
+from .user_model import add_model_options, check_one_target, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..evaluation import Score
@@ -195,7 +195,7 @@ def _attack(name: str) -> Any:
 
 
 def run(arguments: Namespace) -> None:
-    check_said_once(arguments)
+    check_one_target(arguments)
     config = config_of(arguments)
     if config.is_pgd:
         _run_pgd(arguments, config)
@@ -208,7 +208,7 @@ def _run_pgd(arguments: Namespace, config: EvaluateConfig) -> None:
     from ..runs.evaluate import evaluate_run
     from .table import show
 
-    targets = subjects(arguments)
+    targets = targets_of(arguments)
     with progress_display() as display:
         for target in targets:
             evaluate_run(target, config, ProgressBars(display, target.run.folder.name, "evaluation"))
@@ -224,7 +224,7 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
     from ..runs.evaluate import estimate_run, evaluate_run
 
     console = Terminal(soft_wrap=True)
-    for target in subjects(arguments):
+    for target in targets_of(arguments):
         if arguments.estimate:
             show_estimate(console, target, estimate_run(target, config))
         else:

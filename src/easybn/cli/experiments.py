@@ -12,7 +12,7 @@ from ..terminal import Terminal
 from . import train
 from .arguments import Parser, number, packaged
 from .user_code import CLASSES, resolved
-from .user_model import add_model_options, check_said_once, show_notes, subjects
+from .user_model import add_model_options, check_one_target, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..runs.config import Experiment
@@ -233,7 +233,7 @@ def run_hidden(arguments: Namespace) -> None:
     easybn hidden runs/ebn runs/advprop runs/vanilla
     easybn hidden --model fashion-mnist-vanilla --images 500
     """
-    check_said_once(arguments)
+    check_one_target(arguments)
     from ..progress import ProgressBars, progress_display
     from ..runs.hidden_states import Hidden, measure, rows_of, write_branch_distances
     from ..tables import formats
@@ -250,7 +250,7 @@ def run_hidden(arguments: Namespace) -> None:
         layers=None if arguments.layers is None else tuple(arguments.layers),
         batch_size=arguments.batch_size,
     )
-    targets = subjects(arguments)
+    targets = targets_of(arguments)
     with progress_display() as display:
         for target in targets:
             bars = ProgressBars(display, target.run.folder.name, "hidden states")

@@ -1,8 +1,8 @@
-"""Write a trained model as a file that other programs take.
+"""Export a trained model to a file that other programs read.
 
-safetensors: the weights with the model's description, for easybn.load. torch: torch.export's .pt2, for
-torch.export.load(FILE).module() without easybn. onnx: for any ONNX runtime. All take any number of images in
-[0, 1]; the file takes its place only after its outputs were compared with the model's.
+safetensors: the weights with a description of the model, for easybn.load. torch: a .pt2 file for
+torch.export.load(FILE).module(), without easybn. onnx: for any ONNX runtime. Each takes batches of any size of images
+in [0, 1]; the file is written only if its outputs agree with the model's.
 """
 
 from jsonargparse import Namespace
@@ -15,7 +15,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("run", type=str, help="a run's folder, or a weights file (.safetensors)")
     parser.add_argument("--format", choices=["safetensors", "torch", "onnx"], required=True)
     parser.add_argument("--out", type=str, required=True, help="the file to write")
-    parser.add_argument("--size", type=int, default=None, help="of the images, if the weights file does not say it")
+    parser.add_argument("--size", type=int, default=None, help="size of the images, if the weights file lacks it")
 
 
 def run(arguments: Namespace) -> None:

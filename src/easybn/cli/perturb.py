@@ -1,7 +1,7 @@
-"""Perturb one image so that a trained model takes it for another class, or is surer of the true one.
+"""Perturb one image so that a trained model takes it for another class, or is more confident of the true one.
 
-Writes original.png (as the model saw it), perturbed.png and difference.png (amplified; grey is no change), and
-prints the model's confidences before and after, also for the 8-bit image that the file holds.
+Writes original.png (as the model sees it), perturbed.png and difference.png (amplified; grey is no change), and prints
+the model's confidences before and after, also for the 8-bit image in the file.
 """
 
 import io
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..runs.perturb_image import PerturbedImage
 
-TOP = 3  # classes shown of each image
+TOP = 3  # classes shown for each image
 
 
 def configure(parser: Parser) -> None:
@@ -32,14 +32,14 @@ def configure(parser: Parser) -> None:
         "--goal",
         choices=["easy", "untargeted", "targeted"],
         default="untargeted",
-        help="easy: surer of the label; untargeted: away from it; targeted: toward --target",
+        help="easy: more like the label; untargeted: away from it; targeted: toward --target",
     )
-    parser.add_argument("--target", type=str, default=None, help="class to go to, by name or number")
-    parser.add_argument("--label", type=str, default=None, help="true class; by default what the model says")
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf", help="of the perturbation")
+    parser.add_argument("--target", type=str, default=None, help="target class, by name or number")
+    parser.add_argument("--label", type=str, default=None, help="true class; by default the model's prediction")
+    parser.add_argument("--norm", choices=["linf", "l2"], default="linf", help="norm of the perturbation")
     parser.add_argument("--eps", type=number, default=None, help="radius; by default 8/255 for linf, 0.5 for l2")
     parser.add_argument("--steps", type=int, default=10, help="gradient steps")
-    parser.add_argument("--out", type=str, required=True, help="folder for the three pictures")
+    parser.add_argument("--out", type=str, required=True, help="folder for the three images")
 
 
 def run(arguments: Namespace) -> None:
@@ -62,7 +62,7 @@ def run(arguments: Namespace) -> None:
     x, changes = as_seen(read_bytes(path, MOST_IMAGE), str(path), channels, about.shape[1:] if about else None)
     if about is None:
         console.print(
-            "the weights file does not say the size and classes of its images: sizes stay, classes are numbers"
+            "the weights file does not say the size and classes of its images: the size is kept, classes are numbers"
         )
     before = confidences(model, x)
     classes = about.classes if about else tuple(str(i) for i in range(len(before)))
@@ -95,7 +95,7 @@ def run(arguments: Namespace) -> None:
 
 
 def show(console: Console, found: "PerturbedImage", classes: tuple[str, ...], asked: set[int]) -> None:
-    """The confidences in the classes ``asked`` for and the first ones of each image."""
+    """Print the confidences in the classes ``asked`` for and in the first ones of each image."""
     columns = (found.before, found.after, found.after_saved)
     rows = asked | {int(i) for column in columns for i in column.topk(min(TOP, len(classes))).indices}
     order = sorted(rows, key=lambda i: -float(found.before[i]))
@@ -104,7 +104,7 @@ def show(console: Console, found: "PerturbedImage", classes: tuple[str, ...], as
 
 
 def png(image: "Tensor") -> bytes:
-    """An image (C, H, W) in [0, 1], C 1 or 3, as the bytes of a PNG file."""
+    """A PNG file of an image (C, H, W) in [0, 1], C 1 or 3."""
     from PIL import Image
 
     pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()

@@ -1,7 +1,7 @@
-"""The scores of several runs side by side, in the form of the paper's tables.
+"""Print the scores of several runs side by side, in the form of the paper's tables.
 
 --paper puts each run beside the paper's row of the same data set and recipe: the paper's number, ours under its
-protocol, ours under the strong one, the worst case over all attacks, and a flag where columns contradict each other.
+protocol, ours under the strong one, the worst case over all attacks, and a warning where columns contradict each other.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def configure(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="folders of runs, or of folders of runs")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    beside = "each run beside the paper's row of its data set and recipe, with what contradicts what"
+    beside = "each run beside the paper's row of its data set and recipe, with contradictions"
     parser.add_argument("--paper", action="store_true", help=beside)
 
 
@@ -35,7 +35,7 @@ def find(folders: Sequence[str]) -> list["Run"]:
     """The runs, and the evaluations of users' models, in and directly below ``folders``.
 
     Raises:
-        FileNotFoundError: there is none in one of them.
+        FileNotFoundError: one of them has none.
     """
     from ..runs.run import Run
 

@@ -1,8 +1,8 @@
-"""Train one model by one recipe, in a folder of its own.
+"""Train one model by one recipe, in its own folder.
 
-The same command goes on after a stop, and does nothing once the run is done. Every field of the recipe can
-be set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. A recipe of your own:
---recipe ./my_recipe.py:MyRecipe. How long it will take here: --estimate.
+After a stop the same command continues; once the run is finished it does nothing. Every field of the recipe can be
+set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. Your own recipe, data set or model:
+--recipe my.py:MyRecipe, --data my.py:make, --model my.py:net. --estimate says how long the training takes here.
 """
 
 from pathlib import Path
@@ -28,11 +28,11 @@ def configure(parser: Parser) -> None:
         "--out", type=str, default=None, help="folder of the run; by default runs/DATA-MODEL-RECIPE-SEED"
     )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
-    on_device = "keep all images on the device (true, false); by default on CUDA, if they fit well"
+    on_device = "keep all images on the device (true, false); by default on CUDA if they fit easily"
     parser.add_argument("--data_on_device", type=bool | None, default=None, help=on_device)
-    parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="save what is done so often")
-    parser.add_argument("--estimate", action="store_true", help="time a few steps and say how long it will take here")
-    trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; none by default"
+    parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="seconds between checkpoints")
+    parser.add_argument("--estimate", action="store_true", help="time a few steps: how long the training takes here")
+    trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; by default none"
     parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
     parser.add_class_arguments(Experiment, None, skip={"training"})
     parser.add_class_arguments(Training, None)
@@ -65,7 +65,7 @@ def run(arguments: Namespace) -> None:
         on_note=lambda note: console.print(f"note: {note}"),
     )
     if not (rows := done.metrics):
-        raise ValueError(f"{folder / 'metrics.jsonl'} is empty: it was damaged, for the training here is finished")
+        raise ValueError(f"{folder / 'metrics.jsonl'} is empty, but the training is finished: it was damaged")
     for branch, score in rows[-1].get("val", {}).items():
         console.print(f"validation, branch {branch}: accuracy {score['accuracy']:.2%}, loss {score['loss']:.4f}")
     console.print(f"done: {folder} (next: easybn evaluate {folder})")
@@ -80,7 +80,7 @@ def experiment_of(arguments: Namespace) -> Experiment:
 
 
 def default_folder(experiment: Experiment) -> str:
-    """runs/DATA-MODEL-RECIPE-SEED in lower case; DATA with the options of an image folder that are given."""
+    """runs/DATA-MODEL-RECIPE-SEED in lower case, DATA with the given options of an image folder."""
     model = printable(Path(experiment.model).name).replace(":", "-")
     recipe = type(experiment.recipe).__name__
     options = {name: getattr(experiment, name) for name in DATA_OPTIONS}
@@ -92,9 +92,9 @@ def default_folder(experiment: Experiment) -> str:
 
 
 def show_estimate(console: Console, experiment: Experiment, found: "Estimate") -> None:
-    """How long the training will take, and what that is made of."""
+    """Print how long the training takes, and from which measurements."""
     console.print(
-        f"{found.images_per_second:,.0f} images/s: {1000 * found.step_seconds:,.1f} ms a step of {found.batch_size} "
+        f"{found.images_per_second:,.0f} images/s: {1000 * found.step_seconds:,.1f} ms per step of {found.batch_size} "
         f"images (mean of {found.timed} steps; the first ones took {found.first_seconds:.1f} s)"
     )
     console.print(
@@ -104,7 +104,7 @@ def show_estimate(console: Console, experiment: Experiment, found: "Estimate") -
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it: 40 seconds, 12 minutes, 5.3 hours, 3.1 days."""
+    """Seconds in words: 40 seconds, 12 minutes, 5.3 hours, 3.1 days."""
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

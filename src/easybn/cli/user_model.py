@@ -1,4 +1,4 @@
-"""What a command measures: runs, or a model of the user's by the options that name it."""
+"""What a command measures: runs, or a user's model, by the options that name it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from ..runs.target import EvaluationTarget
     from ..runs.user_model import UserModel
 
-OWN = (
+MODEL_OPTIONS = (
     *("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std"),
     *("resize", "channels", "test_fraction", "classes"),
 )
 
 
 def add_model_options(parser: Parser) -> Callable[..., Any]:
-    """Add the options, in a group; returns what adds more to it."""
+    """Add the options of a user's model in a group; returns the group's ``add_argument``."""
     add: Callable[..., Any] = parser.add_argument_group("a model of yours").add_argument
     where = (
-        "module:function (from the working folder), timm:NAME, torchvision:NAME, resnet18 and the like (images in "
-        "[0, 1] to logits), or fashion-mnist-vanilla and fashion-mnist-adversarial, trained models of the package"
+        "my.py:make or module:make, a function that returns a model from images in [0, 1] to logits; timm:NAME, "
+        "torchvision:NAME, resnet18 and so on; or fashion-mnist-vanilla, fashion-mnist-adversarial, trained models"
     )
     add("--model", type=str, default=None, help=where)
     add(
@@ -34,71 +34,82 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
     inside = "where in the checkpoint the weights are, such as state_dict_ema or ema.model; by default found by name"
     add("--weights_key", type=str, default=None, help=inside)
     add("--data", type=str, default=None, help="a name that easybn data lists, an image folder or zip, or my.py:make")
-    add("--data_folder", type=str, default=None, help="where the data set lies; searched for by default")
-    add("--model_options", type=dict[str, Any], default={}, help="passed on, such as '{pretrained: true}'")
-    add("--mean", nargs="+", type=float, default=None, help="a model by name normalises by that; by default the data's")
+    add("--data_folder", type=str, default=None, help="folder of the data set; by default it is searched for")
+    add("--model_options", type=dict[str, Any], default={}, help="keyword arguments, such as '{pretrained: true}'")
+    add(
+        "--mean",
+        nargs="+",
+        type=float,
+        default=None,
+        help="for the first layer of a model by name; by default the data's",
+    )
     add("--std", nargs="+", type=float, default=None, help="see --mean")
-    size = "height and width to bring an image folder's pictures to: the shorter side, then the middle of the longer"
+    size = "for an image folder: height and width of all images: the shorter side is resized, the longer one cropped"
     add("--resize", type=int, default=None, help=size)
-    add("--channels", type=int, default=None, help="of an image folder: 3 (RGB, the default) or 1 (grey)")
-    add("--test_fraction", type=float, default=None, help="share of an image folder drawn as test; all by default")
-    names = "a file with the class of each of the model's outputs, one name a line: labels are then matched by name"
+    add("--channels", type=int, default=None, help="for an image folder: 3 (RGB, the default) or 1 (grey)")
+    add(
+        "--test_fraction",
+        type=float,
+        default=None,
+        help="for an image folder: share used as test images; by default all",
+    )
+    names = "file with the class of each output of the model, one name per line: labels are then matched by name"
     add("--classes", type=str, default=None, help=names)
     return add
 
 
-def own(arguments: Namespace) -> "UserModel":
-    """The model that the arguments describe.
+def user_model_of(arguments: Namespace) -> "UserModel":
+    """The user's model that the arguments name.
 
     Raises:
         ValueError: they name none.
     """
     from ..runs.user_model import UserModel
 
-    values = {name: getattr(arguments, name) for name in OWN}
+    values = {name: getattr(arguments, name) for name in MODEL_OPTIONS}
     values |= {name: None if values[name] is None else tuple(values[name]) for name in ("mean", "std")}
     return UserModel(**values)
 
 
-def repeats(arguments: Namespace) -> bool:
-    """Whether --model and --model_options repeat the code that a folder of results names: a file runs no code."""
+def repeats_model(arguments: Namespace) -> bool:
+    """Whether --model and --model_options name again the code that a folder names, since a file runs no code."""
     repeating = ("model", "model_options", *(["data"] if repeats_data(arguments) else []))
-    others = [getattr(arguments, name, None) for name in (*OWN, "out") if name not in repeating]
+    others = [getattr(arguments, name, None) for name in (*MODEL_OPTIONS, "out") if name not in repeating]
     return ":" in (arguments.model or "") and not any(others)
 
 
 def repeats_data(arguments: Namespace) -> bool:
-    """Whether --data repeats the code that makes the data set of a run."""
+    """Whether --data names again the code that makes the data set of runs."""
     return bool(getattr(arguments, "runs", None)) and is_user_code(arguments.data or "")
 
 
-def check_said_once(arguments: Namespace) -> None:
-    """ValueError unless it is said what is measured, once: ``runs``, or a model of one's own.
+def check_one_target(arguments: Namespace) -> None:
+    """Raise ValueError unless the arguments name either ``runs`` or a user's model.
 
-    With ``runs``, --model repeats the model of those that are a user's, and --data the code that makes their images.
+    With ``runs``, --model and --data may name again the code of their models and data sets.
     """
-    given = [name for name in (*OWN, "out") if getattr(arguments, name)]
+    given = [name for name in (*MODEL_OPTIONS, "out") if getattr(arguments, name)]
     if repeats_data(arguments):
         given.remove("data")
-    if arguments.runs and not repeats(arguments) and given:
+    if arguments.runs and not repeats_model(arguments) and given:
         raise ValueError(f"--{given[0]} is for a model of yours: leave it out, or name no runs")
     if not arguments.runs and not (arguments.model or arguments.weights):
         raise ValueError(
-            "nothing to measure: name runs, --model module:function, or a model of the package: "
+            "nothing to measure: name runs, --model my.py:make, or a model of the package: "
             "--model fashion-mnist-vanilla (see --help)"
         )
     if arguments.branch and not arguments.runs:
         raise ValueError("--branch is for runs: route the model to a branch in your function")
 
 
-def subjects(arguments: Namespace) -> "list[EvaluationTarget]":
-    """What is measured; FileNotFoundError if a run among it is not finished, before hours of work on the others."""
-    from ..runs.user_model import evaluated_in
+def targets_of(arguments: Namespace) -> "list[EvaluationTarget]":
+    """The models to measure; FileNotFoundError, before any work, if one of the runs is not finished."""
+    from ..runs.user_model import target_in
     from .table import find
 
     if not arguments.runs:
-        model = own(arguments)
-        return [model.evaluated(Path(arguments.out or f"runs/evaluations/{model.name}"))]
+        model = user_model_of(arguments)
+        return [model.target(Path(arguments.out or f"runs/evaluations/{model.name}"))]
     runs = find(arguments.runs)
     if unfinished := [each for each in runs if (each.folder / "config.json").exists() and not each.finished]:
         raise FileNotFoundError(f"{unfinished[0].folder} is not finished: run its easybn train again")
@@ -106,11 +117,11 @@ def subjects(arguments: Namespace) -> "list[EvaluationTarget]":
         for each in runs:
             if (each.folder / "config.json").exists() and (named := each.config["data"]) != arguments.data:
                 raise ValueError(f"--data {arguments.data}: {each.folder} was trained on {named}: leave it out")
-    repeated = own(arguments) if repeats(arguments) else None
-    return [evaluated_in(each.folder, arguments.branch, repeated) for each in runs]
+    repeated = user_model_of(arguments) if repeats_model(arguments) else None
+    return [target_in(each.folder, arguments.branch, repeated) for each in runs]
 
 
-def show_notes(console: Console, every: "list[EvaluationTarget]") -> None:
-    """What was done to the images and the labels, each note once."""
-    for note in dict.fromkeys(note for each in every for note in each.notes):
+def show_notes(console: Console, targets: "list[EvaluationTarget]") -> None:
+    """Print what was done to images and labels, each note once."""
+    for note in dict.fromkeys(note for target in targets for note in target.notes):
         console.print(f"note: {note}")

@@ -1,9 +1,9 @@
 """Test stored adversarial images again on the model: inside the ball, inside [0, 1], misclassified.
 
 STORE is a folder of verdicts made with easybn evaluate --keep_images. Inside a run's folder (runs/x/verdicts/...)
-the model and its test images are found by themselves; for one made in Python, name them. Ends with exit status
-1 if anything does not hold, is missing or damaged, or if there is no adversarial image to test. Without --keep_images
-the record alone is tested, which is no verification: exit status 2.
+the model and its test images are found automatically; for a store made in Python, name them. The exit status is 1 if
+anything is wrong, missing or damaged. Without --keep_images only the record can be tested, which is no verification:
+exit status 2.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from ..terminal import Terminal
 from .arguments import Parser
-from .user_model import add_model_options, own, repeats
+from .user_model import add_model_options, repeats_model, user_model_of
 
 SHOWN = 20  # problems
 
@@ -20,18 +20,20 @@ SHOWN = 20  # problems
 def configure(parser: Parser) -> None:
     add = parser.add_argument
     add("store", type=str, help="folder of verdicts")
-    add("--batch_size", type=int, default=256, help="images a pass")
+    add("--batch_size", type=int, default=256, help="images per pass")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
     add_model_options(parser)
 
 
 def run(arguments: Namespace) -> None:
     from ..progress import ProgressBars, progress_display
-    from ..runs.verify import belongs, verify_store
+    from ..runs.verify import is_of_user_model, verify_store
     from ..train.prepare import usable_device
 
-    model = own(arguments) if arguments.model or arguments.weights else None
-    repeated = model if model is not None and repeats(arguments) and belongs(Path(arguments.store)) else None
+    model = user_model_of(arguments) if arguments.model or arguments.weights else None
+    repeated = (
+        model if model is not None and repeats_model(arguments) and is_of_user_model(Path(arguments.store)) else None
+    )
     device = None if arguments.device is None else str(usable_device(arguments.device))
     console = Terminal(soft_wrap=True)
     with progress_display() as display:

@@ -1,4 +1,4 @@
-"""YAML that others wrote, read with limits: a small file must not fill the memory, nor a repeated key hide another."""
+"""YAML files of any origin, read with limits: a small file must not fill the memory, nor a key hide another one."""
 
 import json
 import re
@@ -10,13 +10,13 @@ import yaml  # type: ignore[import-untyped]
 from ..files import MOST_TEXT, read_text
 
 DEEPEST = 50  # levels of lists and mappings
-MOST_NODES = 100_000  # values, those that aliases repeat counted again
+MOST_NODES = 100_000  # values, with those that aliases repeat
 
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Safe):  # type: ignore[misc]
-    """YAML 1.1 as PyYAML has it, but 1e-3 is a number, a date is text, and a key stands once in its mapping."""
+    """PyYAML's YAML 1.1, except that 1e-3 is a number, a date is text, and a repeated key is an error."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - replaces the class attribute of the base
         letter: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":float"))]
@@ -45,10 +45,10 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """What the file at ``path`` holds: None, or mappings, lists, text, numbers and truth values.
+    """Read a file: None, or mappings, lists, text, numbers and truth values.
 
     Raises:
-        ValueError: no YAML, or one that is too large, too deep or of other values; without the file's name.
+        ValueError: it is no YAML, too large, too deep, or has other values; the message lacks the file's name.
         OSError: it cannot be read.
     """
     return parse_yaml(read_text(path))
@@ -61,7 +61,7 @@ def parse_yaml(text: str) -> Any:
     try:
         _check_size(text)
         found = yaml.load(text, Loader=_Loader)
-        json.dumps(found)  # of plain values only
+        json.dumps(found)  # raises unless all values are plain
     except yaml.YAMLError as error:
         raise ValueError(f"Problems parsing config: {' '.join(str(error).split())}") from error
     except (TypeError, ValueError, OverflowError, RecursionError) as error:  # dates, bytes, numbers of 5000 digits
@@ -70,9 +70,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_size(text: str) -> None:
-    """YAMLError if there are too many levels or values, before any is made."""
+    """YAMLError if there are too many levels or values, before any value is built."""
     sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = []  # anchors of the collections around, and how many values came before
+    open_: list[tuple[str | None, int]] = []  # anchors of the enclosing collections, values before each
     count = 0
     for event in yaml.parse(text, Loader=_Safe):
         if isinstance(event, yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, test images labelled as its outputs are, and the folder that keeps the scores."""
+"""What is evaluated: a model, test images whose labels are numbered as its outputs, and the folder of the scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +22,14 @@ from ..train.checkpoint import load
 from .config import DATA_OPTIONS
 from .run import Run
 
-# One branch of a finished run as a plain model: of the checkpoint, which keeps them all.
-
-_MARK = ".norms."  # where a BranchedNorm keeps its branches
+_MARK = ".norms."  # part of the names of a BranchedNorm's parameters
+SAMPLED = 1000  # test images in the digest of a data set
+PROBE_IMAGES = 16  # images for finding out how to call a model
+PROBE = 256  # test images that are classified to check labels without names
 
 
 def branches(run: Run) -> tuple[str, ...]:
-    """The branches that the run's checkpoint has, the deployed one first; of a run without branches ("main",).
+    """Names of the branches in the run's checkpoint, the deployed one first; ("main",) for a run without branches.
 
     Raises:
         FileNotFoundError: the checkpoint was deleted.
@@ -37,7 +38,7 @@ def branches(run: Run) -> tuple[str, ...]:
     path = run.folder / "checkpoint.pt"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is not there, and model.safetensors holds the deployed branch alone: train again for the others"
+            f"there is no {path}, and model.safetensors has only the deployed branch: train again for the others"
         )
     found = [key.partition(_MARK)[2].partition(".")[0] for key in load(path).model if _MARK in f".{key}"]
     return tuple(dict.fromkeys(found)) or ("main",)
@@ -47,12 +48,12 @@ def branch_model(run: Run, branch: str | None) -> nn.Module:
     """The plain model of a branch, in eval mode, on the CPU.
 
     Args:
-        run: finished.
-        branch: its name; None for the deployed one, which needs no checkpoint.
+        run: a finished run.
+        branch: name of the branch; None for the deployed one, which needs no checkpoint.
 
     Raises:
-        FileNotFoundError: no weights.
-        ValueError: no branch of that name.
+        FileNotFoundError: there are no weights.
+        ValueError: there is no branch of that name.
     """
     plain = models.load(run.folder)
     if branch is None or branch == (names := branches(run))[0]:
@@ -65,22 +66,17 @@ def branch_model(run: Run, branch: str | None) -> nn.Module:
     return strip(model, branch).eval()
 
 
-SAMPLED = 1000  # test images by which they are known again
-PROBE_IMAGES = 16  # on which it is found out how a model takes images
-PROBE = 256  # test images that are classified to see whether labels by position can be right
-
-
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """A model with its test images; both are read when they are first asked for.
+    """A model with its test images, both loaded when they are first used.
 
     Args:
-        run: the folder of the scores; of a finished run, or of a user's model.
-        load_model: gives the model.
-        load_data: gives the data set, its labels the numbers of the model's outputs where their names are known.
-        branch: its name; "main" for the deployed one.
-        claim: makes the folder the model's; called once the model and the data are known to be there.
-        named: whether the names of the model's outputs are known, so that the data set has them.
+        run: the folder of the scores, of a finished run or of a user's model.
+        load_model: returns the model.
+        load_data: returns the data set; its labels are numbers of the model's outputs where their names are known.
+        branch: name of the branch; "main" for the deployed one.
+        claim: marks the folder as this model's; called when the model and the data are known to exist.
+        named: whether the names of the model's outputs are known.
     """
 
     run: Run
@@ -92,7 +88,7 @@ class EvaluationTarget:
 
     @cached_property
     def model(self) -> nn.Module:
-        """In eval mode, on the CPU."""
+        """The model in eval mode, on the CPU."""
         return self.load_model().eval()
 
     @cached_property
@@ -102,11 +98,11 @@ class EvaluationTarget:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader of the results should know of the data and the labels; raises as :meth:`check`."""
+        """What readers of the results should know about the data and the labels; raises as :meth:`check`."""
         return [*self.source.notes, *self._outputs()]
 
     def digests(self) -> dict[str, str]:
-        """By which the model and the test images are known again: of up to 1,000 of them, and of all labels."""
+        """Digests that identify the model, and the test images by 1,000 of them and all labels."""
         images = self.source.test
         index = torch.linspace(0, len(images) - 1, min(len(images), SAMPLED)).long()
         x, _ = images.batch(index)
@@ -125,31 +121,29 @@ class EvaluationTarget:
         if outputs is None or outputs == (count := len(classes)):
             return []
         if self.named():
-            raise ValueError(
-                f"the model has {outputs:,} outputs, and its classes by name are {count:,}: {listed(classes)}"
-            )
+            raise ValueError(f"the model has {outputs:,} outputs, and {count:,} classes by name: {listed(classes)}")
         pair = f"the model has {outputs:,} outputs and {self.source.name} has {count:,} classes ({listed(classes)})"
-        advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+        advice = "name the class of each output by --classes FILE, one per line, to match them by name"
         if outputs < count:
-            raise ValueError(f"{pair}: leave out the images of other classes than the model's, or {advice}")
+            raise ValueError(f"{pair}: leave out images of classes that the model does not have, or {advice}")
         beyond = self._share_beyond(count)
         if beyond > 0.5:
             raise ValueError(
-                f"{pair}, and it takes {beyond:.0%} of the test images for outputs after the first {count:,}, so its "
-                f"outputs are not these classes in this order: {advice}"
+                f"{pair}, and its answer for {beyond:.0%} of the test images is an output after the first {count:,}, "
+                f"so its outputs are not these classes in this order: {advice}"
             )
         return [
-            f"{pair}: the first {count:,} outputs are taken for these classes, in this order, and {beyond:.0%} of the "
-            f"test images are taken for none of them; if that is wrong, {advice}"
+            f"{pair}: the first {count:,} outputs are taken for these classes, in this order; its answer for "
+            f"{beyond:.0%} of the test images is none of them; if that is wrong, {advice}"
         ]
 
     def _logits(self, x: Tensor) -> int | None:
-        """How many there are; None of a model that returns something else, which evaluation tells."""
+        """Number of logits; None if the model returns something else, which the evaluation reports."""
         logits = self._classified(x)
         return None if logits is None or logits.dim() != 2 else logits.shape[1]
 
     def _share_beyond(self, count: int) -> float:
-        """Of some test images, the share whose largest logit is not among the first ``count``."""
+        """Share of some test images whose largest logit is not among the first ``count``."""
         index = permutation(len(self.source.test), 0, "outputs")[:PROBE].sort().values
         logits = self._classified(self.source.test.batch(index)[0])
         return 0.0 if logits is None else float((logits.argmax(1) >= count).float().mean())
@@ -159,7 +153,7 @@ class EvaluationTarget:
         try:
             with torch.no_grad():
                 logits = self.model(x if parameter is None else x.to(parameter.device))
-        except Exception:  # of any kind: the evaluation itself reports what a user's model raises
+        except Exception:  # any kind: the evaluation itself reports what a user's model raises
             return None
         return logits if isinstance(logits, Tensor) else None
 
@@ -170,13 +164,13 @@ class EvaluationTarget:
 
 
 def data_of(run: Run) -> Source:
-    """The data set of a finished run, its labels matched by name to the classes that the run was trained on.
+    """The data set of a finished run, its labels matched by name with the classes it was trained on.
 
     Raises:
-        easybn.data.DataError: it is not there, or no longer fits.
+        easybn.data.DataError: it is missing, or has changed.
     """
     config, about = run.config, weights.trained_on(run.folder)
-    options: dict[str, Any] = {name: config.get(name) for name in DATA_OPTIONS}  # older runs do not have them
+    options: dict[str, Any] = {name: config.get(name) for name in DATA_OPTIONS}  # older runs lack them
     source = data.load(config["data"], folder=config.get("data_folder"), **options)
     if about is None:
         return source
@@ -192,7 +186,7 @@ def data_of(run: Run) -> Source:
 
 
 def read_classes(path: Path | str) -> tuple[str, ...]:
-    """The names of a model's outputs, in order: a file of one name a line.
+    """The names of a model's outputs, in order, from a file with one name per line.
 
     Raises:
         ValueError: there is no such file, it is not UTF-8, or a line is empty.
@@ -205,20 +199,20 @@ def read_classes(path: Path | str) -> tuple[str, ...]:
     names = [line.strip() for line in lines]
     if "" in names:
         raise ValueError(
-            f"--classes {path}: line {names.index('') + 1} is empty: name the class of each output, one a line"
+            f"--classes {path}: line {names.index('') + 1} is empty: name the class of each output, one per line"
         )
     return tuple(names)
 
 
 def sized_for(source: Source, about: weights.TrainedOn, model: str, resized: bool, of_folder: bool) -> Source:
-    """``source`` if its images are of the shape that a model was trained on, or else with a note.
+    """``source``, with a note if its images are not of the size that a model was trained on.
 
     Args:
-        resized: the size was asked for.
-        of_folder: the data set is an image folder, so that another size can be asked for.
+        resized: whether the size was asked for.
+        of_folder: whether the data set is an image folder, so that another size can be asked for.
 
     Raises:
-        easybn.data.DataError: other channels; or another size that was not asked for but could be.
+        easybn.data.DataError: another number of channels; or another size, which could be asked for and was not.
     """
     (channels, *size), (wanted, *trained) = source.test.shape, about.shape
     if channels != wanted:
@@ -227,9 +221,7 @@ def sized_for(source: Source, about: weights.TrainedOn, model: str, resized: boo
     if size == trained:
         return source
     here, there = (" x ".join(map(str, each)) for each in (size, trained))
-    told = f"images of {here} pixels, and {model} was trained on {there}"
+    note = f"images of {here} pixels, and {model} was trained on {there}"
     if of_folder and not resized and trained[0] == trained[1]:
-        raise DataError(
-            f"{source.name}: {told}: --resize {trained[0]} (or --resize {min(size)} to leave them as they are)"
-        )
-    return source.noted(told)
+        raise DataError(f"{source.name}: {note}: --resize {trained[0]} (or --resize {min(size)} to keep their size)")
+    return source.noted(note)

@@ -1,4 +1,4 @@
-"""A user's model, as the command line names it, and the folder of its results."""
+"""A model that is not of a training run: named by the user, with a folder for its results."""
 
 import json
 import shlex
@@ -30,20 +30,19 @@ class UserModel:
     """A user's model, as the command line names it.
 
     Args:
-        model: "module:function", "timm:NAME", "torchvision:NAME", a built-in name or a trained model of the package
-            (:func:`easybn.models.trained`); None if ``weights`` is a file of ours, which says it.
-        weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the weights that the model
-            comes with.
-        data: name or path of the data set; None for the one that ``weights`` says it was trained on, and for the
-            bundled sample where the model is the package's.
-        data_folder: where the data set lies.
-        resize, channels, test_fraction: of an image folder, see :func:`easybn.data.load`.
-        classes: a file with the class of each output, one name a line in the order of the outputs; None for those that
-            ``weights`` says it was trained on. Known, they are matched with the data's classes by name.
-        model_options: passed on to the model.
-        mean, std: of a model by name: what its first layer normalises by, a number a channel; by default the
-            statistics of the data set's training images.
-        weights_key: where in ``weights`` they are, such as "state_dict_ema"; by default found by their names.
+        model: "my.py:make", "module:make", "timm:NAME", "torchvision:NAME", a built-in name, or a trained model of the
+            package (:func:`easybn.models.trained`); None if ``weights`` is easybn's own file, which says it.
+        weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the model's own weights.
+        data: name or path of the data set; None for the one that ``weights`` was trained on, or the bundled sample for
+            a trained model of the package.
+        data_folder: folder of the data set.
+        resize, channels, test_fraction: for an image folder, see :func:`easybn.data.load`.
+        classes: file with the class of each output, one name per line in the order of the outputs; None for the
+            classes that ``weights`` was trained on. If they are known, labels are matched by name.
+        model_options: keyword arguments of the model.
+        mean, std: for a model by name: one number per channel, by which its first layer normalises; by default the
+            statistics of the training images.
+        weights_key: where in ``weights`` the weights are, such as "state_dict_ema"; by default found by their names.
     """
 
     model: str | None = None
@@ -61,20 +60,20 @@ class UserModel:
 
     def __post_init__(self) -> None:
         if self.model is None and self.weights is None:
-            raise ValueError("name a model: --model module:function or timm:NAME, or --weights FILE of easybn's own")
+            raise ValueError("name a model: --model my.py:make or timm:NAME, or --weights FILE written by easybn")
         if self.weights_key is not None and (self.weights is None or self.model is None):
-            raise ValueError("--weights_key is for --weights FILE, and the model that they are of: --model")
+            raise ValueError("--weights_key goes with --weights FILE and --model")
 
     @property
     def name(self) -> str:
-        """For a folder."""
+        """Name for a folder."""
         words = [*([self.model] if self.model else []), *([Path(self.weights).stem] if self.weights else [])]
         words += [self.weights_key] if self.weights_key else []
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
 
     @cached_property
     def about(self) -> TrainedOn | None:
-        """What the weights say they were trained on."""
+        """What the weights were trained on, if they say it."""
         if self.weights is None:
             return weights.trained_on(self.model) if self.model in models.trained() else None
         if self.weights.endswith(".safetensors") or Path(self.weights).is_dir():
@@ -83,16 +82,16 @@ class UserModel:
 
     @cached_property
     def outputs(self) -> tuple[str, ...] | None:
-        """The class of each output; None if it is not known."""
+        """The class of each output; None if unknown."""
         if self.classes is not None:
             return read_classes(self.classes)
         return None if self.about is None else self.about.classes
 
     def load_data(self) -> Source:
-        """The data set, matched by name with the model's outputs where their names are known.
+        """The data set, with labels matched by name with the model's outputs where their names are known.
 
         Raises:
-            ValueError: it is not said which, or it does not fit the model.
+            ValueError: it is not named, or does not fit the model.
         """
         name = self.data or ("sample" if self.model in models.trained() else None)
         if name is None and self.about is not None:
@@ -109,7 +108,7 @@ class UserModel:
         return source
 
     def load_model(self) -> nn.Module:
-        """The model with its weights; ValueError if it cannot be made or they do not fit."""
+        """The model with its weights; ValueError if it cannot be built or they do not fit."""
         if self.model is None:
             return weights.load(str(self.weights))
         if self.model in models.trained() and self.weights is None:
@@ -135,7 +134,7 @@ class UserModel:
             except ValueError as error:
                 if "num_classes" not in str(error):
                     raise
-                advice = "name the class of each output by --classes FILE, one a line, to have them matched by name"
+                advice = "name the class of each output by --classes FILE, one per line, to match them by name"
                 raise ValueError(f"{self.model}: {error} ({source.name}'s classes): {advice}") from error
         if self.weights is not None:
             try:
@@ -143,23 +142,23 @@ class UserModel:
             except ValueError as error:
                 if not named or "of another shape" not in str(error) or self.outputs is not None:
                     raise
-                advice = "if the model has other classes, name the class of each output by --classes FILE, one a line"
+                advice = "if the model has other classes, name the class of each output by --classes FILE, one per line"
                 raise ValueError(f"{error} ({named}): {advice}") from error
         elif rest and library in LIBRARIES and not {"pretrained", "weights"} & set(self.model_options):
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
 
-    def evaluated(self, folder: Path) -> EvaluationTarget:
-        """With its results in ``folder``, which is new or has those of the same model.
+    def target(self, folder: Path) -> EvaluationTarget:
+        """The target of an evaluation with its results in ``folder``, which is new or has results of the same model.
 
         Raises:
-            ValueError: the folder belongs to another model; from ``claim`` of what is returned also if it has the
-                same names and other weights, code or test images.
+            ValueError: the folder has results of another model; the target's ``claim`` raises it also for the same
+                names with other weights, code or test images.
         """
         about = folder / NAME
         wanted = json.loads(json.dumps(asdict(self)))
         found = read_any_json(about) if about.exists() else wanted
-        # a field that the file does not have yet has its default in it
+        # files of earlier versions lack fields, which had their defaults
         if differ := [
             f"{key}: {found.get(key)} here, {value} asked" for key, value in wanted.items() if found.get(key) != value
         ]:
@@ -169,8 +168,8 @@ class UserModel:
         known = said if isinstance(said, dict) else {}
 
         def claim() -> None:
-            now = evaluated.digests()
-            # names stay while files change: rows of other weights or images must not be shown as of these
+            now = target.digests()
+            # files may change under the same names: rows of others must not be shown as of these
             if changed := [name for name, digest in now.items() if known.get(name, digest) != digest]:
                 raise ValueError(
                     f"{folder} holds the results of other {' and of other '.join(changed)} under the same name: give "
@@ -178,22 +177,21 @@ class UserModel:
                 )
             write_text(about, json.dumps({**asdict(self), DIGESTS: now}, indent=2) + "\n")
 
-        evaluated = EvaluationTarget(
+        target = EvaluationTarget(
             Run(folder), self.load_model, self.load_data, claim=claim, named=lambda: self.outputs is not None
         )
-        return evaluated
+        return target
 
     @classmethod
     def of(cls, folder: Path, repeated: "UserModel | None" = None) -> "UserModel":
-        """The model whose results ``folder`` has, if it may be made.
+        """The model whose results ``folder`` has, if it may be built.
 
-        A file runs no code: a function, and an option that could load, download or run something, are taken from
-        ``repeated`` alone, what the command line of this call says.
+        A file runs no code: a function, or an option that could load, download or run something, is used only if
+        ``repeated`` names it, the model of this call's command line.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it cannot be read, is another model than ``repeated``, or is to be repeated; the message says
-                how.
+            ValueError: it cannot be read, differs from ``repeated``, or must be repeated; the message says how.
         """
         path = folder / NAME
         try:
@@ -204,7 +202,7 @@ class UserModel:
             model = cls(**found)
             texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key, model.classes)
             if not all(text is None or isinstance(text, str) for text in texts):
-                raise TypeError("a name or path that is no text")
+                raise TypeError("a name or path is not text")
             model.model_options.items()
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} does not describe a model ({error}): name it again with --model") from error
@@ -226,31 +224,31 @@ class UserModel:
 
 
 def _options(model: UserModel) -> str:
-    """Of the command line, as anyone could type them."""
+    """The options that name the model on the command line."""
     words = ["--model", shlex.quote(model.model)] if model.model else []
     words += ["--model_options", shlex.quote(json.dumps(model.model_options))] if model.model_options else []
     return " ".join(words) or "none"
 
 
-def evaluated_in(folder: Path, branch: str | None = None, repeated: UserModel | None = None) -> EvaluationTarget:
-    """The run, a branch of it, or the user's model whose results ``folder`` has.
+def target_in(folder: Path, branch: str | None = None, repeated: UserModel | None = None) -> EvaluationTarget:
+    """The run, its branch, or the user's model whose results ``folder`` has.
 
     Args:
-        repeated: a model that the command line names again, see :meth:`UserModel.of`.
+        repeated: the model that the command line names, see :meth:`UserModel.of`.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: see :meth:`UserModel.of`.
     """
     if (folder / NAME).exists() and not (folder / "config.json").exists():
-        return UserModel.of(folder, repeated).evaluated(folder)
+        return UserModel.of(folder, repeated).target(folder)
     if repeated is not None and repeated.model != Run(folder).config["model"]:
         raise ValueError(f"--model is for a model of yours: leave it out, or name no runs ({folder} was trained here)")
     return EvaluationTarget.of_run(Run(folder), branch)
 
 
 def _check_pretrained(name: str, options: dict[str, Any], classes: int, source: Source) -> None:
-    """Raise ValueError where timm would put a new, random last layer on pretrained weights."""
+    """Raise ValueError if timm would put a new, random last layer on pretrained weights."""
     library, _, rest = name.partition(":")
     if library != "timm" or not options.get("pretrained"):
         return
@@ -260,5 +258,5 @@ def _check_pretrained(name: str, options: dict[str, Any], classes: int, source: 
     if known is not None and known.num_classes != classes:
         raise ValueError(
             f"{name} is pretrained for {known.num_classes:,} classes and {source.name} has {classes:,}: name the class "
-            "of each output by --classes FILE, one a line, to have them matched by name"
+            "of each output by --classes FILE, one per line, to match them by name"
         )
