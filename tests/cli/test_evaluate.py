@@ -21,7 +21,7 @@ from easybn.runs.config import Experiment
 from easybn.runs.run import Run, train
 from easybn.train.schedule import Training
 
-from ..evaluation.fake_job import same
+from ..evaluation.store.fake_job import same
 from .conftest import start
 
 QUICK = ("--attacks", "pgd-ce", "--norm", "linf", "--points", "5", "--no_diagnosis", "--eps")

@@ -33,7 +33,7 @@ from easybn.models.registry import check_stored_options, user_model
 from easybn.models.weights import save
 from easybn.terminal import Terminal
 
-from ..evaluation.fake_job import manifest
+from ..evaluation.store.fake_job import manifest
 from .conftest import ENVIRONMENT
 
 MARK = "ran"  # a file that code leaves where it runs

@@ -18,7 +18,7 @@ from easybn.evaluation.diagnostics.behaviour import (
     two_faced,
 )
 
-from ..small import small_images, small_net
+from ...small import small_images, small_net
 
 
 def _severity(check, model, x, y) -> str:

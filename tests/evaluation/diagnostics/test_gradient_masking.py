@@ -11,7 +11,7 @@ from easybn.evaluation.diagnostics import diagnose
 from easybn.evaluation.diagnostics.gradient_masking import clamped, gradient_passes, saturation, zero_gradients
 from easybn.evaluation.record import CLEAN, Record, Stage
 
-from .test_diagnose_answers import Around
+from .test_behaviour import Around
 
 
 def _findings(check, model, x, y, **how):

@@ -18,7 +18,7 @@ from easybn.files import Removed
 from easybn.json_files import Damaged
 
 from ..small import small_images, small_net
-from .fake_job import same
+from .store.fake_job import same
 
 HOW = {"norm": "linf", "eps": [0.01, 0.03], "attacks": ["apgd-ce", "fab"], "batch_size": 8}
 

@@ -14,8 +14,8 @@ from easybn.evaluation.diagnostics.inputs import normalisation, units
 from easybn.models import Normalise
 from easybn.stats import mcnemar
 
-from .test_diagnose_answers import Around
-from .test_pgd_robustness import Confident
+from ..test_pgd_robustness import Confident
+from .test_behaviour import Around
 
 
 def _finding(check, model, x, y, norm="linf", eps: float = 8 / 255, **how):

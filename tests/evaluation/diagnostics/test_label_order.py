@@ -9,8 +9,8 @@ from torch import nn
 from easybn.evaluation.diagnostics import CHECKS, diagnose
 from easybn.evaluation.diagnostics.label_order import label_order
 
-from ..small import small_images, small_net
-from .test_diagnose_answers import Around
+from ...small import small_images, small_net
+from .test_behaviour import Around
 
 
 def _warnings(model, x, y) -> dict[str, str]:

@@ -15,8 +15,8 @@ from easybn.evaluation.diagnostics.gradient_masking import square
 from easybn.evaluation.diagnostics.inputs import ENOUGH, few_points, perturbation, points_for
 from easybn.evaluation.record import CLEAN, Record, Stage
 
-from ..small import small_images, small_net
-from .test_diagnose_answers import Around
+from ...small import small_images, small_net
+from .test_behaviour import Around
 
 EPS = 8 / 255
 

@@ -12,7 +12,7 @@ from easybn.evaluation.diagnostics import CHECKS, Finding, diagnose
 from easybn.evaluation.diagnostics.subject import share
 from easybn.norm.convert import branches_of
 
-from ..small import small_images, small_net
+from ...small import small_images, small_net
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("linf", "8/255")])
