@@ -38,6 +38,18 @@ def test_my_recipe_runs_from_the_command_line(tmp_path):
     assert load(tmp_path / "run")(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_my_dataset_runs_from_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "easybn", "train", "--data", f"{EXAMPLES / 'my_dataset.py'}:make"]
+    command += ["--model", "resnet_tiny", "--epochs", "2", "--batch_size", "32", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "run")(torch.rand(2, 1, 16, 16)).shape == (2, 3)
+    source = module("my_dataset").make()
+    model = load(tmp_path / "run")
+    x, y = source.test.batch(torch.arange(len(source.test)))
+    assert float((model(x).argmax(1) == y).float().mean()) > 0.5  # three classes
+
+
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.py")])
 def test_every_example_says_how_to_run_it(name):
     assert f"examples/{name}.py" in module(name).__doc__

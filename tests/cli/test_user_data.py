@@ -130,6 +130,22 @@ def test_mistakes_are_one_line(name, told, easybn):
         assert len(found.err.strip().splitlines()) == 1
 
 
+def test_a_users_model_and_data_are_repeated_together(easybn):
+    net = "\nfrom torch import nn\ndef net():\n    torch.manual_seed(0)\n"
+    net += "    return nn.Sequential(nn.Flatten(), nn.Linear(144, 3))\n"
+    Path("mine_of_data.py").write_text(CODE + net)
+    both = ("--model", "mine_of_data.py:net", "--data", "mine_of_data.py:make")
+    quick = ("--attacks", "pgd-ce", "--norm", "linf", "--eps", "0.01", "--points", "5", "--no_diagnosis")
+    found = easybn("evaluate", *both, *quick, "--out", "o")
+    assert found.status == 0, found.err
+    for words in ((), both[:2]):
+        refused = easybn("evaluate", "o", *words, *quick)
+        assert refused.status == 2
+        assert "repeat it" in refused.err
+    found = easybn("evaluate", "o", *both, *quick)
+    assert found.status == 0, found.err
+
+
 def test_options_of_other_data_do_not_apply(easybn):
     Path("mine_of_data.py").write_text(CODE)
     found = easybn("train", "--data", "mine_of_data.py:make", "--resize", "8", *SMALL)
