@@ -34,7 +34,7 @@ from ..train.prepare import usable_device
 
 @dataclass(frozen=True)
 class Census:
-    """What is counted.
+    """The settings of a census.
 
     Args:
         threshold: an image is easy when it is classified correctly with a confidence above this, in [0, 1).
@@ -254,7 +254,7 @@ def subset_path(folder: Path, wanted: Census, kind: str = "easy") -> Path:
 
 
 def subsets(source: Source, wanted: Census, by_seed: Sequence[PairedAnswers]) -> Iterator[tuple[str, SampleIds]]:
-    """ "easy" and "random" with their images.
+    """Two sets of images by name: those that are easy in every training ("easy"), and as many others ("random").
 
     Args:
         by_seed: the answers of every seed, after the last epoch.
@@ -300,7 +300,7 @@ def census_table(rows: Sequence[Row], pairs: Sequence[Row]) -> Table:
 
 
 def _caption(rows: Sequence[Row], pairs: Sequence[Row]) -> str:
-    """Seeds, overlap, copies, earlier epochs."""
+    """What the figures are of: seeds, overlap of seeds, easy copies, earlier epochs."""
     last = max(row["epoch"] for row in rows)
     shown = [row for row in rows if row["epoch"] == last]
     seeds = len(shown)

@@ -59,7 +59,7 @@ class Evidence:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """In the unit shown; None if there is none."""
+        """The 95% interval in the unit shown; None if there is none."""
         if self.test is None or self.test.half_width is None:
             return None
         mean, half = self.scale * self.test.mean, self.scale * self.test.half_width
@@ -174,7 +174,7 @@ def kind_of(row: Row) -> Kind:
 
 
 def kind_text(kind: Kind) -> str:
-    """``untargeted, linf 8/255, 1 step``"""
+    """A kind as text: ``untargeted, linf 8/255, 1 step``."""
     name, norm, eps, steps = kind[:4]
     return f"{name}, {norm} {format_eps(eps, norm)}" + (f", {steps} step{'s' * (steps != 1)}" if steps else "")
 
@@ -218,7 +218,7 @@ def _kinds(*recipes: RecipeRuns) -> list[Kind]:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper says.
+    """A claim of the paper.
 
     Args:
         name: C1 to C6.

@@ -255,7 +255,7 @@ def correct(net: nn.Module, randomiser: Randomiser, layout: str, half: str | Non
 # The experiment as tables.
 
 PAPER = {"copy": 0.0, "original": 99.0}
-"""What the paper has left of 99.0% when noise is added to either half of stacked cars and trucks, ResNet-18."""
+"""Accuracy in % that the paper reports with noise in either half of stacked cars and trucks (ResNet-18; else 99.0)."""
 
 
 def stacked_tables(rows: Sequence[Row]) -> list[Table]:

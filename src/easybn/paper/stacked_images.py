@@ -33,7 +33,7 @@ _NOT_RESULTS = ("data_folder",)
 
 @dataclass(frozen=True)
 class Condition:
-    """What is stacked with the originals; a fresh network is trained for each condition and seed.
+    """How the copies are made; a fresh network is trained for each condition and seed.
 
     Args:
         copy: "easy", "adversarial" or "untouched".
@@ -133,7 +133,7 @@ class Settings:
 
     @property
     def conditions(self) -> list[Condition]:
-        """Without repetition, in the order asked for."""
+        """The conditions of the experiment, each once, in the order asked for."""
         return list(dict.fromkeys(self._conditions()))
 
     def _conditions(self) -> Iterator[Condition]:
@@ -144,7 +144,7 @@ class Settings:
                 yield from (Condition(copy, round(255 * eps) / 255, steps) for eps in self.eps for steps in self.steps)
 
     def fixed(self, classes: tuple[str, str]) -> dict[str, Any]:
-        """What all rows of a folder have in common, the classes by name."""
+        """The settings that all rows of a folder have in common, the classes by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v for k, v in values.items() if k not in _IN_ROWS + _NOT_RESULTS} | {"classes": list(classes)}
 

@@ -43,7 +43,7 @@ class Colours:
 
     @classmethod
     def of(cls, settings: Sequence[Setting]) -> "Colours":
-        """For all recipes of the page."""
+        """Colours and dashes for all recipes of the page."""
         every = [recipe for setting in settings for recipe in setting.recipes]
         methods = list(dict.fromkeys(recipe.method for recipe in every))
         known = {name: recipe.colour for name, recipe in RECIPES.items() if recipe.colour is not None}
@@ -87,7 +87,7 @@ class Colours:
 
 
 def attack_appearances(setting: Setting) -> dict[str, Mapping[str, Any]]:
-    """How users' attacks want to be shown, by name, as their class said when they were run: label, colour, order."""
+    """Label, colour and order of users' attacks by name, as stored with their scores."""
     scores = (score for recipe in setting.recipes for run in recipe.runs.values() for score in run.scores)
     stored = [score["appearance"] for score in scores if isinstance(score.get("appearance"), dict)]
     return {name: shown for attacks in stored for name, shown in attacks.items() if isinstance(shown, dict)}
@@ -218,5 +218,5 @@ def legend(setting: Setting, colours: Colours) -> list[Key]:
 
 
 def first_run(recipe: RecipeRuns) -> RunRows:
-    """Of the smallest seed."""
+    """The run of a recipe's smallest seed."""
     return next(iter(recipe.runs.values()))

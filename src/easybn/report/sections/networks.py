@@ -57,7 +57,7 @@ def gallery(material: Material) -> Content:
 
 
 def _gallery_rows(run: RunRows, stored: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """A tile with its words for each picture of the sheet, and for each change."""
+    """A tile with its caption for each picture of the sheet and each change between two."""
     data = io.BytesIO(read_bytes(run.folder / SHEET, MOST_PIXELS))
     with Image.open(data, formats=["PNG"]) as opened:
         if opened.width * opened.height > MOST_PIXELS:

@@ -73,7 +73,7 @@ def _attack(score: Row) -> Attack:
 
 
 def _attack_name(attack: Attack, labels: Mapping[str, str]) -> str:
-    """``PGD (strong), l2``"""
+    """An attack as text: ``PGD (strong), l2``."""
     name, protocol, norm = attack
     words = PROTOCOLS.get(protocol, f" ({protocol})") if protocol else ""
     return f"{ATTACKS.get(name) or labels.get(name, name)}{words}, {NORMS.get(norm, norm)}"
@@ -162,7 +162,7 @@ def _radii(setting: Setting, attack: Attack) -> list[float]:
 
 
 def _broken_by(recipe: RecipeRuns, attack: Attack, eps: float) -> Broken:
-    """The points over all seeds, of each the latest row; in the order of the attacks, then the robust ones."""
+    """How many points each attack broke, over all seeds and in the order of the attacks; then the robust ones."""
     latest = {}
     for seed, run in recipe.runs.items():
         for row in _counted(run, attack):

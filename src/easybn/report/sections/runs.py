@@ -108,7 +108,7 @@ def diagnosis(material: Material) -> Content:
 
 
 def _findings(run: RunRows) -> list[Finding]:
-    """Each once, however many of the run's evaluations found it."""
+    """The findings of a run, each once, however many of its evaluations report it."""
     findings = []
     for stored in run.findings:
         severity = str(stored.get("severity", "note"))
