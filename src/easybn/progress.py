@@ -80,7 +80,8 @@ class ProgressBars:
     def __call__(self, done: int, total: int, what: str, /) -> None:
         name, _, info = what.partition(", ") if self._work is None else (self._work, "", what)
         if name not in self._tasks:
-            self._tasks[name] = self._display.add_task(": ".join(filter(None, (self._title, name))), info="")
+            title = ": ".join(filter(None, (self._title, name)))
+            self._tasks[name] = self._display.add_task(title, total=total or None, info="")
         elif done < self._done[name]:  # begun again, such as an attack on the next chunk of points
             self._display.reset(self._tasks[name])  # the time that remains is of this part
         self._done[name] = done
