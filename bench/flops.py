@@ -28,7 +28,6 @@ from easybn.cli import study_file
 from easybn.data import DataError
 from easybn.data.registry import PUBLISHED
 from easybn.evaluation.config import POINTS, EvaluateConfig
-from easybn.evaluation.verdicts import FREE_OF_EPS
 from easybn.keyed_random import Noise, torch_generators
 from easybn.models.convolutions import Winograd
 from easybn.norm.convert import convert
@@ -245,7 +244,7 @@ def _point(config: EvaluateConfig, shape: Shape, passes: Passes) -> float:
         if config.uses_reference_protocol:  # the same passes as the strong protocol's first loss
             attacks = replace(config, protocols=("strong",)).attacks_at(eps)[:1]
         for attack in attacks:
-            if attack.name in FREE_OF_EPS and attack.name in searched:
+            if not attack.bounded and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
             total += len(attack.attempts(shape.classes)) * (attack.steps + 1) * passes.look(attack)

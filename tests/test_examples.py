@@ -50,6 +50,19 @@ def test_my_dataset_runs_from_the_command_line(tmp_path):
     assert float((model(x).argmax(1) == y).float().mean()) > 0.5  # three classes
 
 
+def test_my_attack_runs_from_the_command_line(tmp_path):
+    out = tmp_path / "evaluation"
+    command = [sys.executable, "-m", "easybn", "evaluate", "--model", "fashion-mnist-vanilla", "--out", str(out)]
+    command += ["--attacks", "apgd-ce", f"{EXAMPLES / 'my_attack.py'}:MIFGSM", "--eps", "4/255", "--points", "12"]
+    done = subprocess.run([*command, "--no_diagnosis"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "apgd-ce+mi-fgsm" in done.stdout
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    (row,) = (row for row in rows if row["attack"] == "apgd-ce+mi-fgsm")
+    assert row["appearance"]["mi-fgsm"]["label"] == "MI-FGSM"
+    assert row["correct"] + sum(row["broke"].values()) == row["n"] == 12
+
+
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.py")])
 def test_every_example_says_how_to_run_it(name):
     assert f"examples/{name}.py" in module(name).__doc__

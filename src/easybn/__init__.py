@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .attacks.attack import Attack
     from .evaluation import evaluate
     from .models.weights import load
     from .modes import evaluating, frozen_stats
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .train.schedule import Training
 
 _HOMES = {
+    "Attack": ".attacks.attack",
     "BranchedNorm": ".norm.branched",
     "branch_parameters": ".norm.convert",
     "convert": ".norm.convert",
@@ -43,6 +45,7 @@ _HOMES = {
 }
 
 __all__ = [  # written out, since type checkers do not compute it
+    "Attack",
     "BranchedNorm",
     "branch_parameters",
     "convert",

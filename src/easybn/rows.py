@@ -4,6 +4,7 @@ Keys that are not named here may hold anything; a key that is ``needed`` has to 
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,18 @@ def is_count(value: Any, low: int = 0) -> bool:
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a finite number; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+
+def is_colour_pair(value: Any) -> bool:
+    """Whether ``value`` is two colours written as ``#rrggbb``, for light and for dark pages."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(colour, str) and _COLOUR.fullmatch(colour) for colour in value)
+    )
 
 
 def _is_text(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class APGD(Attack):
     target_classes: int = 9
     eot: int = 1
     _loss: Loss = field(init=False, repr=False, compare=False)
+    variants: ClassVar = {"apgd-ce": {"loss": "ce"}, "apgd-dlr": {"loss": "dlr"}, "apgd-t": {"loss": "t"}}
+    order = 10
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -55,6 +57,10 @@ class APGD(Attack):
     @property
     def steps(self) -> int:
         return self.iterations
+
+    @property
+    def min_classes(self) -> int:
+        return {"dlr": 3, "t": 4}.get(self.loss, 2)
 
     def attempts(self, classes: int) -> list[Attempt]:
         ranks = range(1, target_count(classes, self.target_classes) + 1) if self.loss == "t" else [0]

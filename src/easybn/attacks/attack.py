@@ -18,14 +18,15 @@ the text changes.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, Linf, per_sample
+from ..rows import is_colour_pair
 from .attack_mode import TargetModel
 
 
@@ -121,17 +122,51 @@ class Attack(ABC):
     So a row that leaves or joins the batch changes no other (except for the rounding of kernels), rows of different
     iterations share a batch, and an interrupted run continues from its columns. An attack holds no state of its own
     and touches neither the modes nor the weights of the model. Subclasses are frozen dataclasses: their fields are the
-    settings, and are stored with the verdicts.
+    settings, and are stored with the verdicts. A new one is a file in this folder or anywhere (examples/my_attack.py),
+    passed as ``easybn.evaluate(attacks=MyAttack(Linf(8 / 255)))`` or ``--attacks my_attack.py:MyAttack``.
 
     Args of every attack:
-        ball: where it searches, ``Linf(eps)`` or ``L2(eps)``.
+        ball: where it searches, ``Linf(eps)`` or ``L2(eps)``. At other radii of an evaluation the attack is copied with
+            another ball.
     """
 
     ball: Ball
-    bounded = True
-    """Whether every image it evaluates lies in its ball; if not, what it finds outside counts for larger radii."""
-    uses_gradient = True
+    bounded: ClassVar[bool] = True
+    """Whether every image it evaluates lies in its ball. If not, it searches for the nearest adversarial image, adds
+    the columns ``outside_distance`` and ``outside_image`` as FAB does, and one search counts for all radii."""
+    uses_gradient: ClassVar[bool] = True
     """Whether it takes gradients of the model."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Of the package's own attacks: the names under which they are listed, and the fields that belong to each."""
+    label: ClassVar[str] = ""
+    """Its name in the report, by default ``name``."""
+    colour: ClassVar[tuple[str, str] | None] = None
+    """In the report, on light and on dark pages; by default one that is free."""
+    order: ClassVar[int] = 100
+    """In lists and in the report smaller comes first; the package's own are below 100."""
+
+    def __init_subclass__(cls) -> None:
+        """ValueError unless ``colour`` is a pair of colours."""
+        super().__init_subclass__()
+        if cls.colour is not None and not is_colour_pair(cls.colour):
+            raise ValueError(
+                f"{cls.__name__}.colour must be two colours, for light and for dark pages, such as "
+                f'("#0069a8", "#62b6f7"), got {cls.colour!r}'
+            )
+
+    def appearance(self) -> dict[str, Any]:
+        """How the report shows this attack: label, colour and order, and whether it is bounded by eps."""
+        return {
+            "label": self.label or self.name,
+            "colour": None if self.colour is None else list(self.colour),
+            "order": self.order,
+            "bounded": self.bounded,
+        }
+
+    @property
+    def min_classes(self) -> int:
+        """Classes that its loss needs to be as it is defined."""
+        return 2
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ was adversarial, a tenth nearer to the image. The radius of the ball plays no pa
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,8 @@ class FAB(Attack):
     restarts: int = 1
     target_classes: int = 9
     bounded = False
+    variants: ClassVar = {"fab": {"targeted": False}, "fab-t": {}}
+    order = 20
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):

@@ -1,6 +1,7 @@
 """PGD (Madry et al., 2018) as an evaluation attack: a fixed step, a loss that does not saturate."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class PGDSweep(Attack):
     step_size: float | None = None
     random_start: bool = False
     restarts: int = 1
+    variants: ClassVar = {"pgd-ce": {"loss": "ce"}, "pgd-margin": {"loss": "margin"}}
+    order = 40
 
     def __post_init__(self) -> None:
         if self.loss not in OBJECTIVES:

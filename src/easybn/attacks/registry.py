@@ -1,40 +1,56 @@
-"""The attacks of an evaluation, by name: the presets of AutoAttack (Croce & Hein, 2020) and lists of one's own."""
+"""The package's attacks by name, and the presets of AutoAttack (Croce & Hein, 2020).
+
+They are found in this folder: a class with ``variants`` is listed by their names.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, cast
 
 from ..perturb.ball import L2, Ball, Linf
-from .apgd import APGD
 from .attack import Attack
 from .attack_mode import TargetModel
-from .fab import FAB
-from .pgd import PGDSweep
 from .square import Square
 
+MakeAttack = Callable[[Ball], Attack]
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
-ATTACKS: dict[str, Callable[[Ball], Attack]] = {
-    "apgd-ce": lambda ball: APGD(ball, "ce"),
-    "apgd-dlr": lambda ball: APGD(ball, "dlr"),
-    "apgd-t": lambda ball: APGD(ball, "t"),
-    "fab": lambda ball: FAB(ball, targeted=False),
-    "fab-t": lambda ball: FAB(ball),
-    "square": lambda ball: Square(ball),
-    "pgd-ce": lambda ball: PGDSweep(ball, "ce"),
-    "pgd-margin": lambda ball: PGDSweep(ball, "margin"),
+
+for _module in iter_modules(import_module(__package__).__path__):
+    if _module.name != "registry":
+        import_module(f"{__package__}.{_module.name}")
+
+ATTACKS: dict[str, MakeAttack] = {
+    name: partial(kind, **fields)
+    for kind in sorted(Attack.__subclasses__(), key=lambda kind: (kind.order, kind.__name__))
+    if kind.__module__.startswith(f"{__package__}.")
+    for name, fields in kind.variants.items()
 }
-PRESETS: dict[str, dict[str, Callable[[Ball], Attack]]] = {
+"""The package's own attacks by name, in the order of lists."""
+UNBOUNDED = tuple(name for name, make in ATTACKS.items() if not make(Linf(0.1)).bounded)
+"""Those that search for the nearest adversarial image: one search counts for every radius from its distance on."""
+
+
+def _changed(name: str, **fields: int) -> MakeAttack:
+    """One of the package's attacks with other fields."""
+    return lambda ball: cast(Attack, replace(cast(Any, ATTACKS[name](ball)), **fields))
+
+
+PRESETS: dict[str, dict[str, MakeAttack]] = {
     "standard": {name: ATTACKS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")},
     "plus": {
-        "apgd-ce": lambda ball: APGD(ball, "ce", restarts=5),
-        "apgd-dlr": lambda ball: APGD(ball, "dlr", restarts=5),
-        "fab": lambda ball: FAB(ball, targeted=False, restarts=5),
+        **{name: _changed(name, restarts=5) for name in ("apgd-ce", "apgd-dlr", "fab")},
         **{name: ATTACKS[name] for name in ("square", "apgd-t", "fab-t")},
     },
-    "rand": {
-        "apgd-ce": lambda ball: APGD(ball, "ce", eot=20),
-        "apgd-dlr": lambda ball: APGD(ball, "dlr", eot=20),
-    },
+    "rand": {name: _changed(name, eot=20) for name in ("apgd-ce", "apgd-dlr")},
 }
-NEEDS_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+
+
+def is_own(attack: Attack) -> bool:
+    """Whether it is one of the package's."""
+    return type(attack).__module__.startswith(f"{__package__}.")
 
 
 def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
@@ -59,7 +75,7 @@ def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
     for name in names:
         if name not in ATTACKS:
             known = ", ".join([*PRESETS, *ATTACKS])
-            raise ValueError(f"unknown attack {name!r}; known: {known} (a preset stands alone)")
+            raise ValueError(f"unknown attack {name!r}; known: {known} (a preset must be the only one)")
     if len(set(names)) < len(names):
         raise ValueError(f"an attack is named twice: {', '.join(names)}")
     return [ATTACKS[name](ball) for name in names]
@@ -67,12 +83,12 @@ def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
 
 def check_gradient(attacks: Sequence[Attack], model: TargetModel) -> None:
     """ValueError before any work if the model (in attack mode with a probe) has no gradient and an attack needs one."""
-    if model.call.no_gradient and (blind := [attack.name for attack in attacks if attack.uses_gradient]):
-        raise ValueError(no_gradient(model, blind))
+    if model.call.no_gradient and (need_one := [attack.name for attack in attacks if attack.uses_gradient]):
+        raise ValueError(no_gradient(model, need_one))
 
 
 def no_gradient(model: TargetModel, attacks: Sequence[str]) -> str:
-    """What to tell of a model without a gradient, which attacks of these names need."""
+    """What to say of a model without a gradient, which attacks of these names need."""
     return (
         f"the model has no gradient with respect to its images ({model.call.no_gradient}), and {', '.join(attacks)} "
         f"cannot do without: choose square, which can (attacks='square', --attacks square)"
@@ -85,7 +101,7 @@ def changed_attacks(attacks: Sequence[Attack], classes: int, shape: Sequence[int
     if len(shape) != 3 and any(isinstance(attack, Square) for attack in attacks):
         notes.append(f"square: points of shape {tuple(shape)} are no images, so that its windows are a coordinate wide")
     for attack in attacks:
-        if classes < NEEDS_CLASSES.get(attack.name, 2):
+        if classes < attack.min_classes:
             how = "the plain difference of logits" if classes < 3 else "the third logit in the place of the fourth"
             notes.append(f"{attack.name}: {classes} classes are too few for its loss, which uses {how}")
     targeted = [attack.name for attack in attacks if any(attempt.target for attempt in attack.attempts(classes))]

@@ -8,6 +8,7 @@ the result replaces it if its margin loss is larger. Windows shrink on a fixed s
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class Square(Attack):
     restarts: int = 1
     min_active: int = 32
     uses_gradient = False
+    variants: ClassVar = {"square": {}}
+    order = 30
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ..attacks.attack import Attack
 from ..attacks.pgd import PGDSweep
-from ..attacks.registry import ATTACKS, BALLS, PRESETS, suite
+from ..attacks.registry import ATTACKS, BALLS, PRESETS, is_own, suite
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
 
@@ -175,6 +175,12 @@ class EvaluateConfig:
     def row_attack(self) -> dict[str, str | None]:
         """``attack`` and ``protocol`` of its rows of scores."""
         return {"attack": "autoattack" if self.preset else "+".join(self.names), "protocol": self.preset}
+
+    @property
+    def appearance(self) -> dict[str, dict[str, Any]]:
+        """How the report, which imports no user's code, shows the attacks that are not the package's, by name."""
+        own = [attack for attack in self.attacks if isinstance(attack, Attack) and not is_own(attack)]
+        return {attack.name: attack.appearance() for attack in own}
 
     @property
     def is_pgd(self) -> bool:

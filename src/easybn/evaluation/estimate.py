@@ -12,7 +12,6 @@ from ..attacks.registry import check_gradient
 from ..keyed_random import Noise
 from .config import PRECISIONS, EvaluateConfig
 from .evaluate import PROBE
-from .verdicts import FREE_OF_EPS
 
 STEPS_TO_BREAK = 10
 """Steps of the first attack after which a point that is not robust is broken; a generous guess."""
@@ -69,7 +68,7 @@ def estimate(config: EvaluateConfig, model: nn.Module, x: Tensor, y: Tensor, poi
     robust, searched = 0.0, set()
     for eps in radii:
         for attack in attacks[eps]:
-            if attack.name in FREE_OF_EPS and attack.name in searched:
+            if not attack.bounded and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
             robust += len(attack.attempts(classes)) * (attack.steps + 1) * seconds[attack.name]

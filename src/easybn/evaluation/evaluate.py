@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..attacks.attack import Attack
 from ..attacks.attack_mode import attack_mode
-from ..attacks.registry import changed_attacks, check_gradient, no_gradient
+from ..attacks.registry import BALLS, changed_attacks, check_gradient, no_gradient
+from ..perturb.ball import L2
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
 from ..progress import OnProgress, silent
@@ -34,8 +35,8 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     *,
-    norm: str = "l2",
-    eps: Radius | Sequence[Radius] = 0.5,
+    norm: str | None = None,
+    eps: Radius | Sequence[Radius] = "own",
     attacks: str | Attack | type[Attack] | Sequence[str | Attack | type[Attack]] = "pgd",
     protocol: str = "strong",
     steps: int = 100,
@@ -67,10 +68,12 @@ def evaluate(
         model: images (N, ...) in [0, 1] to logits (N, K); normalisation is a layer of it.
         x: images in [0, 1], floating point, (N, C, H, W) or any other (N, ...).
         y: true classes, integers, (N,).
-        norm: "l2" or "linf".
-        eps: one radius or several, in [0, 1] pixel units: numbers, fractions or strings such as "8/255".
+        norm: "l2" or "linf"; by default that of an attack's own ball, or l2.
+        eps: one radius or several, in [0, 1] pixel units: numbers, fractions or strings such as "8/255"; by default
+            ("own") that of an attack's own ball, or 0.5.
         attacks: "pgd"; AutoAttack's presets "standard" (also "autoattack"), "plus", "rand"; one or several of its
-            attacks ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"); "clean" for no attack.
+            attacks ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"); "clean" for no attack. Or
+            attacks of your own, ``MyAttack(Linf(8 / 255))`` or the class, alone or in a sequence with others.
         protocol: of pgd: "strong", or "robustness" for the figure that the library of that name gives.
         steps: of pgd: gradient steps an image, for each loss.
         step_size: of pgd: in [0, 1] pixel units; default 2.5 * eps / steps.
@@ -110,6 +113,10 @@ def evaluate(
         OSError: the store cannot be written, as on a full disk; what was stored is complete.
     """
     given: Any = (attacks,) if isinstance(attacks, str | Attack | type) else tuple(attacks)
+    ball = next((attack.ball for attack in given if isinstance(attack, Attack)), L2(0.5))
+    if norm is None:
+        norm = next((name for name, kind in BALLS.items() if isinstance(ball, kind)), "l2")
+    eps = ball.eps if isinstance(eps, str) and eps == "own" else eps
     config = EvaluateConfig(
         attacks=given, norm=norm, eps=tuple(parse_radii(eps)), protocols=(protocol,), steps=steps, step_size=step_size,
         random_start=random_start, share=share, seed=seed, batch_size=batch_size, keep_images=keep_images, fold=fold,
@@ -178,14 +185,14 @@ def _by_attacks(points: Points, config: EvaluateConfig, store: Path | str | None
     else:
         stages = run_all(points, report, config.keep_images)
         ids, record, done = points.ids, Record.joined(stage.record for stage in stages), iter(stages)
-    verdicts = derive(record, ids, points.plan.stages, config.share)
+    verdicts = derive(record, ids, points.plan.stages, config.share, points.plan.unbounded)
     notes += _notes(points, config, record)
     radii = [eps for eps in config.eps if points.plan.attacks[eps]]
     robust = {eps: torch.as_tensor(verdicts.robust(eps)).to(x.device) for eps in radii}
     images: dict[float, Tensor] = {}
     if config.keep_images and radii:
         originals = x[torch.as_tensor(points.rows_of(ids)).to(x.device)].to(points.model.image_dtype)
-        images = attacked_images(originals, ids, done, radii, config.share)
+        images = attacked_images(originals, ids, done, radii, config.share, points.plan.unbounded)
     clean = torch.as_tensor(verdicts.clean).to(x.device)
     scores = [_clean_score(clean, config), *(_score(config, eps, verdicts, record) for eps in radii)]
     notes += _trouble(scores, unanswered_points(record))

@@ -1,6 +1,6 @@
 """Attacks on a set of points, stage by stage: each works on the points that those before it did not break."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from ..attacks.attack import Attack, invalid_logits
 from ..attacks.attack_mode import TargetModel
 from ..attacks.losses import margin
+from ..attacks.registry import UNBOUNDED
 from ..attacks.runner import AttackRunner, RunnerState
 from ..progress import OnProgress, silent
 from .config import EvaluateConfig
 from .record import CLEAN, Record, Stage
-from .verdicts import FREE_OF_EPS, to_attack
+from .verdicts import to_attack
 
 # Labels that fit a model.
 
@@ -63,6 +64,11 @@ class Plan:
     @cached_property
     def _by_stage(self) -> dict[Stage, Attack]:
         return {Stage(attack.name, eps): attack for eps in sorted(self.attacks) for attack in self.attacks[eps]}
+
+    @cached_property
+    def unbounded(self) -> frozenset[str]:
+        """Names of the attacks that search for the nearest adversarial image, whatever the radius."""
+        return frozenset(attack.name for attack in self._by_stage.values() if not attack.bounded)
 
     def attack(self, stage: Stage) -> Attack:
         """The attack of a stage other than the clean one."""
@@ -207,7 +213,8 @@ def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = F
     every: list[StageDone] = []
     for stage in points.plan.stages:
         before = Record.joined(done.record for done in every)
-        done = points.run(stage, to_attack(before, stage, points.ids, points.plan.share), progress=progress)
+        todo = to_attack(before, stage, points.ids, points.plan.share, points.plan.unbounded)
+        done = points.run(stage, todo, progress=progress)
         every.append(done if keep_images else StageDone(done.record, done.points[:0], done.images[:0].clone()))
     return every
 
@@ -216,7 +223,12 @@ def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = F
 
 
 def attacked_images(
-    x: Tensor, points: NDArray[np.int64], found: Iterable[StageDone], radii: Sequence[float], share: bool = True
+    x: Tensor,
+    points: NDArray[np.int64],
+    found: Iterable[StageDone],
+    radii: Sequence[float],
+    share: bool = True,
+    unbounded: Collection[str] = UNBOUNDED,
 ) -> dict[float, Tensor]:
     """The nearest adversarial image within each radius, and the image itself where there is none.
 
@@ -241,7 +253,7 @@ def attacked_images(
         attack, at = str(done.record.attack[0]), float(done.record.eps[0])
         rows, distance = order[np.searchsorted(points, ids, sorter=order)], _distances(done, ids)
         for eps in radii:
-            if at != eps and attack not in FREE_OF_EPS and (not share or at > eps):
+            if at != eps and attack not in unbounded and (not share or at > eps):
                 continue
             better = (distance <= eps) & (distance < nearest[eps][rows])
             nearest[eps][rows[better]] = distance[better]

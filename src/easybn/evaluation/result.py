@@ -210,7 +210,8 @@ def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
     if not len(points):
         return None
     record = Record.joined(store.record for store in alike)
-    broken = record.point[proves(record, eps + ROUNDING)]
+    unbounded = frozenset[str]().union(*(store.manifest.unbounded for store in alike))
+    broken = record.point[proves(record, eps + ROUNDING, unbounded=unbounded)]
     return Score(ALL_ATTACKS, len(points), int((~np.isin(points, broken)).sum()), norm=norm, eps=eps)
 
 

@@ -1,5 +1,7 @@
 """An evaluation with a store: the same stages, chunk by chunk, each on the disk as soon as it is done."""
 
+import hashlib
+import inspect
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -11,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..attacks.attack import Attack
+from ..attacks.registry import UNBOUNDED
 from ..files import check_guards
 from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
@@ -148,11 +151,13 @@ def _settings(plan: Plan) -> dict[str, Any]:
     settings: dict[str, Any] = {"beside": plan.min_active}
     for eps, attacks in plan.attacks.items():
         settings |= {f"{attack.name} {eps!r}": _fields_of(attack) for attack in attacks}
+    if unbounded := sorted(plan.unbounded - {*UNBOUNDED}):
+        settings["unbounded"] = unbounded
     return settings
 
 
 def _fields_of(attack: Attack) -> dict[str, Any]:
-    """What decides an attack's results beside its ball; of a user's attack its class too."""
+    """What decides an attack's results beside its ball; of a user's attack its class and code too."""
     names = [f.name for f in fields(attack) if f.init] if is_dataclass(attack) else [*vars(attack)]
     values = {STORED_NAMES.get(name, name): getattr(attack, name) for name in names if name != "ball"}
     kind = type(attack)
@@ -162,7 +167,15 @@ def _fields_of(attack: Attack) -> dict[str, Any]:
         name: value if isinstance(value, bool | int | float | str | None) else repr(value)
         for name, value in values.items()
     }
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", **plain}
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", "code": _code_digest(kind), **plain}
+
+
+def _code_digest(kind: type[Attack]) -> str:
+    """Of a class's source, so that another version of a user's attack is another evaluation; "" if it has no file."""
+    try:
+        return hashlib.blake2b(inspect.getsource(kind).encode(), digest_size=8).hexdigest()
+    except (OSError, TypeError):  # typed into an interpreter
+        return ""
 
 
 def _run_stage(points: Points, task: Task, progress: OnProgress) -> StageResult:

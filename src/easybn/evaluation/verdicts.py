@@ -3,12 +3,13 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..attacks.registry import UNBOUNDED
 from ..stats import Interval, accuracy_interval
 from .record import CLEAN, Record, Stage
 
@@ -41,11 +42,7 @@ def points_digest(ids: Iterable[int]) -> str:
     return hashlib.blake2b(ordered.astype("<i8").tobytes(), digest_size=4).hexdigest()
 
 
-FREE_OF_EPS = ("fab", "fab-t")
-"""Attacks that look for the nearest adversarial image: one attempt serves every radius from the one it found on."""
-
-
-def proves(record: Record, eps: float, share: bool = True) -> NDArray[np.bool_]:
+def proves(record: Record, eps: float, share: bool = True, unbounded: Collection[str] = UNBOUNDED) -> NDArray[np.bool_]:
     """bool (R,): the rows that prove that their point is broken at ``eps``.
 
     A point that is misclassified as it is is broken at every radius.
@@ -54,25 +51,32 @@ def proves(record: Record, eps: float, share: bool = True) -> NDArray[np.bool_]:
         record: attempts in one norm.
         eps: radius in [0, 1] pixel units.
         share: what was broken at a smaller radius is broken at this one, which is true of the points; False
-            measures every radius independently. What an attack of ``FREE_OF_EPS`` found counts from its
-            distance on in either case.
+            measures every radius independently. What an unbounded attack found counts from its distance on in
+            either case.
+        unbounded: names of attacks that search for the nearest adversarial image.
     """
     here = (record.eps <= eps) if share else (record.eps == eps)
-    free = np.isin(record.attack, FREE_OF_EPS) & (record.distance <= eps)
+    free = np.isin(record.attack, list(unbounded)) & (record.distance <= eps)
     return (record.success & (here | (record.attack == CLEAN.attack))) | free
 
 
-def to_attack(record: Record, stage: Stage, points: NDArray[np.int64], share: bool = True) -> NDArray[np.int64]:
+def to_attack(
+    record: Record,
+    stage: Stage,
+    points: NDArray[np.int64],
+    share: bool = True,
+    unbounded: Collection[str] = UNBOUNDED,
+) -> NDArray[np.int64]:
     """Those of ``points`` that ``stage`` has to work on, in their order.
 
-    They are the points not yet broken at its radius; for an attack of ``FREE_OF_EPS`` without those that it has
+    They are the points not yet broken at its radius; for an unbounded attack without those that it has
     searched at another radius, since it would do the same again.
 
     Args:
         record: all attempts of the stages before.
     """
-    over = record.point[proves(record, stage.eps, share)]
-    if stage.attack in FREE_OF_EPS:
+    over = record.point[proves(record, stage.eps, share, unbounded)]
+    if stage.attack in unbounded:
         over = np.union1d(over, record.point[record.attack == stage.attack])
     return points[~np.isin(points, over)]
 
@@ -123,14 +127,20 @@ class Verdicts:
         return counts
 
 
-def derive(record: Record, points: NDArray[np.int64], stages: Sequence[Stage], share: bool = True) -> Verdicts:
+def derive(
+    record: Record,
+    points: NDArray[np.int64],
+    stages: Sequence[Stage],
+    share: bool = True,
+    unbounded: Collection[str] = UNBOUNDED,
+) -> Verdicts:
     """The verdicts on ``points`` at every radius of ``stages``.
 
     Args:
         record: every attempt at these points; other points are left aside.
         points: int64 (N,), ids without repetition.
         stages: in the order in which they were run, the first of them ``CLEAN``.
-        share: see :func:`proves`.
+        share, unbounded: see :func:`proves`.
 
     Raises:
         ValueError: a row of no stage, a point that was not even classified, no clean stage.
@@ -151,7 +161,7 @@ def derive(record: Record, points: NDArray[np.int64], stages: Sequence[Stage], s
     broken_at = {}
     for eps in sorted({stage.eps for stage in stages}):
         first = np.full(len(points), len(stages), np.int64)
-        proof = proves(record, eps, share)
+        proof = proves(record, eps, share, unbounded)
         np.minimum.at(first, position[proof], number[proof])
         broken_at[eps] = np.where(first < len(stages), first, -1)
     return Verdicts(points, tuple(stages), broken_at)

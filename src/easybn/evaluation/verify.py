@@ -23,7 +23,6 @@ from .resumable import expected_chunks
 from .store import Store
 from .store.stage_file import Images, StageFile
 from .store.store import check_images, check_stage
-from .verdicts import to_attack
 
 BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
 Logits = Callable[[Tensor], Tensor]
@@ -122,7 +121,7 @@ def _stage(store: Store, file: StageFile, before: Record | None) -> tuple[tuple[
             return None, ""
         record, images = found
         attacked = np.intersect1d(record.point, points)
-        check_stage(record, stage, attacked if before is None else to_attack(before, stage, points, manifest.share))
+        check_stage(record, stage, attacked if before is None else manifest.to_attack(before, stage, points))
         beyond = record.success & (record.distance > record.eps * (1 + 1e-5) + 1e-6)
         if len(far := record.point[beyond]):
             raise ValueError(f"{len(far)} successes lie beyond the radius, such as that of point {far[0]}")

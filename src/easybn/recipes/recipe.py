@@ -1,7 +1,6 @@
 """Recipes: a recipe is a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,8 +17,7 @@ from ..norm.convert import branch_parameters
 from ..norm.fold import folding
 from ..norm.route import route
 from ..perturb.pgd import finite_or_zero
-
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
+from ..rows import is_colour_pair
 
 Mode = Literal["eval", "train"]
 """The mode of the model while a perturbation is made; in train mode too, running statistics do not change."""
@@ -75,15 +73,6 @@ class Context:
     def noise(self, purpose: str) -> Noise | None:
         """The batch's random streams for ``purpose``; None means: draw from torch's global generator."""
         return None if self.ids is None else Noise.of(self.seed, purpose, self.ids, self.step)
-
-
-def is_colour_pair(value: Any) -> bool:
-    """Whether ``value`` is two colours written as ``#rrggbb``, for light and for dark pages."""
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(isinstance(colour, str) and _COLOUR.fullmatch(colour) for colour in value)
-    )
 
 
 class Recipe(ABC):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ..paper.claims import Judged, judge
 from ..recipes import RECIPES
-from ..recipes.recipe import is_colour_pair
+from ..rows import is_colour_pair
 from ..tables.aggregate import RecipeRuns, Setting, settings
 from ..tables.rows import Rows, RunRows
 from ..tables.table import Table

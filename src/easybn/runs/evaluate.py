@@ -214,4 +214,7 @@ def _add_rows_of_store(
         new = [] if any(_is(row, {"attack": "clean", "branch": target.branch}) for row in rows) else [clean]
         new += [score for score in attacked if not any(_is(row, {**wanted, "eps": score.eps}) for row in rows)]
         if new:
-            target.run.add_scores([{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in new])
+            made = [{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in new]
+            if appearance := config.appearance:
+                made = [row if row["attack"] == "clean" else {**row, "appearance": appearance} for row in made]
+            target.run.add_scores(made)

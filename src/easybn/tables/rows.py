@@ -7,7 +7,7 @@ from typing import Any
 
 from ..json_files import Field, Row, check, read_json, read_rows
 from ..recipes import RECIPES
-from ..recipes.recipe import Recipe, is_colour_pair
+from ..recipes.recipe import Recipe
 from ..rows import (
     BRANCHES,
     ENVIRONMENT,
@@ -18,6 +18,7 @@ from ..rows import (
     SUMMARY,
     TEXT,
     VERDICTS,
+    is_colour_pair,
     optional,
 )
 from ..rows import STACKED as STACKED_FIELDS

@@ -7,10 +7,11 @@ from statistics import NormalDist
 import numpy as np
 from torch import Tensor
 
+from ...attacks.registry import UNBOUNDED
 from ...perturb.eps import format_eps
 from ...stats import SIGNIFICANT, accuracy_interval, mcnemar
 from ..record import CLEAN
-from ..verdicts import FREE_OF_EPS, proves
+from ..verdicts import proves
 from .subject import Finding, Subject, share
 
 # Images that seem normalised twice, or not at all: does the model do better on another scaling?
@@ -146,7 +147,7 @@ def _farthest(subject: Subject, eps: float) -> tuple[float, bool] | None:
     """The largest distance found by attacks at ``eps``, and whether it should have come near eps; None if unknown."""
     record = subject.record
     if record is not None and (record.eps == eps).any():
-        ours = (record.eps == eps) & (record.attack != CLEAN.attack) & ~np.isin(record.attack, FREE_OF_EPS)
+        ours = (record.eps == eps) & (record.attack != CLEAN.attack) & ~np.isin(record.attack, UNBOUNDED)
         found = record.distance[ours & record.success]
         robust = len(np.setdiff1d(record.point, record.point[proves(record, eps)]))
         return (float(found.max()), robust > 0 and len(found) >= ENOUGH) if len(found) else None

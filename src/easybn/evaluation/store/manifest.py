@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...attacks.attack_mode import TargetModel
+from ...attacks.registry import UNBOUNDED
 from ...files import new_folder
 from ...json_files import Damaged, read_json, write_json
 from ...keyed_random import Noise, torch_generators
 from ...norm.branched import BranchedNorm
-from ..record import CLEAN, Stage
+from ..record import CLEAN, Record, Stage
+from ..verdicts import to_attack
 
 SCHEMA = 1
 NORMS = ("l2", "linf")
@@ -89,6 +91,15 @@ class Manifest:
     def stages(self) -> tuple[Stage, ...]:
         """Clean first, then every attack at every radius, the smallest radius first."""
         return (CLEAN, *(Stage(attack, eps) for eps in self.eps for attack in self.attacks))
+
+    @property
+    def unbounded(self) -> frozenset[str]:
+        """Names of the attacks that search for the nearest adversarial image, whatever the radius."""
+        return frozenset((*UNBOUNDED, *self.settings.get("unbounded", ())))
+
+    def to_attack(self, record: Record, stage: Stage, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of ``points`` that ``stage`` has to work on, see :func:`easybn.evaluation.verdicts.to_attack`."""
+        return to_attack(record, stage, points, self.share, self.unbounded)
 
     @property
     def chunks(self) -> int:

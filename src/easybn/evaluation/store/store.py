@@ -15,7 +15,7 @@ from ...attacks.registry import PRESETS
 from ...files import guarding, sweep
 from ...json_files import Damaged
 from ..record import CLEAN, Record, Stage
-from ..verdicts import Verdicts, derive, to_attack
+from ..verdicts import Verdicts, derive
 from .manifest import NAME, Manifest, open_store, read_manifest
 from .stage_file import ENDINGS, Images, StageFile
 
@@ -230,7 +230,7 @@ class Store:
         done, points = Record.joined([]), self.manifest.points_of(chunk)
         for number, stage in enumerate(stages):
             try:
-                found = validated(self.file(chunk, number), stage, to_attack(done, stage, points, self.manifest.share))
+                found = validated(self.file(chunk, number), stage, self.manifest.to_attack(done, stage, points))
             except Damaged:
                 return None
             if found is None:
@@ -244,7 +244,7 @@ class Store:
         for number, stage in enumerate(self.manifest.stages):
             file = self.file(chunk, number)
             try:
-                found = validated(file, stage, to_attack(done, stage, points, self.manifest.share))
+                found = validated(file, stage, self.manifest.to_attack(done, stage, points))
             except Damaged as error:
                 return f"{file.path()} is damaged: {error}"
             if found is None:
@@ -275,4 +275,5 @@ class Store:
         every = {chunk: self.chunk_record(chunk) for chunk in range(self.manifest.chunks)}
         done = {chunk: record for chunk, record in every.items() if record is not None}
         points = np.concatenate([np.empty(0, np.int64), *(self.manifest.points_of(chunk) for chunk in done)])
-        return derive(Record.joined(done.values()), points, self.manifest.stages, self.manifest.share)
+        job = self.manifest
+        return derive(Record.joined(done.values()), points, job.stages, job.share, job.unbounded)

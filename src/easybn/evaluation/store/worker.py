@@ -23,7 +23,6 @@ from ...files import Removed, check_guards, explained
 from ...json_files import Damaged
 from ...progress import OnProgress, silent
 from ..record import Record, Stage
-from ..verdicts import to_attack
 from .stage_file import Images, State
 from .store import Store
 
@@ -230,7 +229,7 @@ class _Worker:
         """Do the stages of a chunk in order, and yield each; those that are stored are read and checked only."""
         store, record = self.store, Record.joined([])
         for number, stage in enumerate(store.manifest.stages):
-            points = to_attack(record, stage, store.manifest.points_of(chunk), store.manifest.share)
+            points = store.manifest.to_attack(record, stage, store.manifest.points_of(chunk))
             found = store.stage_record(chunk, number, points)
             if found is None:
                 self.check_time()
