@@ -19,8 +19,8 @@ SUFFIXES = (
 )
 # what a file from elsewhere may be decoded by
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "GIF", "AVIF")
-# a small file can announce, and then need the memory of, far more: some 12 bytes a pixel while it is converted, and 20
-# where it is transparent or of 16 bits, so that half a GB is enough
+# a small file can announce a huge picture: decoding takes some 12 bytes per pixel, and 20 where it is transparent or of
+# 16 bits, so that these limits keep it below half a GB
 _MOST_PIXELS = 2**25  # 5,792 x 5,792
 _PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _MOST_RESIZED = 2**24  # of a long strip as wide as the result, of which the middle is kept
@@ -28,7 +28,7 @@ _MOST_RESIZED = 2**24  # of a long strip as wide as the result, of which the mid
 # what was done to pictures besides reading them; a Counter has the number of pictures for each
 TRANSPARENT = "transparent pictures put on white"
 TURNED = "pictures turned or mirrored as their EXIF orientation says"
-DEEP = "pictures of 16 bits a channel reduced to their upper 8"
+DEEP = "pictures of 16 bits per channel reduced to their upper 8"
 FRAMES = "pictures of several frames or pages, of which the first is taken"
 CMYK = "CMYK pictures converted to RGB without their colour profile"
 
@@ -49,7 +49,7 @@ def decode_picture(
 ) -> NDArray[np.uint8]:
     """The image in ``data``, as uint8 of shape (channels, H, W).
 
-    It is turned upright by its EXIF orientation, and what is transparent is put on white. Of 16 bits a channel the
+    It is turned upright by its EXIF orientation, and what is transparent is put on white. Of 16 bits per channel the
     upper 8 are kept. Of an animation or a file of several pages the first is taken.
 
     Args:
@@ -117,7 +117,7 @@ def _converted(image: Image.Image, name: str, mode: str, changes: Counter[str]) 
         kind = "floating-point pixels" if image.mode == "F" else f"pixels of neither 8 nor 16 bits (mode {image.mode})"
         raise DataError(f"{name}: has {kind}: convert it to 8 bits")
     elif deep and image.mode == "RGB" and "transparency" in image.info:
-        raise DataError(f"{name}: has 16 bits a channel and a transparent colour: convert it to 8 bits")
+        raise DataError(f"{name}: has 16 bits per channel and a transparent colour: convert it to 8 bits")
     changes[DEEP] += deep
     changes[CMYK] += image.mode == "CMYK"
     if image.has_transparency_data:
