@@ -129,7 +129,7 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
     found = SimpleNamespace(
         clean=torch.ones(10_000), scores=[clean, *attacked], asked=10_000, notes=[], remarks=[], complete=True
     )
-    result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0)
+    result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0, complete=True)
     subject = SimpleNamespace(run=Run(Path("runs") / squeezed(LONG)), branch="a-branch_with-a.rather_long-name")
     out = StringIO()
     console = Console(file=out, width=width, highlight=False, soft_wrap=True)
@@ -258,7 +258,7 @@ def test_the_table_of_a_study_under_way(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_plan_of_a_study(width, monkeypatch, tmp_path):
-    runs = [SimpleNamespace(name=f"{squeezed(LONG)}-{i}", wanted=["clean"], code=None) for i in range(2)]
+    runs = [SimpleNamespace(name=f"{squeezed(LONG)}-{i}", evaluations=["clean"], code=None) for i in range(2)]
     failed = State("failed", 2, 4, 0, 7, 40.0, {}, error="RuntimeError: [bold] " + "word " * 20)
     monkeypatch.setattr(study_state, "state", lambda run, folder: failed)
     out = StringIO()
