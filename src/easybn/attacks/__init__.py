@@ -1,1 +1,1 @@
-"""The attacks that evaluation uses, each batched over the points that still stand."""
+"""The attacks that evaluation uses, each batched over the points that are not broken yet."""

@@ -30,7 +30,7 @@ class TargetModel:
         model: the user's model itself, in eval mode and without weight gradients as long as the block lasts.
         call: how it takes images, as found on the probe.
         notes: what a reader of the result should know about the model as it was given, and what was given up.
-        surrogate: a faster copy that stands for the model where gradients are taken; None if the model itself does.
+        surrogate: a faster copy to take gradients from; None if the model itself serves.
         preparation: what was done to the surrogate.
     """
 

@@ -1,8 +1,11 @@
-"""The losses of AutoAttack (Croce & Hein, 2020), of logits in float64.
+"""What attacks increase: functions of the logits in float64 whose gradients do not saturate.
 
-``value`` is what APGD compares, ``ascent`` what it differentiates. For the cross-entropy these are two
-functions: its gradient is that of the log odds times the probability of being wrong, and where that is 0 in
-floating point the reference sees no gradient and the model looks robust. A step needs the direction alone.
+Cross-entropy is useless to an attack on a confident model: its gradient is proportional to 1 - p(true class), which in
+float32 is exactly 0 for a margin beyond 17 and underflows altogether beyond 103; then an attack sees no gradient and
+the model looks robust. Its *direction* does not depend on that factor, and a step needs the direction alone. So
+:func:`log_odds` is a monotone function of cross-entropy whose gradient has no such factor. In the losses of AutoAttack
+(Croce & Hein, 2020) ``value`` is what APGD compares and ``ascent`` what it differentiates; for the cross-entropy these
+are two functions.
 """
 
 from abc import ABC, abstractmethod
@@ -10,13 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-# What a strong attack increases: two losses of the logits that do not saturate, in float64.
-#
-# Cross-entropy is useless to an attack on a confident model: its gradient is proportional to 1 - p(true
-# class), which in float32 is exactly 0 for a margin beyond 17 and underflows altogether beyond 103. Its
-# *direction* does not depend on that factor, and a steepest step needs the direction alone. So
-# :func:`log_odds` takes a monotone function of cross-entropy whose gradient has no such factor.
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +42,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The true class's logit (N,) and all logits but for it (N, K), float64; minus infinity stands in its place."""
+    """The true class's logit (N,) and all logits with -inf in its place (N, K), float64."""
     wide = logits.double()
     return wide.gather(1, y[:, None])[:, 0], wide.scatter(1, y[:, None], -torch.inf)
 
@@ -99,8 +95,8 @@ class DLR(Loss):
 class TargetedDLR(Loss):
     """-(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2) (equation 7).
 
-    With three classes the third logit stands for the fourth too; with two the numerator stands alone. Classes masked by
-    -inf do not count.
+    With three classes the third logit is taken for the fourth too; with two the loss is the numerator. Classes masked
+    by -inf do not count.
     """
 
     def ascent(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:

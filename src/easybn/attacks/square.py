@@ -163,6 +163,7 @@ def _as_images(x: Tensor) -> Tensor:
 
 # Windows: how large they are at a query, and where they lie in each row of a batch.
 
+Sides = tuple[int, ...]  # of the window in each stage of the schedule, in pixels
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
@@ -245,9 +246,7 @@ def stripes(original: Tensor, eps: float, noise: Noise) -> Tensor:
     return (original + eps * sign).clamp_(0, 1)
 
 
-def flip_window(
-    best: Tensor, original: Tensor, eps: float, sides: tuple[int, ...], stage: Tensor, noise: Noise
-) -> Tensor:
+def flip_window(best: Tensor, original: Tensor, eps: float, sides: Sides, stage: Tensor, noise: Noise) -> Tensor:
     """(B, C, H, W) ``best`` with one sign of the perturbation in a window, for each channel its own (algorithm 2).
 
     Args:
@@ -296,9 +295,7 @@ def tiles(original: Tensor, eps: float, noise: Noise) -> Tensor:
     return _scaled(pattern * covered, original, eps)
 
 
-def move_mass(
-    best: Tensor, original: Tensor, eps: float, sides: tuple[int, ...], stage: Tensor, noise: Noise
-) -> Tensor:
+def move_mass(best: Tensor, original: Tensor, eps: float, sides: Sides, stage: Tensor, noise: Noise) -> Tensor:
     """(B, C, H, W) ``best`` with the perturbation of one window spent in another one (algorithm 3).
 
     There a kernel is added to what the window has, and the sum is scaled to what was in the two windows and what the
@@ -348,9 +345,7 @@ def _hill(height: int, width: int) -> Tensor:
     return hill / hill.norm() if hill.numel() else hill
 
 
-def kernel_planes(
-    sides: tuple[int, ...], stage: Tensor, turned: Tensor, top: Tensor, left: Tensor, like: Tensor
-) -> Tensor:
+def kernel_planes(sides: Sides, stage: Tensor, turned: Tensor, top: Tensor, left: Tensor, like: Tensor) -> Tensor:
     """(B, 1, H, W) in the type of ``like`` (B, C, H, W): each row's kernel where its window is, 0 elsewhere.
 
     Args:

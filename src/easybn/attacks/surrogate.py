@@ -25,7 +25,7 @@ PRECISIONS = tuple(BOUNDS)
 
 
 class Surrogate(NamedTuple):
-    """A function from images to logits that can stand for a model where gradients are taken.
+    """A function from images to logits that can replace a model where gradients are taken.
 
     Args:
         call: (n, ...) images in the model's type, channels last, to (n, K) logits in the same type.
