@@ -132,7 +132,7 @@ def _status_of_folder(folder: Path) -> str:
     from ..runs.run import Run
 
     run = Run(folder)
-    return "has a model" if run.finished else "has a checkpoint" if run.begun else "not started"
+    return "has a model" if run.finished else "has a checkpoint" if run.started else "not started"
 
 
 def training_seconds(runs: "list[Planned]", device: str | None) -> dict[str, float | str]:

@@ -59,7 +59,7 @@ class Run:
         return (self.folder / "model.safetensors").exists()
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a training has saved something here."""
         return self.finished or (self.folder / "checkpoint.pt").exists()
 
@@ -91,7 +91,7 @@ class Run:
 
     def check(self, experiment: Experiment) -> None:
         """Raise ValueError, naming the fields that differ, if another experiment has trained here."""
-        if self.begun and (different := differences(describe(experiment), self.config)):
+        if self.started and (different := differences(describe(experiment), self.config)):
             raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
 
     def claim(self, experiment: Experiment, trained_on: weights.TrainedOn | None = None) -> None:
@@ -102,7 +102,7 @@ class Run:
         """
         self.check(experiment)
         about = {} if trained_on is None else json.loads(json.dumps(asdict(trained_on)))
-        if self.begun:
+        if self.started:
             then = read_json(self.folder / "config.json", {}).get("data", about)
             if changed := [f"{key}: {then.get(key)} -> {about[key]}" for key in about if then.get(key) != about[key]]:
                 raise ValueError(

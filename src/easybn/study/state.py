@@ -147,7 +147,7 @@ def state(planned: Planned, folder: Path) -> State:
     remaining, finished = len(planned.evaluations), False
     try:
         run.check(planned.experiment)
-        if run.begun:
+        if run.started:
             rows, scores, entries = run.metrics, run.scores, evaluations_done(folder)
             remaining = len(missing_evaluations(folder, planned.evaluations))
         finished = run.finished and _complete(run)
@@ -183,7 +183,7 @@ def _kind(run: Run, finished: bool, error: str | None, remaining: int) -> Kind:
         return "failed"
     if finished:
         return "evaluating" if remaining else "done"
-    return "training" if run.begun else "waiting"
+    return "training" if run.started else "waiting"
 
 
 def _clean(scores: list[dict[str, Any]]) -> float | None:
