@@ -92,9 +92,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         check_guards(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent, lambda name: name == target.name)
-        part = _part_of(target)
-        part.mkdir()
-        with _held(part):
+        with _new_locked_folder(target) as part:
             try:
                 yield part
                 _sync_folder(part)
@@ -296,6 +294,27 @@ def _new_part(target: Path) -> tuple[Path, BinaryIO]:
             return part, file
         file.close()
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_locked_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target``, locked."""
+    while True:
+        part = _part_of(target)
+        part.mkdir()
+        if fcntl is None:
+            yield part
+            return
+        try:
+            handle = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for abandoned before it was locked
+            continue
+        try:
+            if _lock(handle) and part.exists():
+                yield part
+                return
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -165,7 +165,8 @@ def open_store(folder: Path, manifest: Manifest) -> Manifest:
         OSError: it cannot be written.
     """
     if not (folder / NAME).exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        holds_other_things = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if holds_other_things and not (folder / NAME).exists():  # looked for again: another process may have made it
             raise ValueError(f"{folder} holds other things and no {NAME}: use another folder")
         with new_folder(folder) as part:
             write_json(part / NAME, json.loads(manifest.to_json()), indent=1)
