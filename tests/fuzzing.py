@@ -153,7 +153,7 @@ def _rows() -> Reader:
 
 
 def _yaml() -> Reader:
-    from easybn.cli.yaml_files import parse_yaml
+    from easybn.cli.user_code import parse_yaml
 
     seeds = [
         b"recipe:\n  class_path: EBN\n  init_args: {easy_weight: 0.5}\nepochs: 3\n",

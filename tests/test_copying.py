@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from easybn import convert, strip
-from easybn.copying import CannotCopy, copied
+from easybn.modes import CannotCopy, copied
 from easybn.norm.fold import folded
 
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -128,7 +128,7 @@ def _epoch_seconds(study: Path, data: str, seed: int, small: bool, device: str) 
 def estimate(study: str, name: str, device: str, seconds: str, most: str) -> float:
     """Seconds an epoch of one run of a study's file, from some steps of its very training."""
     from easybn.cli import study_file
-    from easybn.runs.estimate import estimate as timed
+    from easybn.runs.prepare import estimate as timed
 
     (planned,) = [run for run in study_file.read(Path(study)).runs if run.name == name]
     found = timed(planned.experiment, device, seconds=float(seconds), most=int(most))

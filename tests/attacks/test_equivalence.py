@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from easybn.attacks.equivalence import Bound, answer, disagreement, logit_distance
+from easybn.attacks.model_call import Bound, answer, disagreement, logit_distance
 
 from ..small import small_images, small_net
 

@@ -10,11 +10,11 @@ import torch
 from easybn import data
 from easybn.cli import train
 from easybn.cli.arguments import Parser, packaged
-from easybn.cli.demo import TRAINING
+from easybn.cli.train import TRAINING
 from easybn.perturb.ball import Linf
 from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, FastAdvProp, FastEBN, Vanilla
 from easybn.runs.config import Experiment
-from easybn.runs.estimate import estimate
+from easybn.runs.prepare import estimate
 from easybn.train.schedule import Cosine, Training
 
 RECIPES = {
@@ -50,7 +50,7 @@ for source in ("fashion-mnist", "cifar10"):
 
 def experiment(*words: str) -> Experiment:
     parser = Parser(prog="easybn train", allow_abbrev=False)
-    train.configure(parser)
+    train.configure_train(parser)
     return train.experiment_of(parser.read(list(words)))
 
 

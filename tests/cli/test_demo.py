@@ -2,8 +2,8 @@ from functools import partial
 
 import torch
 
-from easybn.cli import demo as demo_module
-from easybn.cli.demo import demo
+from easybn.cli import train as demo_module
+from easybn.cli.train import demo
 from easybn.evaluation.config import EvaluateConfig
 from easybn.runs import evaluate as evaluate_module
 from easybn.runs.config import Experiment

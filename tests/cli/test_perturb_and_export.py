@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from easybn import data, models
-from easybn.cli.perturb import png
+from easybn.cli.trained import png
 from easybn.runs.config import Experiment
 from easybn.runs.run import train
 from easybn.train.schedule import Training

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 import easybn as package
-from easybn.cli.yaml_files import parse_yaml
+from easybn.cli.user_code import parse_yaml
 from easybn.data.pictures import decode_picture
 from easybn.data.split import DataError
 from easybn.escapes import escaped, say

@@ -21,7 +21,7 @@ def study(text: str) -> Study:
 def experiment(*words: str) -> Experiment:
     """As ``easybn train`` would have it."""
     parser = Parser(prog="easybn train", allow_abbrev=False)
-    train.configure(parser)
+    train.configure_train(parser)
     return train.experiment_of(parser.read(list(words)))
 
 

@@ -17,16 +17,16 @@ from rich.console import Console
 
 import easybn as package
 from easybn.cli import evaluate as show_attacks
-from easybn.cli import perturb
 from easybn.cli import study as show_study
+from easybn.cli import trained as perturb
 from easybn.evaluation.config import EvaluateConfig
 from easybn.evaluation.result import Score
 from easybn.paper import census, stacked
 from easybn.progress import progress_display
 from easybn.runs.run import Run
-from easybn.study import state as study_state
+from easybn.study import plan as study_state
 from easybn.study import status
-from easybn.study.state import State
+from easybn.study.plan import State
 from easybn.tables.formats import Fitted, show, terminal
 from easybn.tables.single_runs import hidden_tables
 from easybn.tables.table import Cell, Table, TableRow

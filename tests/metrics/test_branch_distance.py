@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from easybn.metrics.branch_distance import EPS, branch_distances, relative_distance, symmetric_kl
+from easybn.metrics.hidden_states import EPS, branch_distances, relative_distance, symmetric_kl
 from easybn.models import resnet_tiny
 from easybn.norm.branched import BranchedNorm
 from easybn.norm.convert import convert, strip

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from easybn.paper.claims import CLAIMS, Evidence, Judged, combined_verdict, judge, verdict_of
-from easybn.paper.claims_table import claims_table, claims_text, evidence_table, support
-from easybn.paper.numbers import ROWS
+from easybn.paper.columns import ROWS
+from easybn.paper.tables import claims_table, claims_text, evidence_table, support
 from easybn.report.page import report
 from easybn.stats import PairedT
 from easybn.tables.formats import markdown

@@ -16,8 +16,7 @@ from easybn.evaluation.result import contradictions
 from easybn.evaluation.store import Manifest, Store
 from easybn.evaluation.verdicts import unpack_bits
 from easybn.keyed_random import permutation
-from easybn.paper.columns import beside_the_paper, in_the_paper, paper_columns
-from easybn.paper.numbers import COLUMNS, ROWS, paper_row
+from easybn.paper.columns import COLUMNS, ROWS, beside_the_paper, in_the_paper, paper_columns, paper_row
 from easybn.runs.evaluate import evaluate_run, store_folder
 from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget

@@ -3,8 +3,8 @@ import re
 import torch
 
 from easybn.models.weights import TrainedOn, trained_on
-from easybn.runs.card import card
 from easybn.runs.config import Experiment
+from easybn.runs.export import card
 
 from ..conftest import TINY
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from easybn import models
-from easybn.runs import estimate as estimate_module
-from easybn.runs.estimate import WARM_UP, Estimate, estimate
+from easybn.runs import prepare as estimate_module
+from easybn.runs.prepare import WARM_UP, Estimate, estimate
 from easybn.train.schedule import Training
 
 from ..conftest import TINY

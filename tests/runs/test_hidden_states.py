@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from easybn.json_files import read_rows
-from easybn.metrics.branch_distance import branch_distances
-from easybn.metrics.hidden_states import default_layers, relative_distances
+from easybn.metrics.hidden_states import branch_distances, default_layers, relative_distances
 from easybn.perturb.ball import Linf
 from easybn.perturb.goal import untargeted
 from easybn.perturb.pgd import PGD

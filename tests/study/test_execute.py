@@ -12,8 +12,17 @@ from easybn.evaluation.config import EvaluateConfig
 from easybn.runs.evaluate import is_measured
 from easybn.runs.run import Run
 from easybn.study.execute import BUSY, StudyStatus, parallel
-from easybn.study.plan import CLEAN, Planned, Study
-from easybn.study.state import State, clear_failure, failure, record_evaluation, record_failure, state
+from easybn.study.plan import (
+    CLEAN,
+    Planned,
+    State,
+    Study,
+    clear_failure,
+    failure,
+    record_evaluation,
+    record_failure,
+    state,
+)
 from easybn.study.status import RemainingTime, StatusLines, status_table
 from easybn.terminal import Terminal
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from easybn.paper.numbers import OURS, STRONG
+from easybn.paper.columns import OURS, STRONG
 from easybn.stats import mcnemar, t_quantile
 from easybn.tables.aggregate import settings
 from easybn.tables.comparison import compare, differences_table, pairs, signed

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from easybn.paper.numbers import OURS
+from easybn.paper.columns import OURS
 from easybn.paper.tables import paper_table
 from easybn.tables.comparison import differences_table
 from easybn.tables.formats import as_csv, column_widths, html, latex, markdown, terminal, tex

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from easybn.evaluation.verdicts import pack_bits, points_digest, unpack_bits
-from easybn.paper.numbers import STRONG
+from easybn.paper.columns import STRONG
 from easybn.runs.verdicts import store_verdicts
 from easybn.tables.aggregate import point_verdicts
 from easybn.tables.rows import CLEAN, read

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import easybn.train.batches as batches
 import easybn.train.fit as loop
+import easybn.train.prepare as batches
 from easybn import recipes
 from easybn.data.augment import crop_flip
 from easybn.data.split import Split
 from easybn.keyed_random import Noise, permutation
-from easybn.train.batches import Batches, keep_on_device
 from easybn.train.fit import fit
 from easybn.train.observers import Observer
+from easybn.train.prepare import Batches, keep_on_device
 from easybn.train.schedule import Training
 
 PUBLIC = [getattr(recipes, name) for name in recipes.__all__]

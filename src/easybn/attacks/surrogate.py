@@ -14,12 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..copying import copied
 from ..keyed_random import torch_generators
 from ..models.convolutions import with_winograd
+from ..modes import copied
 from ..norm.fold import folded
-from .equivalence import BOUNDS, answer, disagreement, logit_distance
-from .model_call import ModelCall, ModelFailed, one_line
+from .model_call import BOUNDS, ModelCall, ModelFailed, answer, disagreement, logit_distance, one_line
 
 PRECISIONS = tuple(BOUNDS)
 

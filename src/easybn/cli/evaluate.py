@@ -27,9 +27,8 @@ from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from ..user_code import is_user_code, load_object
-from .arguments import Parser, number, time_span
+from .arguments import Parser, add_model_options, check_one_target, number, show_notes, targets_of, time_span
 from .train import duration
-from .user_model import add_model_options, check_one_target, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..evaluation import Score

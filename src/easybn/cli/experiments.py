@@ -10,9 +10,8 @@ from jsonargparse import ArgumentError, Namespace
 from ..escapes import say
 from ..terminal import Terminal
 from . import train
-from .arguments import Parser, number, packaged
+from .arguments import Parser, add_model_options, check_one_target, number, packaged, show_notes, targets_of
 from .user_code import CLASSES, resolved
-from .user_model import add_model_options, check_one_target, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..runs.config import Experiment
@@ -153,7 +152,7 @@ def experiment_of(training: str) -> "Experiment":
         ValueError, FileNotFoundError: there is neither.
     """
     parser = Parser(prog="easybn train", allow_abbrev=False, exit_on_error=False)
-    train.configure(parser)
+    train.configure_train(parser)
     stored = _is_run(training)  # what is stored runs no code
     words = _stored_words(Path(training)) if stored else [f"--config={training}"]
     try:

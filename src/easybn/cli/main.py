@@ -48,6 +48,8 @@ COMMANDS = {
 MODULES = {
     **dict.fromkeys(("stacked", "census", "hidden"), "experiments"),
     **dict.fromkeys(("report", "claims", "summarise"), "report"),
+    **dict.fromkeys(("train", "demo"), "train"),
+    **dict.fromkeys(("export", "verify", "perturb"), "trained"),
 }
 """Modules that several commands share; every other command has the module of its own name."""
 

@@ -62,7 +62,7 @@ def _add_across(parser: Parser) -> None:
 
 def print_tables(folder: str, form: str, across: Sequence[str] = ()) -> None:
     """Print the paper's tables from the runs in ``folder``, and the paired tests."""
-    from ..paper.numbers import OURS
+    from ..paper.columns import OURS
     from ..paper.tables import paper_table
     from ..tables.aggregate import settings
     from ..tables.comparison import differences_table
@@ -104,7 +104,7 @@ def run_claims(arguments: Namespace) -> None:
     easybn claims results --all --format markdown
     """
     from ..paper.claims import judge
-    from ..paper.claims_table import claims_table, claims_text, evidence_table
+    from ..paper.tables import claims_table, claims_text, evidence_table
     from ..tables.rows import read
 
     judged = judge(read(arguments.folder, arguments.across))

@@ -36,8 +36,7 @@ from .arguments import Parser
 from .train import duration
 
 if TYPE_CHECKING:
-    from ..study.plan import Planned, Study
-    from ..study.state import State
+    from ..study.plan import Planned, State, Study
 
 
 class Verbatim(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -95,7 +94,7 @@ def show_plan(
     Args:
         seconds: of the whole training by the run's name, or why it could not be timed; empty if none was timed.
     """
-    from ..study.state import state
+    from ..study.plan import state
 
     lines, total, remaining = [], 0.0, 0.0
     for run in runs:
@@ -139,7 +138,7 @@ def training_seconds(runs: "list[Planned]", device: str | None) -> dict[str, flo
     """Seconds of each run's training by name, or why it was not timed; runs that differ in the seed are timed once."""
     from ..data import DataError
     from ..progress import shown
-    from ..runs.estimate import estimate
+    from ..runs.prepare import estimate
     from ..study.status import but_for_seed
 
     by_kind: dict[str, float | str] = {}
@@ -170,7 +169,7 @@ def chosen(study: "Study", globs: list[str] | None) -> "list[Planned]":
 def in_processes(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
     """Do each run in its own process, ``--jobs`` at a time, and show their status."""
     from ..study.execute import parallel
-    from ..study.state import clear_failure
+    from ..study.plan import clear_failure
     from ..study.status import RemainingTime, live_status
 
     if arguments.retry:

@@ -19,8 +19,7 @@ from ..train.schedule import Training
 from ..user_code import is_user_code
 from . import evaluate, train
 from .arguments import Parser, packaged
-from .user_code import CodeNotRun, resolved
-from .yaml_files import read_yaml
+from .user_code import CodeNotRun, read_yaml, resolved
 
 KEYS = ("name", "runs", "grid", "evaluate")
 
@@ -139,7 +138,7 @@ def _runs(
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("runs: a list of entries such as {config: fashion-mnist-ebn, lr: 0.05}")
     parser = Parser(prog="easybn train", allow_abbrev=False, exit_on_error=False)
-    train.configure(parser)
+    train.configure_train(parser)
     fields = {name for names in (Experiment, Training) for name in names.__dataclass_fields__} - {"training"}
     known: dict[tuple[str, ...], Experiment] = {}  # without seeds: runs that differ only in the seed are read once
     for number, entry in enumerate(entries, 1):

@@ -1,28 +1,30 @@
-"""Train one model by one recipe, in its own folder.
-
-After a stop the same command continues; once the run is finished it does nothing. Every field of the recipe can be
-set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. Your own recipe, data set or model:
---recipe my.py:MyRecipe, --data my.py:make, --model my.py:net. --estimate says how long the training takes here.
-"""
+"""Train one model, or the three of the demo."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from rich.console import Console
+from rich.progress import Progress as Display
 
 from ..data.split import printable
+from ..evaluation.config import EvaluateConfig
+from ..progress import ProgressBars, progress_display
+from ..recipes import EBN, AdvProp, Recipe, Vanilla
 from ..runs.config import DATA_OPTIONS, Experiment, describe
+from ..runs.evaluate import evaluate_run
+from ..runs.run import Run, train
+from ..runs.target import EvaluationTarget
 from ..terminal import Terminal
-from ..train.observers import Observer
+from ..train.observers import Observer, ProgressBar
 from ..train.schedule import Training
 from .arguments import Parser
 
 if TYPE_CHECKING:
-    from ..runs.estimate import Estimate
+    from ..runs.prepare import Estimate
 
 
-def configure(parser: Parser) -> None:
+def configure_train(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="a YAML file, or the name of a config of the package")
     parser.add_argument(
         "--out", type=str, default=None, help="folder of the run; by default runs/DATA-MODEL-RECIPE-SEED"
@@ -38,14 +40,17 @@ def configure(parser: Parser) -> None:
     parser.add_class_arguments(Training, None)
 
 
-def run(arguments: Namespace) -> None:
-    from ..runs.run import train
-    from ..train.observers import ProgressBar
+def run_train(arguments: Namespace) -> None:
+    """Train one model by one recipe, in its own folder.
 
+    After a stop the same command continues; once the run is finished it does nothing. Every field of the recipe can be
+    set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. Your own recipe, data set or model:
+    --recipe my.py:MyRecipe, --data my.py:make, --model my.py:net. --estimate says how long the training takes here.
+    """
     experiment = experiment_of(arguments)
     console = Terminal(soft_wrap=True)
     if arguments.estimate:
-        from ..runs.estimate import estimate
+        from ..runs.prepare import estimate
 
         show_estimate(console, experiment, estimate(experiment, arguments.device))
         return
@@ -109,3 +114,43 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+RECIPES: dict[str, Recipe] = {"vanilla": Vanilla(), "advprop": AdvProp(), "ebn": EBN()}
+TRAINING = Training(epochs=8, batch_size=64, lr=0.1)
+EVALUATION = EvaluateConfig.of_run(points=150, batch_size=150)
+
+
+def demo(folder: Path, display: Display | None = None) -> list[Run]:
+    """Train and evaluate the three recipes in folders below ``folder``; what is done already is not done again.
+
+    Args:
+        display: of :func:`easybn.progress.progress_display`; by default one of its own.
+    """
+    runs = []
+    with display or progress_display() as live:
+        for name, recipe in RECIPES.items():
+            experiment = Experiment(recipe=recipe, data="sample", model="resnet_tiny", training=TRAINING)
+            run_demo = train(experiment, folder / name, observers=[ProgressBar(f"{name}: training", live)])
+            evaluate_run(EvaluationTarget.of_run(run_demo), EVALUATION, ProgressBars(live, name, "evaluation"))
+            runs.append(run_demo)
+    return runs
+
+
+def configure_demo(parser: Parser) -> None:
+    parser.add_argument("--out", type=str, default="runs/demo", help="folder of the three runs")
+
+
+def run_demo(arguments: Namespace) -> None:
+    """Train vanilla, AdvProp and EBN on the bundled sample of Fashion-MNIST, attack them, print the table.
+
+    Takes a few minutes on two cores. After a stop the same command continues; what is done is not done again.
+    """
+    from .table import show
+
+    runs = demo(Path(arguments.out))
+    console = Terminal()
+    show(console, runs)
+    console.print("Each run's config, metrics, scores and deployable model:")
+    for each in runs:
+        console.print(f"  {each.folder}")

@@ -1,7 +1,6 @@
 """Models: the paper's ResNets, small ones for CPUs, and any of timm's or torchvision's by name."""
 
-from .pixels import Normalise
-from .registry import BUILT_IN, build
+from .registry import BUILT_IN, Normalise, build
 from .resnet import ResNet, resnet18, resnet50, resnet_small, resnet_tiny
 from .weights import load, save, trained
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ..copying import copied
+from ..modes import copied
 
 
 class BranchedNorm(nn.Module):

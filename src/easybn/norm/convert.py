@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ..copying import copied
+from ..modes import copied
 from .branched import BranchedNorm
 
 M = TypeVar("M", bound=nn.Module)

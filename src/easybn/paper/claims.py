@@ -11,7 +11,7 @@ from ..stats import PairedT, paired_t
 from ..tables.aggregate import RecipeRuns, Setting, settings
 from ..tables.comparison import McNemar, compare, pairs
 from ..tables.rows import CLEAN, Column, Rows, StackedRows
-from .numbers import AUTO_ATTACK, LIBRARY, STRONG
+from .columns import AUTO_ATTACK, LIBRARY, STRONG
 from .stacked_images import Condition
 
 # When a claim holds: by the 95% interval of a paired difference, never by the mean alone.

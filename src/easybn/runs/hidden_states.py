@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..json_files import read_rows, write_rows
 from ..keyed_random import Noise
-from ..metrics.branch_distance import branch_distances
-from ..metrics.hidden_states import default_layers, named_layers, relative_distances, same_size_noise
+from ..metrics.hidden_states import branch_distances, default_layers, named_layers, relative_distances, same_size_noise
 from ..models.weights import trained_on
 from ..modes import evaluating
 from ..perturb.ball import L2, Ball, Linf
@@ -91,7 +90,7 @@ def write_branch_distances(run: Run) -> str:
     """Write one row per norm layer, pair of branches and measure into branches.jsonl, replacing what was there.
 
     Fields: data, model, recipe, step (of the checkpoint), averaged (whether weights are the moving average), and those
-    of :class:`easybn.metrics.branch_distance.BranchDistance`.
+    of :class:`easybn.metrics.hidden_states.BranchDistance`.
 
     Args:
         run: a finished run.

@@ -29,8 +29,8 @@ from ..train import checkpoint
 from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer
 from ..train.prepare import usable_device
-from .card import card
 from .config import Experiment, describe, differences, read_description
+from .export import card
 from .prepare import prepare
 
 

@@ -28,9 +28,9 @@ from ..runs.run import BusyError, Run, train
 from ..runs.target import EvaluationTarget
 from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
-from .plan import Planned
-from .state import (
+from .plan import (
     LOG,
+    Planned,
     State,
     clear_failure,
     is_busy,

@@ -12,8 +12,7 @@ from ..runs.config import Experiment
 from ..tables.formats import Fitted
 from ..tables.table import Cell, Table, TableRow
 from .execute import OnStatus, StudyStatus
-from .plan import Planned
-from .state import State
+from .plan import Planned, State
 
 COLOURS = {"done": "green", "failed": "red", "training": "cyan", "evaluating": "cyan", "waiting": "dim"}
 COLUMNS = ["status", "minutes", "remaining", "clean"]

@@ -19,10 +19,10 @@ from ..modes import evaluating, repeatable_convolutions
 from ..norm.route import route
 from ..perturb.goal import values_known
 from ..recipes.recipe import Context, Recipe
-from .batches import Batches, keep_on_device
 from .checkpoint import Checkpoint, resume, save
 from .observers import Observer, TrainingState, averages
 from .prepare import (
+    Batches,
     CopiesInput,
     as_split,
     autocast_for,
@@ -30,6 +30,7 @@ from .prepare import (
     compile_model,
     deployable,
     find_input_format,
+    keep_on_device,
     seeded,
     usable_device,
     with_branches,

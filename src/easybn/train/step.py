@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..copying import copied
+from ..modes import copied
 from ..recipes.recipe import Term
 
 Tally = dict[str, Tensor]

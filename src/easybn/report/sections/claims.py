@@ -8,9 +8,9 @@ from markupsafe import Markup
 from ...files import read_bytes
 from ...json_files import Row
 from ...paper.claims import RULES, Evidence
-from ...paper.claims_table import difference, evidence_table, support
 from ...paper.stacked import stacked_caption, stacked_tables
 from ...paper.stacked_images import Condition
+from ...paper.tables import difference, evidence_table, support
 from ...stats import aggregate
 from ...tables.rows import StackedRows
 from ..charts import Bar, bars_chart, interval_mark

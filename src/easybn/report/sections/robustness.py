@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ...json_files import Row
-from ...paper.numbers import OURS
+from ...paper.columns import OURS
 from ...paper.tables import paper_table
 from ...perturb.eps import format_eps
 from ...stats import accuracy_interval, aggregate

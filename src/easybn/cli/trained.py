@@ -1,8 +1,4 @@
-"""Perturb one image so that a trained model takes it for another class, or is more confident of the true one.
-
-Writes original.png (as the model sees it), perturbed.png and difference.png (amplified; grey is no change), and prints
-the model's confidences before and after, also for the 8-bit image in the file.
-"""
+"""What is done with a trained model or its stored verdicts: export it, verify them, perturb an image for it."""
 
 import io
 from pathlib import Path
@@ -11,21 +7,89 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from rich.console import Console
 
+from ..escapes import say
 from ..files import MOST_IMAGE, read_bytes
 from ..tables.formats import show as shown
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
-from .arguments import Parser, number
+from .arguments import Parser, add_model_options, number, repeats_model, user_model_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..runs.perturb_image import PerturbedImage
 
+
+def configure_export(parser: Parser) -> None:
+    parser.add_argument("run", type=str, help="a run's folder, or a weights file (.safetensors)")
+    parser.add_argument("--format", choices=["safetensors", "torch", "onnx"], required=True)
+    parser.add_argument("--out", type=str, required=True, help="the file to write")
+    parser.add_argument("--size", type=int, default=None, help="size of the images, if the weights file lacks it")
+
+
+def run_export(arguments: Namespace) -> None:
+    """Export a trained model to a file that other programs read.
+
+    safetensors: the weights with a description of the model, for easybn.load. torch: a .pt2 file for
+    torch.export.load(FILE).module(), without easybn. onnx: for any ONNX runtime. Each takes batches of any size of
+    images in [0, 1]; the file is written only if its outputs agree with the model's.
+    """
+    from ..runs.export import BATCHES, export
+
+    difference = export(arguments.run, arguments.out, arguments.format, arguments.size)
+    batches = " and ".join(map(str, BATCHES))
+    say(f"written: {arguments.out}; largest difference of a logit, batches of {batches} images: {difference:.1e}")
+
+
+SHOWN = 20  # problems
+
+
+def configure_verify(parser: Parser) -> None:
+    add = parser.add_argument
+    add("store", type=str, help="folder of verdicts")
+    add("--batch_size", type=int, default=256, help="images per pass")
+    add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default the CPU")
+    add_model_options(parser)
+
+
+def run_verify(arguments: Namespace) -> None:
+    """Test stored adversarial images again on the model: inside the ball, inside [0, 1], misclassified.
+
+    STORE is a folder of verdicts made with easybn evaluate --keep_images. Inside a run's folder (runs/x/verdicts/...)
+    the model and its test images are found automatically; for a store made in Python, name them. The exit status is 1
+    if anything is wrong, missing or damaged. Without --keep_images only the record can be tested, which is no
+    verification: exit status 2.
+    """
+    from ..progress import ProgressBars, progress_display
+    from ..runs.evaluate import is_of_user_model, verify_store
+    from ..train.prepare import usable_device
+
+    model = user_model_of(arguments) if arguments.model or arguments.weights else None
+    repeated = (
+        model if model is not None and repeats_model(arguments) and is_of_user_model(Path(arguments.store)) else None
+    )
+    device = None if arguments.device is None else str(usable_device(arguments.device))
+    console = Terminal(soft_wrap=True)
+    with progress_display() as display:
+        bars = ProgressBars(display, arguments.store)
+        found = verify_store(
+            Path(arguments.store), None if repeated else model, device, arguments.batch_size, bars, repeated
+        )
+    for problem in found.problems[:SHOWN]:
+        console.print(str(problem))
+    if len(found.problems) > SHOWN:
+        console.print(f"and {len(found.problems) - SHOWN:,} more")
+    if not found.kept and not found.problems:
+        raise ValueError(f"{arguments.store}: {found}")
+    console.print(f"{arguments.store}: {found}")
+    if found.problems:
+        raise SystemExit(1)
+
+
 TOP = 3  # classes shown for each image
 
 
-def configure(parser: Parser) -> None:
+def configure_perturb(parser: Parser) -> None:
     parser.add_argument("image", type=str, help="a picture: PNG, JPEG, WebP, BMP, PPM, TIFF, GIF or AVIF")
     parser.add_argument("--model", type=str, required=True, help="a run's folder, or a weights file (.safetensors)")
     parser.add_argument(
@@ -42,7 +106,12 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder for the three images")
 
 
-def run(arguments: Namespace) -> None:
+def run_perturb(arguments: Namespace) -> None:
+    """Perturb one image so that a trained model takes it for another class, or is more confident of the true one.
+
+    Writes original.png (as the model sees it), perturbed.png and difference.png (amplified; grey is no change), and
+    prints the model's confidences before and after, also for the 8-bit image in the file.
+    """
     if (arguments.goal == "targeted") != (arguments.target is not None):
         raise ValueError("--goal targeted and --target CLASS go together: give both or neither")
     from .. import models
