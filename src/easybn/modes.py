@@ -1,4 +1,4 @@
-"""Context managers for modes of a model and of a GPU; each restores exactly what was set before, also after errors.
+"""A user's model used without changing it: modes that restore exactly what was set before, and deep copies.
 
 Those of a model set each module's flag directly rather than calling ``train()`` and ``eval()``: a module that a user
 froze in eval mode is still frozen afterwards.

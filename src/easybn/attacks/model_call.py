@@ -1,4 +1,7 @@
-"""How a user's model is called: on a copy of the images, in the type and layout that it takes, its answer checked."""
+"""How a user's model is called: on a copy of the images, in the type and layout that it takes, its answer checked.
+
+Whether two ways of calling it are the same function, as far as an attack can tell, is decided here too.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

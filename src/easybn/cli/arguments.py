@@ -1,4 +1,7 @@
-"""The parser of all commands: arguments and YAML to objects, by jsonargparse and the types of the dataclasses."""
+"""The parser of all commands: arguments and YAML to objects, by jsonargparse and the types of the dataclasses.
+
+The options that name what a command measures, runs or a user's model, are the same for every command.
+"""
 
 import difflib
 import json

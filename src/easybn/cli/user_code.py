@@ -1,4 +1,4 @@
-"""Code that a user names, ``my.py:Name`` or ``module:name``, on the command line and in YAML files.
+"""Files and code that a user names: YAML read with limits, and ``my.py:Name`` or ``module:name`` wherever it stands.
 
 ========================== ===================================================================
 ``--recipe``, ``--schedule`` a class, made with its fields

@@ -1,4 +1,4 @@
-"""Runs beside the paper's tables: its number, ours under its protocol and under the strong one, and the worst case."""
+"""The paper's own numbers, and runs beside them: ours under its protocol and the strong one, and the worst case."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper from our runs: means over seeds with intervals, tests, and the paper's rows beside."""
+"""The paper's tables from our runs: tables 1 and 2 over seeds with their tests, its claims with verdicts."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Evaluate a run on its test images: what its folder holds already is not measured again.
+"""Evaluate a run on its test images, and verify what was stored: what its folder holds is not measured again.
 
 PGD is measured under its protocols and keeps the verdicts in its rows of scores.jsonl. All other attacks have a store
 in the run's folder, below ``verdicts/``; their rows follow once all points are done.

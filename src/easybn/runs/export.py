@@ -1,4 +1,7 @@
-"""Export of a trained model to safetensors, torch.export and ONNX; the file is kept only if its outputs agree."""
+"""A trained model for others: its card, and its export to safetensors, torch.export and ONNX.
+
+An exported file is kept only if its outputs agree with the model's.
+"""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""The data and the model of an experiment before the first training step."""
+"""The data and the model of an experiment before the first training step, and how long the training will take."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a study consists of: runs by name, and the evaluations of each."""
+"""What a study consists of: runs by name, the evaluations of each, and which of both are done."""
 
 from collections import Counter
 from collections.abc import Iterator

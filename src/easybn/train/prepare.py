@@ -1,4 +1,4 @@
-"""Before the first step of a training: check data, device and model, give the model the recipe's branches."""
+"""What a training needs: data, device and model checked, the recipe's branches, and its batches."""
 
 import warnings
 from collections.abc import Iterator
