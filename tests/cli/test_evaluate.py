@@ -131,7 +131,7 @@ def test_a_branch(run, easybn):
     assert "has no branch 'hard'; it has main, easy" in easybn("evaluate", "r", *QUICK, "1", "--branch", "hard").err
     Path("r/checkpoint.pt").unlink()
     found = easybn("evaluate", "r", *QUICK, "0.02", "--branch", "easy")
-    assert "model.safetensors holds the deployed branch alone" in found.err
+    assert "model.safetensors has only the deployed branch" in found.err
 
 
 def test_a_budget_says_of_how_many_points_it_speaks(run, easybn):
@@ -226,7 +226,7 @@ def test_weights_of_a_checkpoint_by_their_key(mine, easybn):
     ("words", "told"),
     [
         ("--weights m.pt --weights_key ema", "m.pt has nothing under the weights_key ema (its keys: 1.weight, "),
-        ("--weights_key ema", "--weights_key is for --weights FILE"),
+        ("--weights_key ema", "--weights_key goes with --weights FILE"),
         ("--weights m.pt --model mine_to_evaluate:mak", "no function 'mak' in mine_to_evaluate; it has make"),
         ("--model mine_to_evaluate:number", "no function 'number'"),
         ("--model mine_to_evaluate:fails", "fails failed: RuntimeError: no such thing"),
