@@ -89,6 +89,7 @@ def test_the_names_of_the_files_are_torchvisions(name: str) -> None:
         assert len(original.md5) == 32
 
 
+@pytest.mark.slow  # `make test-all` installs the package, which brings a dozen others
 def test_the_medical_sets_are_those_of_their_package() -> None:
     package = pytest.importorskip("medmnist")
     for name, data in PUBLISHED.items():
