@@ -33,6 +33,14 @@ def is_colour_pair(value: Any) -> bool:
     )
 
 
+def check_colours(name: str, value: Any) -> None:
+    """ValueError unless ``value``, called ``name``, is None or a pair of colours."""
+    if value is not None and not is_colour_pair(value):
+        raise ValueError(
+            f'{name} must be two colours, for light and for dark pages, such as ("#0069a8", "#62b6f7"), got {value!r}'
+        )
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 

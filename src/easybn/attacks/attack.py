@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, Linf, per_sample
-from ..rows import is_colour_pair
+from ..rows import check_colours
 from .attack_mode import TargetModel
 
 
@@ -148,11 +148,7 @@ class Attack(ABC):
     def __init_subclass__(cls) -> None:
         """ValueError unless ``colour`` is a pair of colours."""
         super().__init_subclass__()
-        if cls.colour is not None and not is_colour_pair(cls.colour):
-            raise ValueError(
-                f"{cls.__name__}.colour must be two colours, for light and for dark pages, such as "
-                f'("#0069a8", "#62b6f7"), got {cls.colour!r}'
-            )
+        check_colours(f"{cls.__name__}.colour", cls.colour)
 
     def appearance(self) -> dict[str, Any]:
         """How the report shows this attack: label, colour and order, and whether it is bounded by eps."""

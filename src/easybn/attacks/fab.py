@@ -121,7 +121,7 @@ class FAB(Attack):
         return state["failures"].gather(1, state["last_outcomes"][:, None])[:, 0] >= FAILURES_IN_A_ROW
 
     def _note_outcome(self, state: AttackState, wrong: Tensor) -> None:
-        """Column ``failures``: how often in a row a pair of outcomes (``last_outcomes``, 0 to 3) preceded a failure."""
+        """Update ``failures``: for each pair of last outcomes (0 to 3), how many failures in succession followed it."""
         last, stepped = state["last_outcomes"], state["iteration"] > 0
         count = state["failures"].gather(1, last[:, None])[:, 0]
         count = torch.where(stepped, torch.where(wrong, 0, count + 1), count)

@@ -17,7 +17,7 @@ from ..norm.convert import branch_parameters
 from ..norm.fold import folding
 from ..norm.route import route
 from ..perturb.pgd import finite_or_zero
-from ..rows import is_colour_pair
+from ..rows import check_colours
 
 Mode = Literal["eval", "train"]
 """The mode of the model while a perturbation is made; in train mode too, running statistics do not change."""
@@ -96,11 +96,7 @@ class Recipe(ABC):
     def __init_subclass__(cls) -> None:
         """ValueError unless ``colour`` is a pair of colours."""
         super().__init_subclass__()
-        if cls.colour is not None and not is_colour_pair(cls.colour):
-            raise ValueError(
-                f"{cls.__name__}.colour must be two colours, for light and for dark pages, such as "
-                f'("#0069a8", "#62b6f7"), got {cls.colour!r}'
-            )
+        check_colours(f"{cls.__name__}.colour", cls.colour)
 
     @classmethod
     def appearance(cls) -> dict[str, Any]:
