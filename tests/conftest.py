@@ -24,6 +24,7 @@ from easybn.runs.config import Experiment
 from easybn.runs.run import Run, train
 from easybn.train.schedule import Training
 
+from .slurm import Cluster, unavailable
 from .small import trained_net
 
 # commands that a test starts as processes of their own use as many
@@ -88,6 +89,20 @@ TINY = Experiment(
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """TINY, trained; not to be written to."""
     return train(TINY, tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A Slurm of two nodes of one processor each, of this process alone; a test leaves both idle and no job behind."""
+    if reason := unavailable():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="easybn-slurm-", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture
