@@ -120,7 +120,7 @@ SUMMARY: Mapping[str, Field] = {
 ENVIRONMENT: Mapping[str, Field] = {
     "packages": NAMED, "command": Field("a list", lambda value: isinstance(value, list)), "commit": optional(TEXT),
     "processor": optional(TEXT), "cuda": optional(TEXT), "cpus": optional(COUNT), "time": TEXT,
-    "winograd_channels": COUNT,
+    "winograd_channels": COUNT, "processes": COUNT,
 }  # fmt: skip
 """Of environment.json: one object per start of a run."""
 

@@ -25,7 +25,7 @@ OTHER = {
 OTHER_TRAINING = {
     "epochs": 11, "batch_size": 64, "lr": 0.2, "schedule": Constant(), "momentum": 0.8, "nesterov": True,
     "weight_decay": 0.0, "clip_norm": 1.0, "ema": 0.9, "augment": "crop_flip", "precision": "bf16",
-    "channels_last": False, "compile": True, "seed": 1,
+    "channels_last": False, "compile": True, "sync_batchnorm": True, "seed": 1,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ..runs.evaluate import evaluate_run
 from ..runs.run import Run, train
 from ..runs.target import EvaluationTarget
 from ..terminal import Terminal
+from ..train.distributed import process_group
 from ..train.observers import Observer, ProgressBar
 from ..train.schedule import Training
 from .arguments import Parser
@@ -34,6 +35,8 @@ def configure_train(parser: Parser) -> None:
     parser.add_argument("--data_on_device", type=bool | None, default=None, help=on_device)
     parser.add_argument("--checkpoint_seconds", type=float, default=60.0, help="seconds between checkpoints")
     parser.add_argument("--estimate", action="store_true", help="time a few steps: how long the training takes here")
+    any_processes = "resume even if another number of processes began the training, which changes its results"
+    parser.add_argument("--any_processes", action="store_true", help=any_processes)
     trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; by default none"
     parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
     parser.add_class_arguments(Experiment, None, skip={"training"})
@@ -46,6 +49,9 @@ def run_train(arguments: Namespace) -> None:
     After a stop the same command continues; once the run is finished it does nothing. Every field of the recipe can be
     set: --recipe EBN --recipe.attack.ball.eps 8/255 --recipe.through main. Your own recipe, data set or model:
     --recipe my.py:MyRecipe, --data my.py:make, --model my.py:net. --estimate says how long the training takes here.
+
+    Several processes, each of which takes its share of every batch: torchrun --nproc_per_node 4 -m easybn train ...;
+    accelerate launch -m easybn train ...; in a Slurm job srun easybn train ... One GPU a process, or CPUs.
     """
     experiment = experiment_of(arguments)
     console = Terminal(soft_wrap=True)
@@ -55,20 +61,24 @@ def run_train(arguments: Namespace) -> None:
         show_estimate(console, experiment, estimate(experiment, arguments.device))
         return
     folder = Path(arguments.out or default_folder(experiment))
-    observers: list[Observer] = [ProgressBar("training")]
-    if arguments.track:
-        from ..train.observers import Tracking
+    with process_group(arguments.device) as processes:
+        observers: list[Observer] = [ProgressBar("training")] if processes.first else []
+        if arguments.track and processes.first:
+            from ..train.observers import Tracking
 
-        observers.append(Tracking(arguments.track, folder.name, folder / "tracking", describe(experiment)))
-    done = train(
-        experiment,
-        folder,
-        observers=observers,
-        device=arguments.device,
-        data_on_device=arguments.data_on_device,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-        on_note=lambda note: console.print(f"note: {note}"),
-    )
+            observers.append(Tracking(arguments.track, folder.name, folder / "tracking", describe(experiment)))
+        done = train(
+            experiment,
+            folder,
+            observers=observers,
+            device=arguments.device,
+            data_on_device=arguments.data_on_device,
+            checkpoint_seconds=arguments.checkpoint_seconds,
+            any_processes=arguments.any_processes,
+            on_note=lambda note: console.print(f"note: {note}"),
+        )
+    if not processes.first:
+        return
     if not (rows := done.metrics):
         raise ValueError(f"{folder / 'metrics.jsonl'} is empty, but the training is finished: it was damaged")
     for branch, score in rows[-1].get("val", {}).items():

@@ -113,7 +113,7 @@ _FIELDS = {
 }
 _NOT_IN_DIGEST = {"data_folder", "leave_out"}  # places of files do not change results
 DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
-_LATER = ("left_out", *DATA_OPTIONS)  # fields that older runs lack; None means the behaviour of that time
+_LATER = ("left_out", "sync_batchnorm", *DATA_OPTIONS)  # fields that older runs lack; None means the behaviour then
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,8 @@ class Experiment:
     def digest(self) -> str:
         """Twelve hexadecimal digits over all fields that change results."""
         content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
+        training = content["training"].items()
+        content["training"] = {name: value for name, value in training if name not in _LATER or value is not None}
         content = {name: value for name, value in content.items() if name not in _LATER or value is not None}
         text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

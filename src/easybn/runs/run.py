@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from ..files import explained, guarding, read_text, sweep, write_text
 from ..json_files import Damaged, read_json, read_rows, write_json, write_rows
@@ -26,12 +27,13 @@ from ..models.convolutions import CHANNELS, training_channels, winograd_from
 from ..recipes import RECIPES
 from ..rows import ENVIRONMENT, METRICS, SCORES
 from ..train import checkpoint
+from ..train.distributed import Processes
 from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer
 from ..train.prepare import usable_device
 from .config import Experiment, describe, differences, read_description
 from .export import card
-from .prepare import prepare
+from .prepare import Prepared, prepare
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": Processes.here().count,
         "winograd_channels": training_channels(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -256,14 +259,16 @@ def train(
     device: torch.device | str | None = None,
     data_on_device: bool | None = None,
     checkpoint_seconds: float = 60.0,
+    any_processes: bool = False,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Run:
     """Train in ``folder``: from the start, from its checkpoint, or not at all if the run is finished.
 
-    A damaged model is made again from the checkpoint.
+    A damaged model is made again from the checkpoint. In a process group of torch with several processes, all of them
+    call this; the first one writes the folder.
 
     Args:
-        observers, device, data_on_device, checkpoint_seconds: see :func:`easybn.fit`.
+        observers, device, data_on_device, checkpoint_seconds, any_processes: see :func:`easybn.fit`.
         on_note: called with each note about the data set before the first step.
 
     Raises:
@@ -275,31 +280,20 @@ def train(
     """
     if device is not None:
         usable_device(device)  # a wrong device leaves no folder behind
-    run = Run(Path(folder))
-    run.check(experiment)
-    # before the folder is made, so that a wrong name of the data or the model leaves none behind
-    asked = None if run.folder.exists() else prepare(experiment)
-    with run.locked():
-        run.check(experiment)
-        damaged: Damaged | None = None
-        if run.finished:
-            try:
-                run.check_complete()
-                return run
-            except Damaged as error:
-                if not (run.folder / "checkpoint.pt").exists():
-                    advice = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
-                    raise Damaged(f"{error}; {advice}") from error
-                damaged = error
-        asked = asked or prepare(experiment)
-        run.claim(experiment, asked.data)
-        for note in asked.notes:
-            on_note(note)
-        sessions = run.sessions
-        with winograd_from(_winograd_channels(sessions)):
-            write_json(run.folder / "environment.json", [*sessions, environment()])
-            described = (run.folder / "config.json", run.folder / "environment.json")
-            written = {path: path.read_bytes() for path in described}
+    run, processes = Run(Path(folder)), Processes.here()
+    with ExitStack() as stack:
+        training: _Beginning | None = None
+
+        def begin() -> bytes:
+            nonlocal training
+            training = _begin(experiment, run, stack, on_note)
+            return json.dumps(None if training is None else [training.winograd_channels]).encode()
+
+        begun = json.loads(processes.from_first(begin))
+        if begun is None:
+            return run
+        asked = training.asked if training else prepare(experiment)  # the first process has filled the cache by now
+        with winograd_from(begun[0]):
             fitted = fit(
                 asked.model,
                 experiment.recipe,
@@ -311,22 +305,80 @@ def train(
                 observers=[MetricsFile(run.folder / "metrics.jsonl"), *observers],
                 device=device,
                 data_on_device=data_on_device,
+                any_processes=any_processes,
             )
-        for path, content in written.items():  # they may have been removed during the training
-            if not path.exists():
-                write_text(path, content.decode())
-            elif path.read_bytes() != content:
-                raise Damaged(f"{path} was changed during the training: restore it, or delete the folder")
-        # the model comes last: it means that everything else is there
-        write_text(run.folder / "README.md", card(experiment, asked.data, fitted.model, run.metrics, run.sessions))
-        model = run.folder / "model.safetensors"
-        if damaged is not None:
-            aside = model.replace(model.with_name(model.name + ".corrupt"))
-            warnings.warn(f"{damaged}; put aside as {aside.name} and made again from checkpoint.pt", stacklevel=2)
-        of = {"config": experiment.digest, "epochs": len(run.metrics)}
-        weights.save(fitted.model, model, asked.description, asked.data, of)
-        checkpoint.previous(run.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+        def end() -> bytes:
+            assert training is not None
+            _end(experiment, run, fitted.model, training)
+            return b""
+
+        processes.from_first(end)
     return run
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What the process that writes a run's folder keeps from before the training.
+
+    Args:
+        winograd_channels: see :func:`_winograd_channels`.
+        described: content of files that must be the same afterwards.
+        damaged: what is wrong with the model that is made again.
+    """
+
+    asked: Prepared
+    winograd_channels: int | None
+    described: dict[Path, bytes]
+    damaged: Damaged | None
+
+
+def _begin(experiment: Experiment, run: Run, stack: ExitStack, on_note: Callable[[str], object]) -> _Beginning | None:
+    """Lock the folder until ``stack`` ends, and describe the experiment there; None if the run is finished."""
+    run.check(experiment)
+    # before the folder is made, so that a wrong name of the data or the model leaves none behind
+    asked = None if run.folder.exists() else prepare(experiment)
+    stack.enter_context(run.locked())
+    run.check(experiment)
+    damaged: Damaged | None = None
+    if run.finished:
+        try:
+            run.check_complete()
+            return None
+        except Damaged as error:
+            if not (run.folder / "checkpoint.pt").exists():
+                advice = "there is no checkpoint.pt to make it again from: restore it, or delete it to train again"
+                raise Damaged(f"{error}; {advice}") from error
+            damaged = error
+    asked = asked or prepare(experiment)
+    run.claim(experiment, asked.data)
+    for note in asked.notes:
+        on_note(note)
+    sessions = run.sessions
+    channels = _winograd_channels(sessions)
+    with winograd_from(channels):
+        now = environment()
+    write_json(run.folder / "environment.json", [*sessions, now])
+    described = (run.folder / "config.json", run.folder / "environment.json")
+    return _Beginning(asked, now["winograd_channels"], {path: path.read_bytes() for path in described}, damaged)
+
+
+def _end(experiment: Experiment, run: Run, model: nn.Module, training: _Beginning) -> None:
+    """Write the model card and the model of a training that has ended."""
+    for path, content in training.described.items():  # they may have been removed during the training
+        if not path.exists():
+            write_text(path, content.decode())
+        elif path.read_bytes() != content:
+            raise Damaged(f"{path} was changed during the training: restore it, or delete the folder")
+    # the model comes last: it means that everything else is there
+    write_text(run.folder / "README.md", card(experiment, training.asked.data, model, run.metrics, run.sessions))
+    path = run.folder / "model.safetensors"
+    if training.damaged is not None:
+        aside = path.replace(path.with_name(path.name + ".corrupt"))
+        warnings.warn(f"{training.damaged}; put aside as {aside.name} and made again from checkpoint.pt", stacklevel=4)
+    of = {"config": experiment.digest, "epochs": len(run.metrics)}
+    weights.save(model, path, training.asked.description, training.asked.data, of)
+    checkpoint.previous(run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def _winograd_channels(sessions: Sequence[dict[str, Any]]) -> int | None:

@@ -12,6 +12,7 @@ import shutil
 import uuid
 import warnings
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ from torch import Tensor
 
 from ..files import explained, open_regular, replacing
 from ..json_files import Damaged
+from .distributed import Processes
 from .observers import TrainingState
+from .step import total
 
 VERSION = 1
 _MARK = b"easybn checksum "
@@ -40,6 +43,7 @@ class Checkpoint:
         average: state dict of the moving average, if there is one.
         scaler: state of the loss scaling, if there is one.
         tally: sums over the current epoch so far, see :data:`easybn.train.step.Tally`.
+        tallies: those of the other processes of a data parallel training.
         seconds: spent training so far.
         settings: the training's settings as text; a training resumes only from a checkpoint with the same ones.
     """
@@ -50,12 +54,17 @@ class Checkpoint:
     average: dict[str, Tensor] | None = None
     scaler: dict[str, Any] | None = None
     tally: dict[str, Tensor] = field(default_factory=dict)
+    tallies: list[dict[str, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
     settings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, state: TrainingState) -> "Checkpoint":
-        """The checkpoint of ``state`` as it is now; its tensors are those in use, not copies."""
+    def of(cls, state: TrainingState, tallies: Sequence[dict[str, Tensor]] = ()) -> "Checkpoint":
+        """The checkpoint of ``state`` as it is now; its tensors are those in use, not copies.
+
+        Args:
+            tallies: of all processes, in the order of their ranks; by default there is one.
+        """
         return cls(
             step=state.step,
             model=state.model.state_dict(),
@@ -63,22 +72,30 @@ class Checkpoint:
             average=None if state.average is None else state.average.state_dict(),
             scaler=None if state.scaler is None else state.scaler.state_dict(),
             tally=state.tally,
+            tallies=list(tallies[1:]),
             seconds=state.seconds,
             settings=settings(state),
         )
 
-    def restore(self, state: TrainingState, path: Path) -> None:
+    def restore(self, state: TrainingState, path: Path, any_processes: bool = False) -> None:
         """Put ``state`` back to this checkpoint, which was read from ``path``.
+
+        Args:
+            any_processes: whether it may be of a training by another number of processes.
 
         Raises:
             ValueError: it is of another model, recipe or training.
         """
-        differences = [
-            f"{name}: {self.settings.get(name)} -> {value}"
-            for name, value in settings(state).items()
-            if self.settings.get(name) != value
-        ]
-        if differences:
+        then, now = {**LATER, **self.settings}, settings(state)
+        differences = [f"{name}: {then.get(name)} -> {value}" for name, value in now.items() if then.get(name) != value]
+        processes = f"processes: {then['processes']} -> {now['processes']}"
+        if differences == [processes]:
+            if not any_processes:
+                raise ValueError(
+                    f"{path} is a checkpoint of {then['processes']} processes, and there are {now['processes']} now: "
+                    "start as many, or allow another number (any_processes), which changes the results"
+                )
+        elif differences:
             raise ValueError(
                 f"{path} is a checkpoint of another training ({'; '.join(differences)}): give another path"
             )
@@ -92,8 +109,19 @@ class Checkpoint:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is a checkpoint of another model: give another path") from error
         device = next(state.model.parameters()).device
-        state.tally = {name: sums.to(device) for name, sums in self.tally.items()}
+        state.tally = {name: sums.to(device) for name, sums in self._tally(state.processes).items()}
         state.step, state.seconds = self.step, self.seconds
+
+    def _tally(self, processes: Processes) -> dict[str, Tensor]:
+        """What is this process's: if there was another number of them, the first one takes over all."""
+        every = [self.tally, *self.tallies]
+        if len(every) == processes.count:
+            return every[processes.rank]
+        return total(every) if processes.first else {}
+
+
+LATER = {"processes": "1", "sync_batchnorm": "None"}
+"""Settings that checkpoints of earlier versions do not have."""
 
 
 def settings(state: TrainingState) -> dict[str, str]:
@@ -101,7 +129,7 @@ def settings(state: TrainingState) -> dict[str, str]:
     training = {name: repr(value) for name, value in vars(state.training).items()}
     recipe = repr(state.recipe)
     recipe = type(state.recipe).__name__ if " at 0x" in recipe else recipe  # an address says nothing
-    return {"recipe": recipe, "images": str(state.images), **training}
+    return {"recipe": recipe, "images": str(state.images), "processes": str(state.processes.count), **training}
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

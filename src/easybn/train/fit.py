@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ..attacks.model_call import ModelFailed, one_line
 from ..data.source import Split
 from ..interrupt import Interrupted, deferred_signals
-from ..modes import evaluating, repeatable_convolutions
+from ..modes import copied, evaluating, repeatable_convolutions
 from ..norm.route import route
 from ..perturb.goal import values_known
 from ..recipes.recipe import Context, Recipe
-from .checkpoint import Checkpoint, resume, save
+from .checkpoint import Checkpoint, resume, save, settings
+from .distributed import GradientAverage, Processes, default_device, from_bytes, synchronised, to_bytes
 from .observers import Observer, TrainingState, averages
 from .prepare import (
     Batches,
@@ -36,7 +37,7 @@ from .prepare import (
     with_branches,
 )
 from .schedule import Training
-from .step import SGD, Average, take_step
+from .step import SGD, Average, Tally, take_step, total
 
 CHECK_EVERY = 50
 """Steps between checks of values on the device (images and labels in range, weights finite): each one waits for it."""
@@ -71,8 +72,13 @@ def fit(
     observers: Sequence[Observer] = (),
     device: torch.device | str | None = None,
     data_on_device: bool | None = None,
+    any_processes: bool = False,
 ) -> Fitted:
     """Train a copy of ``model`` by ``recipe``; if there is a checkpoint, resume from it exactly.
+
+    Inside a process group of torch (``torch.distributed``) that has several processes, all of them call this with the
+    same arguments and train together: see :mod:`easybn.train.distributed`. The first one has the observers and the
+    checkpoint; the result is the same in all.
 
     Args:
         model: from images in [0, 1] to logits; plain, or converted with the recipe's branches.
@@ -81,20 +87,26 @@ def fit(
         val: images on which every branch is scored after each epoch; never the test split.
         checkpoint: a file that is written every ``checkpoint_seconds``, at the end and on Ctrl-C or SIGTERM.
         observers: see :class:`easybn.train.observers.Observer`.
-        device: by default CUDA if available, else the CPU.
+        device: by default CUDA if available (the current device, if there are several processes), else the CPU.
         data_on_device: keep all images on the device as bytes, so that no step waits for a copy. By default if it is
             a CUDA device and they take at most a quarter of its free memory. The results are the same.
+        any_processes: resume even if the checkpoint is of another number of processes. The results are then not those
+            of an undisturbed training.
 
     Raises:
+        easybn.train.distributed.ProcessLost: another process has ended; the checkpoint is from before.
         Diverged: a loss or a weight is not finite; the checkpoint is from before.
         Interrupted: Ctrl-C or SIGTERM, after saving (only with a checkpoint).
         ValueError: no images, no such device, a checkpoint of another model or training; a model that fails on these
             images, that returns no logits (a TypeError too) or fewer than there are classes.
     """
     train, val = as_split(train), None if val is None else as_split(val)
-    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    processes = Processes.here()
+    device = usable_device(device or default_device())
     batch_size = min(training.batch_size, len(train))
-    model = with_branches(model, recipe).to(device).train()
+    plain = with_branches(model, recipe).to(device).train()
+    processes.start_alike(plain)
+    model = _synchronised(plain, device) if training.sync_batchnorm and processes.count > 1 else plain
     autocast = autocast_for(training.precision, device)
     input_format = find_input_format(model, train, batch_size, training.channels_last, device, autocast)
     for split in (train, val):
@@ -106,7 +118,7 @@ def fit(
 
     train = keep_on_device(train, device, data_on_device)
     val = None if val is None else keep_on_device(val, device, data_on_device)
-    batches = Batches(train, training, batch_size, device, input_format.layout)
+    batches = Batches(train, training, batch_size, device, input_format.layout, processes)
     state = TrainingState(
         model=model,
         recipe=recipe,
@@ -125,10 +137,13 @@ def fit(
         average=Average(model, training.ema) if training.ema else None,
         scaler=torch.amp.GradScaler(device.type) if training.precision == "fp16" else None,
         notes=input_format.notes,
+        processes=processes,
     )
+    average = GradientAverage(processes, model)
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and (kept := resume(path)) is not None:
-        kept.restore(state, path)
+    processes.check_same({**settings(state), "checkpoint": "no" if path is None else "yes"})
+    if path is not None and (kept := _resumed(path, processes)) is not None:
+        kept.restore(state, path, any_processes)
     state.first_step = state.step
     earlier_seconds, started = state.seconds, time.monotonic()
     saved_at = started
@@ -137,6 +152,8 @@ def fit(
     with ExitStack() as stack:
         signals = stack.enter_context(deferred_signals()) if path is not None else None
         stack.enter_context(repeatable_convolutions())
+        if not processes.first:
+            observers = ()
         for observer in observers:
             observer.start(state)
             stack.callback(observer.end, state)
@@ -148,11 +165,12 @@ def fit(
                 group["lr"] = state.lr
             ctx = Context(ids, state.step, epoch, training.seed)
             check_values = state.step % CHECK_EVERY == 0 or state.step == state.first_step
-            with seeded(training.seed, state.step, device), values_known(not check_values):
+            with seeded(training.seed, state.step, device, processes.rank), values_known(not check_values):
                 tally = take_step(
                     called,
                     state.optimizer,
                     partial(recipe, called, x, y, ctx),
+                    average=partial(average, len(x), batch_size),
                     clip_norm=training.clip_norm,
                     autocast=autocast,
                     scaler=state.scaler,
@@ -166,22 +184,26 @@ def fit(
                 observer.step(state)
             if state.step % state.steps_per_epoch == 0:
                 check_finite(state)
-                row = {"epoch": epoch + 1, "step": state.step, "lr": state.lr, "train": averages(state.tally)}
+                train_scores = averages(total(_tallies(state)))
+                row = {"epoch": epoch + 1, "step": state.step, "lr": state.lr, "train": train_scores}
                 if val is not None:
-                    row["val"] = validate(state.deployed, recipe.branches, val, 4 * batch_size)
+                    row["val"] = validate(state.deployed, recipe.branches, val, 4 * batch_size, processes)
                 history.append(row)
                 state.tally = {}
                 for observer in observers:
                     observer.epoch(state, row)
             elif state.step % CHECK_EVERY == 0:
                 check_finite(state)
-            signum = None if signals is None else signals.signum
-            last = state.step == state.total_steps or state.stop
-            if last or signum or time.monotonic() - saved_at > checkpoint_seconds:
+            # a request to one process, and what the first one's clock and observers say, holds for all
+            due = processes.first and time.monotonic() - saved_at > checkpoint_seconds
+            signum, stop, save_now = processes.largest((signals and signals.signum) or 0, state.stop, due)
+            state.stop = bool(stop)
+            if state.step == state.total_steps or state.stop or signum or save_now:
                 state.seconds = earlier_seconds + time.monotonic() - started
                 check_finite(state)
-                if path is not None:
-                    save(Checkpoint.of(state), path)
+                tallies = _tallies(state)
+                if path is not None and processes.first:
+                    save(Checkpoint.of(state, tallies), path)
                 saved_at = time.monotonic()
             if signum:
                 raise Interrupted(
@@ -189,15 +211,53 @@ def fit(
                     f"stopped after step {state.step} of {state.total_steps}, saved to {path}: run the same command "
                     "again to resume",
                 )
+    if model is not plain:  # its own batch norms again
+        plain.load_state_dict(model.state_dict())
+        deployed = copied(plain)
+        deployed.load_state_dict(state.deployed.state_dict())
+        return Fitted(deployable(deployed, recipe), plain, history, input_format.notes)
     return Fitted(deployable(state.deployed, recipe), model, history, input_format.notes)
 
 
-def validate(model: nn.Module, branches: tuple[str, ...], split: Split, batch_size: int) -> dict[str, dict[str, float]]:
+def _synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    if device.type != "cuda":
+        raise ValueError(f"sync_batchnorm: SyncBatchNorm computes on GPUs only, not on {device}: leave it out")
+    return synchronised(copied(model))
+
+
+def _resumed(path: Path, processes: Processes) -> Checkpoint | None:
+    """The first process's checkpoint, in all processes."""
+    if processes.count == 1:
+        return resume(path)
+    data = processes.from_first(lambda: b"" if (kept := resume(path)) is None else to_bytes(vars(kept)))
+    return Checkpoint(**from_bytes(data)) if data else None
+
+
+def _tallies(state: TrainingState) -> list[Tally]:
+    """The sums of the epoch in every process, in the order of their ranks."""
+    if state.processes.count == 1:
+        return [state.tally]
+    mine = {name: sums.tolist() for name, sums in state.tally.items()}
+    device = next(state.model.parameters()).device
+    return [
+        {name: torch.tensor(sums, dtype=torch.float64, device=device) for name, sums in tally.items()}
+        for tally in state.processes.gather(mine)
+    ]
+
+
+def validate(
+    model: nn.Module,
+    branches: tuple[str, ...],
+    split: Split,
+    batch_size: int,
+    processes: Processes = Processes(),
+) -> dict[str, dict[str, float]]:
     """Score every branch on the validation images, in eval mode; no running statistic moves.
 
     Args:
         model: with these branches; with a single one it may be plain.
         split: at least one image.
+        processes: which share the images.
 
     Returns:
         {branch: {"loss": mean cross-entropy, "accuracy": share}}.
@@ -205,17 +265,20 @@ def validate(model: nn.Module, branches: tuple[str, ...], split: Split, batch_si
     device = next(model.parameters()).device
     with torch.inference_mode(), evaluating(model):
         if len(branches) == 1:
-            return {branches[0]: _score(model, split, batch_size, device)}
+            return {branches[0]: _score(model, split, batch_size, device, processes)}
         scores = {}
         for branch in branches:
             with route(model, branch):
-                scores[branch] = _score(model, split, batch_size, device)
+                scores[branch] = _score(model, split, batch_size, device, processes)
         return scores
 
 
-def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device) -> dict[str, float]:
-    total = torch.zeros(2, dtype=torch.float64, device=device)
-    for index in torch.split(torch.arange(len(split), device=split.device), batch_size):
+def _score(
+    model: nn.Module, split: Split, batch_size: int, device: torch.device, processes: Processes
+) -> dict[str, float]:
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    share = torch.arange(len(split), device=split.device)[processes.share(len(split))]
+    for index in torch.split(share, batch_size) if len(share) else ():
         x, y = (part.to(device) for part in split.batch(index))
         try:
             logits = model(x).float()
@@ -223,8 +286,8 @@ def _score(model: nn.Module, split: Split, batch_size: int, device: torch.device
             shape = tuple(x.shape)
             raise ModelFailed(f"the model fails in validation on images of shape {shape}: {one_line(error)}") from error
         loss = F.cross_entropy(logits, y, reduction="sum").double()
-        total += torch.stack((loss, (logits.argmax(1) == y).sum().double()))
-    loss_sum, correct = total.tolist()
+        sums += torch.stack((loss, (logits.argmax(1) == y).sum().double()))
+    loss_sum, correct = processes.sum(sums).tolist()
     return {"loss": loss_sum / len(split), "accuracy": correct / len(split)}
 
 

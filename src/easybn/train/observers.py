@@ -12,6 +12,7 @@ from ..json_files import Damaged, read_rows, write_rows
 from ..progress import progress_display
 from ..recipes.recipe import Recipe
 from ..rows import METRICS, needed
+from .distributed import Processes
 from .schedule import Training
 from .step import Average, Tally
 
@@ -28,7 +29,7 @@ class TrainingState:
         model: the model being trained, with its branches.
         recipe, training: the method, and how long and how fast.
         images: number of training images.
-        batch_size: images per step.
+        batch_size: images per step, of all processes.
         steps_per_epoch, total_steps: of the whole training.
         optimizer: SGD, with the momentum of every parameter.
         average: the moving average of the weights, if there is one.
@@ -36,10 +37,11 @@ class TrainingState:
         step: optimiser steps taken.
         first_step: steps taken before this session, which began from a checkpoint.
         lr: learning rate of the step just taken.
-        tally: sums over the current epoch, one tensor per term (:data:`easybn.train.step.Tally`).
+        tally: sums over the current epoch, one tensor per term (:data:`easybn.train.step.Tally`), of this process.
         seconds: spent training, earlier sessions included.
         stop: an observer sets it to end the training after this step.
         notes: what is unusual about the model, one sentence each.
+        processes: which take the steps together; the first one has the observers.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class TrainingState:
     seconds: float = 0.0
     stop: bool = False
     notes: tuple[str, ...] = ()
+    processes: Processes = Processes()
 
     @property
     def deployed(self) -> nn.Module:

@@ -19,6 +19,7 @@ from ..modes import CannotCopy, copied, evaluating
 from ..norm.branched import BranchedNorm
 from ..norm.convert import branches_of, convert, strip
 from ..recipes.recipe import Recipe
+from .distributed import Processes
 from .schedule import Training
 
 
@@ -245,9 +246,14 @@ def autocast_for(precision: str, device: torch.device) -> torch.autocast | None:
 
 
 @contextmanager
-def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, which dropout and the like draw from, for one step; restored afterwards."""
-    with torch_generators([device] if device.type == "cuda" else [], number(seed, "global", step)):
+def seeded(seed: int, step: int, device: torch.device, rank: int = 0) -> Iterator[None]:
+    """Seed torch's global generators, which dropout and the like draw from, for one step; restored afterwards.
+
+    Args:
+        rank: of the process; others draw other numbers.
+    """
+    purpose = f"global, process {rank}" if rank else "global"
+    with torch_generators([device] if device.type == "cuda" else [], number(seed, purpose, step)):
         yield
 
 
@@ -287,12 +293,25 @@ class Batches:
         size: images per batch, at most as many as there are.
         device: where the batches are made.
         layout: memory format of the images.
+        processes: that share each batch; this one gets its part.
+
+    Raises:
+        ValueError: there are fewer images in a batch than processes.
     """
 
     def __init__(
-        self, split: Split, training: Training, size: int, device: torch.device, layout: torch.memory_format
+        self,
+        split: Split,
+        training: Training,
+        size: int,
+        device: torch.device,
+        layout: torch.memory_format,
+        processes: Processes = Processes(),
     ) -> None:
+        if size < processes.count:
+            raise ValueError(f"a batch of {size} images cannot be shared by {processes.count} processes")
         self._split, self._size, self._device, self._layout = split, size, device, layout
+        self._share = processes.share(size)
         self._seed, self._augment = training.seed, training.augment
         self._order, self._order_epoch = torch.empty(0), -1
 
@@ -302,7 +321,7 @@ class Batches:
         return len(self._split) // self._size
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of a step.
+        """The batch of a step, or this process's share of it.
 
         Returns:
             x: float32 of shape (N, C, H, W) in [0, 1].
@@ -313,7 +332,7 @@ class Batches:
         if epoch != self._order_epoch:
             self._order = permutation(len(self._split), self._seed, "order", epoch, self._split.device)
             self._order_epoch = epoch
-        ids = self._order[position * self._size : (position + 1) * self._size]
+        ids = self._order[position * self._size : (position + 1) * self._size][self._share]
         pixels, y = self._split.pixels(ids), self._split.labels.index_select(0, ids.to(self._split.labels.device))
         pixels, y, ids = (self._to_device(part) for part in (pixels, y, ids))
         if self._augment != "none":  # of bytes: a quarter of the memory traffic of floats

@@ -71,7 +71,7 @@ class Training:
 
     Args:
         epochs: passes over the training images.
-        batch_size: images per step; the incomplete last batch of an epoch is left out.
+        batch_size: images per step, shared by all processes; the incomplete last batch of an epoch is left out.
         lr: peak learning rate.
         schedule: Cosine, Piecewise or Constant.
         momentum: of SGD.
@@ -84,6 +84,8 @@ class Training:
         precision: "32", or the autocast "bf16" or "fp16" (with loss scaling).
         channels_last: memory layout of the model and the images; faster on CPUs and recent GPUs.
         compile: compile the model with torch.compile; worth it for long trainings.
+        sync_batchnorm: with several processes on GPUs, normalise by the batches of all of them (SyncBatchNorm). By
+            default each normalises by its own share, and running statistics are averaged.
         seed: of the initial weights, the order, the augmentation and all noise.
     """
 
@@ -100,6 +102,7 @@ class Training:
     precision: Literal["32", "bf16", "fp16"] = "32"
     channels_last: bool = True
     compile: bool = False
+    sync_batchnorm: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ def take_step(
     optimizer: torch.optim.Optimizer,
     terms: Callable[[], Iterable[Term]],
     *,
+    average: Callable[[], object] = lambda: None,
     clip_norm: float | None = None,
     autocast: Any = None,
     scaler: torch.amp.GradScaler | None = None,
@@ -35,6 +36,7 @@ def take_step(
 
     Args:
         terms: makes the recipe's generator: ``lambda: recipe(model, x, y, ctx)``.
+        average: called once after the last backward pass, to average gradients over processes.
 
     Returns:
         The losses and correct answers of each term, as tensors on the device, which has not been waited for.
@@ -55,6 +57,7 @@ def take_step(
     finally:
         if isinstance(generator, Generator):
             generator.close()  # after an error: restores the recipe's route and modes now
+    average()
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip_norm is not None:
@@ -75,6 +78,14 @@ def _add(tally: Tally, term: Term) -> None:
         n = torch.full_like(loss, len(term.labels))
         sums = torch.stack((loss * n, (term.logits.argmax(1) == term.labels).sum().double(), n))
     tally[term.name] = tally[term.name] + sums if term.name in tally else sums
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """The sums of several tallies."""
+    joined: Tally = {}
+    for tally in tallies:
+        joined |= {name: joined[name] + sums if name in joined else sums for name, sums in tally.items()}
+    return joined
 
 
 class SGD(torch.optim.SGD):
