@@ -185,7 +185,11 @@ def check_guards(path: Path) -> None:
         if not path.absolute().is_relative_to(folder):
             continue
         try:
-            same = _identity(anchor.stat()) == identity
+            handle = os.open(anchor, os.O_RDONLY)  # a network file system may answer stat from what it remembers
+            try:
+                same = _identity(os.fstat(handle)) == identity
+            finally:
+                os.close(handle)
         except OSError:
             same = False
         if not same:

@@ -3,13 +3,11 @@
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
-from ..files import explained, guarding, read_text, sweep, write_text
+from ..files import explained, sweep, write_text
 from ..json_files import Damaged, read_json, read_rows, write_json, write_rows
+from ..locks import Held, held
 from ..models import weights
 from ..models.convolutions import CHANNELS, training_channels, winograd_from
 from ..recipes import RECIPES
@@ -147,8 +145,7 @@ class Run:
         """
         with alone(self.folder / ".lock", "process", timeout):
             sweep(self.folder, _FILES.__contains__)
-            with guarding(self.folder, self.folder / ".lock"):
-                yield
+            yield
 
 
 _FILES = {  # files that are written under the lock
@@ -164,7 +161,7 @@ class BusyError(OSError):
 
 @contextmanager
 def alone(lock: Path, what: str, timeout: float = 0.0) -> Iterator[None]:
-    """Hold ``lock`` inside the block; a note beside it says which process does. The system frees a killed one's lock.
+    """Hold ``lock`` inside the block, and write into its folder only while it is the same one, see :mod:`easybn.locks`.
 
     Args:
         lock: a file in the folder to work in; the folder is made if it does not exist.
@@ -173,34 +170,19 @@ def alone(lock: Path, what: str, timeout: float = 0.0) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds the lock; the message says which, on which machine and since when.
+        easybn.files.Removed: on writing, if the folder was removed or made anew, or the lock taken over.
     """
-    folder, note = lock.parent, lock.with_name(f"{lock.name}.by")
-    held = FileLock(lock, timeout=timeout)
-    try:
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            held.acquire()
-    except Timeout as error:
-        who = f" ({said})" if (said := _said(note)) else ""
-        raise BusyError(f"another {what} is at work in {folder}{who}: wait for it, or give another --out") from error
-    try:
-        with suppress(OSError):  # only messages of other processes use it
-            note.unlink(missing_ok=True)  # of a killed process, or a link to another file
-            with note.open("x", encoding="utf-8", errors="backslashreplace") as file:
-                since, command = time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(sys.argv)[:200]
-                file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}: {command}\n")
+    folder = lock.parent
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock, folder, timeout))
+        except Held as error:
+            who = f" ({error})" * bool(str(error))
+            message = f"another {what} is at work in {folder}{who}: wait for it, or give another --out"
+            raise BusyError(message) from error
         yield
-    finally:
-        with suppress(OSError):
-            note.unlink(missing_ok=True)
-        held.release()
-
-
-def _said(note: Path) -> str:
-    try:
-        return " ".join(read_text(note, 1000).split())
-    except (OSError, ValueError):  # it has ended, or says nothing
-        return ""
 
 
 def environment() -> dict[str, Any]:

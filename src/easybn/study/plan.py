@@ -10,7 +10,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..evaluation.config import EvaluateConfig
-from ..files import Removed, guarding, sweep
+from ..files import Removed, sweep
 from ..json_files import Damaged, read_json, read_rows, write_json
 from ..rows import EVALUATED as _READ
 from ..rows import SCORES, needed
@@ -83,8 +83,7 @@ def study_lock(folder: Path) -> Iterator[None]:
     """Let one study at a time work in a run's folder; BusyError if another one does."""
     with alone(folder / LOCKS[0], "study"):
         sweep(folder, {EVALUATED, FAILED}.__contains__)
-        with guarding(folder, folder / LOCKS[0]):
-            yield
+        yield
 
 
 def is_busy(folder: Path) -> bool:

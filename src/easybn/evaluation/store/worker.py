@@ -1,26 +1,26 @@
 """What every process of an evaluation runs: take a chunk that no other process has, do its stages, until all are done.
 
 A process holds a file lock (``locks/00003.lock``) on the chunk that it works on. The operating system frees the lock
-when the process ends, however it ends, so that the chunk of a killed process is taken over at once. Locks are for the
-processes of one machine: several machines that share a folder are given a shard each.
+when the process ends, however it ends, so that the chunk of a killed process is taken over at once; a restarted Slurm
+job takes over those of its earlier instance (:mod:`easybn.locks`). Locks are for the processes of one machine: several
+machines that share a folder are given a shard each.
 
 Locks save work, they do not protect it: a result is the same whoever computes it, and is written by a rename, so that
 two processes on one chunk (on a file system that does not keep locks) do no harm.
 """
 
-import errno
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ...attacks.runner import STATE_VERSION
 from ...files import Removed, check_guards, explained
 from ...json_files import Damaged
+from ...locks import Held, held
 from ...progress import OnProgress, silent
 from ..record import Record, Stage
 from .stage_file import Images, State
@@ -200,22 +200,17 @@ def chunk_lock(store: Store, chunk: int) -> Iterator[bool]:
     """
     path = store.folder / "locks" / f"{chunk:05d}.lock"
     check_guards(path)  # nothing is made in a folder that was removed
-    lock = FileLock(path, timeout=0)
-    try:
-        with explained(path):
-            path.parent.mkdir(exist_ok=True)
-            lock.acquire()
-    except Timeout:
-        yield False
-        return
-    except FileNotFoundError as error:
-        raise Removed(f"{store.folder} was removed meanwhile: run the same command again") from error
-    except NotImplementedError as error:
-        raise OSError(errno.ENOLCK, "the file system keeps no locks: use a folder on another one", str(path)) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            with explained(path):
+                path.parent.mkdir(exist_ok=True)
+            stack.enter_context(held(path, store.folder))
+        except Held:
+            yield False
+            return
+        except FileNotFoundError as error:
+            raise Removed(f"{store.folder} was removed meanwhile: run the same command again") from error
         yield True
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
