@@ -191,8 +191,9 @@ class GradientAverage:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
         averaged = [*gradients, *self._statistics]
-        torch._foreach_mul_(averaged, images / total)
-        if not self._processes.first:
+        if averaged:
+            torch._foreach_mul_(averaged, images / total)
+        if self._others and not self._processes.first:
             torch._foreach_zero_(self._others)
         with _explained():
             _exchange([*averaged, *self._others], dist.all_reduce)
