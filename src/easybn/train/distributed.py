@@ -15,6 +15,7 @@ What is exchanged beside tensors is JSON: nothing that another process sends is 
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,10 +250,11 @@ def _explained() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        why = str(error).strip().splitlines()[0][:200]
+        # gloo's words, without its source file and its advice: [.../pair.cc:545] Read error ... . This is typically ...
+        why = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]
         raise ProcessLost(
-            "another process of this training has ended, or is out of reach, and this one stops too: its own message "
-            f"says why, unless it was killed; run the same command again to resume ({why})"
+            "another process of this training has ended, or is out of reach, so this one stops too; its own message "
+            f"says why, unless it was killed ({why}): run the same command again to resume"
         ) from error
 
 
