@@ -24,7 +24,7 @@ from easybn.data import Split
 from easybn.norm.convert import strip
 from easybn.recipes import EBN, RECIPES, AdvProp, Context, Recipe, Vanilla
 from easybn.train.checkpoint import load
-from easybn.train.distributed import GradientAverage, Processes, launched, synchronised
+from easybn.train.distributed import GradientAverage, Processes, check_gpus, launched, synchronised
 from easybn.train.observers import Observer, TrainingState
 from easybn.train.prepare import Batches, seeded, with_branches
 from easybn.train.schedule import Training
@@ -457,3 +457,9 @@ def test_what_launchers_say_is_understood():
         assert launched(single) is None  # the last is a batch script, which no step of tasks runs
     with pytest.raises(ValueError, match="WORLD_SIZE is set and MASTER_ADDR is not"):
         launched({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def test_two_processes_on_one_gpu_are_refused():
+    check_gpus([["a", "1"], ["a", "2"], ["b", "1"]])
+    with pytest.raises(ValueError, match="processes 1 and 3 would share a GPU of a: start one process for each GPU"):
+        check_gpus([["a", "1"], ["a", "2"], ["b", "2"], ["a", "2"]])

@@ -343,9 +343,27 @@ def process_group(device: torch.device | str | None = None) -> Iterator[Processe
     with _explained():
         dist.init_process_group(backend, init_method="env://", rank=found.rank, world_size=found.count, timeout=TIMEOUT)
     try:
-        yield Processes.here()
+        processes = Processes.here()
+        if cuda:
+            gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+            check_gpus(processes.gather([socket.gethostname(), str(gpu.uuid)]))
+        yield processes
     finally:
         dist.destroy_process_group()
+
+
+def check_gpus(gpus: Sequence[Sequence[str]]) -> None:
+    """ValueError if two processes have one GPU, which NCCL cannot do.
+
+    Args:
+        gpus: of each process its machine and an identifier.
+    """
+    for rank, gpu in enumerate(gpus):
+        if (other := gpus.index(gpu)) < rank:
+            raise ValueError(
+                f"processes {other} and {rank} would share a GPU of {gpu[0]}: start one process for each GPU, or give "
+                "--device cpu"
+            )
 
 
 def default_device() -> torch.device:
