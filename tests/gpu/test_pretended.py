@@ -1,5 +1,7 @@
 """Trainings and attacks on a pretended CUDA device: no tensor is left on the CPU, and no step waits for the device."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -76,10 +78,20 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path):
             assert torch.equal(value, resumed.model.state_dict()[name])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("where", [pytest.param("cpu", marks=pytest.mark.slow), "cuda"])
+@pytest.mark.parametrize(
+    ("norm", "where", "stored"),
+    [
+        ("linf", "cuda", False),
+        ("l2", "cuda", True),
+        *(
+            pytest.param(norm, where, stored, marks=pytest.mark.slow)
+            for norm, where, stored in product(("linf", "l2"), ("cpu", "cuda"), (False, True))
+            if (norm, where, stored) not in (("linf", "cuda", False), ("l2", "cuda", True))
+        ),
+    ],
+)
 @NEEDS_NEW_TORCH
-def test_attacks_find_on_the_device_what_they_find_on_the_cpu(norm, where, tmp_path, monkeypatch):
+def test_attacks_find_on_the_device_what_they_find_on_the_cpu(norm, where, stored, tmp_path, monkeypatch):
     """The model on the device, the images there or not; the same kernels, so the same verdicts to the last point."""
     monkeypatch.setattr(registry, "ATTACKS", SHORT)
     net, x = small_net(), small_images(8)
@@ -89,7 +101,7 @@ def test_attacks_find_on_the_device_what_they_find_on_the_cpu(norm, where, tmp_p
     assert 0 < int(expected.robust.sum()) < len(x)
     with pretended():
         net, x, y = net.to("cuda"), x.to(where), y.to(where)
-        for store in (None, tmp_path / "s", tmp_path / "s"):
+        for store in (tmp_path / "s", tmp_path / "s") if stored else (None,):
             found = evaluate(net, x, y, **how, keep_images=True, store=store)
             assert found.robust.device.type == where
             assert torch.equal(found.robust.cpu(), expected.robust)
