@@ -5,6 +5,7 @@ froze in eval mode is still frozen afterwards.
 """
 
 import copy
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,6 +149,15 @@ def changed(model: nn.Module, before: dict[str, Tensor]) -> list[str]:
     return [name for name in before if name not in now or not _same(now[name], before[name])]
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether parameters of ``model`` are split over processes, as torch's FSDP2 does it."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # who has split a model has imported it
+    # between a forward and a backward pass they are whole, though not to be touched
+    if fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules()):
+        return True
+    return any(hasattr(parameter, "placements") for parameter in model.parameters())
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
@@ -192,8 +202,10 @@ def copied(model: M, memo: dict[int, Any] | None = None) -> M:
         memo: as in ``copy.deepcopy``, for several copies that share what they have in common.
 
     Raises:
-        CannotCopy: a module in it defines how it is copied, and fails.
+        CannotCopy: a module in it defines how it is copied, and fails; parameters are split over processes.
     """
+    if is_sharded(model):
+        raise CannotCopy("the model's parameters are split over processes: gather them, and use a plain model")
     memo = {} if memo is None else memo
     trial = dict(memo)
     try:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..attacks.attack import Attack
 from ..attacks.attack_mode import attack_mode
 from ..attacks.registry import BALLS, changed_attacks, check_gradient, no_gradient
+from ..modes import is_sharded
 from ..perturb.ball import L2
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
@@ -109,7 +110,8 @@ def evaluate(
         TypeError: images that are not floating point; a model that does not return a tensor (a ValueError too).
         ValueError: anything out of range, an unknown name, labels that do not fit the logits; logits of an image as it
             is that are NaN, +inf or all -inf (of an attacked image they count as misclassified, with a note); a model
-            that fails, or that has no gradient for attacks that need one; a store of another evaluation.
+            that fails, whose parameters are split over processes, or that has no gradient for attacks that need one; a
+            store of another evaluation.
         OSError: the store cannot be written, as on a full disk; what was stored is complete.
     """
     given: Any = (attacks,) if isinstance(attacks, str | Attack | type) else tuple(attacks)
@@ -138,6 +140,8 @@ def run_evaluation(
 ) -> Evaluation:
     """:func:`evaluate` by a config; arguments, result and errors are its."""
     config.check_store(store)
+    if is_sharded(model):
+        raise ValueError("the model's parameters are split over processes: gather them, and evaluate a plain model")
     check_images(x, y)
     for eps in config.eps:
         config.pgd(eps).ball.check_fits(x.shape[1:])

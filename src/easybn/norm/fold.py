@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..keyed_random import torch_generators
-from ..modes import copied
+from ..modes import copied, is_sharded
 from .branched import BranchedNorm
 
 LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -85,8 +85,8 @@ def folding(model: nn.Module) -> Iterator[None]:
 
     Afterwards parameters, statistics, modes and hooks are as before, also after an exception. The pairs of layer and
     norm are found in the first pass through each branch, and checked with other statistics; if the output differs,
-    nothing is folded. Nothing is folded either on devices other than the CPU, in compiled models, or where a batch
-    norm is in train mode.
+    nothing is folded. Nothing is folded either on devices other than the CPU, in compiled models, in models whose
+    parameters are split over processes, or where a batch norm is in train mode.
 
     The folded weights are computed anew at every entry, since the model trains in between: a product per weight, which
     is little beside a forward pass of a batch.
@@ -114,7 +114,7 @@ def _worthwhile(model: nn.Module, modules: list[nn.Module]) -> bool:
     if hasattr(model, "_orig_mod") or any(m._compiled_call_impl is not None for m in modules):
         return False  # the compiler folds by itself, and would have to compile again
     parameter = next(model.parameters(), None)
-    return parameter is not None and parameter.device.type == "cpu"
+    return parameter is not None and parameter.device.type == "cpu" and not is_sharded(model)
 
 
 def _fold_at_first_call(model: nn.Module, known: dict[Any, Pairs], key: Any, stack: ExitStack) -> Callable[[], None]:

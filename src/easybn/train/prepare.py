@@ -15,7 +15,7 @@ from ..attacks.model_call import BadLogits, ModelFailed, checked_logits, logit_d
 from ..data.augment import AUGMENTATIONS
 from ..data.source import Split
 from ..keyed_random import Noise, number, permutation, torch_generators
-from ..modes import CannotCopy, copied, evaluating
+from ..modes import CannotCopy, copied, evaluating, is_sharded
 from ..norm.branched import BranchedNorm
 from ..norm.convert import branches_of, convert, strip
 from ..recipes.recipe import Recipe
@@ -52,8 +52,11 @@ def with_branches(model: nn.Module, recipe: Recipe) -> nn.Module:
     """A copy of ``model`` with the recipe's branches; with a warning the model itself, if it cannot be copied.
 
     Raises:
-        ValueError: it has other branches, or lazy layers that have not seen a batch yet.
+        ValueError: it has other branches, lazy layers that have not seen a batch yet, or parameters that are split
+            over processes.
     """
+    if is_sharded(model):
+        raise ValueError("the model's parameters are split over processes: give fit a plain model, or loop yourself")
     try:
         new = copied(model)
     except CannotCopy as error:
