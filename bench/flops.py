@@ -25,13 +25,15 @@ from easybn import data, models
 from easybn.attacks.attack import Attack, AttackState
 from easybn.attacks.attack_mode import attack_mode
 from easybn.cli import study_file
+from easybn.cli.arguments import find_study
 from easybn.data import DataError
 from easybn.data.registry import PUBLISHED
 from easybn.evaluation.config import POINTS, EvaluateConfig
 from easybn.keyed_random import Noise, torch_generators
 from easybn.models.convolutions import Winograd
 from easybn.norm.convert import convert
-from easybn.runs.config import DATA_OPTIONS, Experiment, describe
+from easybn.runs.config import DATA_OPTIONS, Experiment
+from easybn.runs.description import describe
 from easybn.study.plan import Planned
 
 PEAK = 156e12
@@ -254,7 +256,7 @@ def _point(config: EvaluateConfig, shape: Shape, passes: Passes) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", default="paper", help="a YAML file, or the name of a study of the package")
-    study = study_file.read(study_file.find(parser.parse_args().study), run_code=False)
+    study = study_file.read(find_study(parser.parse_args().study), run_code=False)
     torch.set_num_threads(1)  # hardly anything is computed, and more threads only get in each other's way
     costs, total = Costs(), Cost()
     print(f"{'run':40} {'training':>10} {'evaluation':>10} {'GPU-hours':>10}   (PFLOP; evaluation at most)")

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from easybn.json_files import Damaged, read_json, read_rows, with_checksum, without_checksum, write_json, write_rows
+from easybn.json_files import (
+    Damaged,
+    read_json,
+    read_last_row,
+    read_rows,
+    with_checksum,
+    without_checksum,
+    write_json,
+    write_rows,
+)
 
 ROWS = [
     {"attack": "clean", "n": 1000, "correct": 871, "accuracy": 0.871, "eps": None, "notes": ['a "word"', "\u00fc"]},
@@ -91,3 +100,28 @@ def test_another_layout_and_files_without_checksums_are_read(tmp_path):
         path.write_text(text + "\n")
         with pytest.raises(Damaged, match="line 1 is damaged"):
             read_rows(path)
+
+
+def test_the_last_row_alone_is_the_last_of_all_rows(tmp_path):
+    path = tmp_path / "file"
+    assert read_last_row(path) is None
+    long = {"epoch": 1, "text": "x" * 40_000}  # longer than what is read at first
+    for rows in ([], ROWS[:1], ROWS, [long], [*ROWS, long], [long, *ROWS], [long, long]):
+        write_rows(path, rows)
+        assert read_last_row(path) == (rows[-1] if rows else None)
+    for text in ("{}\n\n\n", "\n", '{"a": 1}\n{"a": 2}\n{"a": 3', "{}"):
+        path.write_text(text)
+        assert read_last_row(path) == (read_rows(path, cut="legacy") or [None])[-1]
+
+
+def test_a_last_row_that_is_cut_off_or_changed_is_named(tmp_path):
+    path = tmp_path / "file"
+    write_rows(path, ROWS)
+    whole, first = path.read_bytes(), len(json.dumps(with_checksum(ROWS[0]))) + 1
+    for length in range(first + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Damaged, match="file, the last line is damaged: it is cut off"):
+            read_last_row(path)
+    path.write_bytes(whole.replace(b'"n": 8', b'"n": 9'))
+    with pytest.raises(Damaged, match="file, the last line is damaged: its checksum is another one"):
+        read_last_row(path)

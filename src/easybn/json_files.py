@@ -11,18 +11,20 @@ Three functions read: :func:`read_json` and :func:`read_rows` files of ours, :fu
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .files import MOST_TEXT, read_bytes, read_text, write_text
+from .files import MOST_TEXT, open_regular, read_bytes, read_text, write_text
 
 Row = dict[str, Any]
 Cut = Literal["error", "legacy", "left out"]
 
 CHECKSUM = "checksum"  # the key of an object's checksum
 _NOTHING: Any = object()
+_sorted_json = json.JSONEncoder(sort_keys=True).encode
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,12 @@ def without_checksum(value: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise Damaged(f"{where} is damaged: it does not hold what it should")
-    content = {key: item for key, item in value.items() if key != CHECKSUM}
-    # a bit that flips in the word itself must not make an object of one that has no checksum
-    if any(_like_the_key(key) for key in content) or (CHECKSUM in value and value[CHECKSUM] != _checksum(content)):
+    content = value.copy()
+    if CHECKSUM in value:
+        intact = content.pop(CHECKSUM) == _digest(content)
+    else:  # a bit that flips in the word itself must not make an object of one that has no checksum
+        intact = not any(map(_is_nearly_the_key, content))
+    if not intact:
         raise Damaged(f"{where} is damaged: its checksum is another one")
     return content
 
@@ -124,9 +129,13 @@ def read_json(path: Path, default: Any = _NOTHING, fields: Mapping[str, Field] |
         FileNotFoundError: there is no file, and no ``default``.
         ValueError: it is damaged (:class:`Damaged`), or holds values of another kind; the message names the file.
     """
-    if default is not _NOTHING and not path.exists():
+    try:
+        text = read_bytes(path, MOST_TEXT)
+    except FileNotFoundError:
+        if default is _NOTHING:
+            raise
         return default
-    value = parse_json(read_bytes(path, MOST_TEXT), str(path))
+    value = parse_json(text, str(path))
     if isinstance(value, list):
         content: Any = [without_checksum(item, str(path)) for item in value]
     else:
@@ -163,6 +172,30 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut
     return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
 
 
+def read_last_row(path: Path, fields: Mapping[str, Field] | None = None) -> Row | None:
+    """The last row of a file of JSON lines, without looking at the others; None if there is none.
+
+    Raises:
+        ValueError: see :func:`read_rows`; a line that is cut off is left out where no row has a checksum.
+    """
+    try:
+        with open_regular(path) as file:
+            size, length = file.seek(0, os.SEEK_END), 2**14
+            while True:
+                start = file.seek(max(0, size - length))
+                *lines, last = file.read().split(b"\n")
+                lines = lines[1:] if start else lines  # the first may be a part of one
+                if lines or not start:
+                    break
+                length *= 8
+    except FileNotFoundError:
+        return None
+    if last and any(f'"{CHECKSUM}"'.encode() in line for line in lines):
+        raise Damaged(f"{path}, the last line is damaged: it is cut off; restore the file, or delete that line")
+    row = next((line for line in reversed(lines) if line.strip()), None)
+    return None if row is None else _row(row, fields or {}, f"{path}, the last line")
+
+
 def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
     """ValueError, naming ``where`` and the key, unless ``row`` has what ``fields`` say."""
     for name, field in fields.items():
@@ -188,11 +221,15 @@ def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    # as it comes back from the file: keys as text, tuples as lists
-    return digest(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode(), size=8)
+    return _digest(json.loads(json.dumps(content)))  # as it comes back from the file: keys as text, tuples as lists
 
 
-def _like_the_key(key: str) -> bool:
+def _digest(content: dict[str, Any]) -> str:
+    """The checksum of what was read from a file."""
+    return digest(_sorted_json(content).encode(), size=8)
+
+
+def _is_nearly_the_key(key: str) -> bool:
     return len(key) == len(CHECKSUM) and 0 < sum(a != b for a, b in zip(key, CHECKSUM, strict=True)) <= 2
 
 

@@ -179,6 +179,50 @@ def test_a_damaged_note_of_a_failure_stops_no_other_run(easybn):
     assert easybn(*words, "--jobs", "0", "--retry").status == 0
 
 
+HUNGRY = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+import torch
+from filelock import FileLock, Timeout
+from easybn.recipes import Vanilla
+
+memory, refused = FileLock("memory.lock"), Path("refused")  # a device that has room for one process
+
+@dataclass(frozen=True)
+class Hungry(Vanilla):
+    def __call__(self, *args, **options):
+        try:
+            memory.acquire(timeout=0)  # until the process ends
+        except Timeout:
+            refused.touch()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB") from None
+        deadline = time.monotonic() + 120
+        while not refused.exists() and time.monotonic() < deadline:  # both at once, the first time
+            time.sleep(0.02)
+        yield from super().__call__(*args, **options)
+"""
+
+
+def test_a_run_that_runs_out_of_memory_beside_another_is_done_alone(easybn):
+    Path("hungry.py").write_text(HUNGRY)
+    Path("two.yaml").write_text(
+        ONE.replace("{name: a,", "{name: a, recipe: hungry.py:Hungry,") + "grid: {seed: [0, 1]}"
+    )
+    found = easybn("study", "two.yaml", "--out", "s", "--device", "cpu", "--threads", "1", "--jobs", "2")
+    assert found.status == 0, found.out
+    retried = [name for name in ("a-0", "a-1") if Path("s", name, "retried.json").exists()]
+    assert len(retried) == 1
+    log = Path("s", retried[0], "study.log").read_text()
+    assert (
+        "CUDA out of memory. Tried to allocate 2.00 GiB: other runs were beside it, so it is tried again alone" in log
+    )
+    assert log.count("--jobs 0") == 2
+    assert f"{retried[0]}: started, again and alone, because it ran out of memory beside others" in found.out
+    status = easybn("study", "two.yaml", "--out", "s", "--status").out
+    assert "2 of 2 done" in status
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

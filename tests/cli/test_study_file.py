@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from easybn.cli import evaluate, train
-from easybn.cli.arguments import Parser
-from easybn.cli.study_file import find, packaged_studies, read
+from easybn.cli.arguments import Parser, find_study, packaged_studies
+from easybn.cli.study_file import read
 from easybn.evaluation.config import EvaluateConfig
 from easybn.runs.config import Experiment
 from easybn.study.plan import CLEAN, Study
@@ -139,9 +139,9 @@ def test_mistakes_are_told_with_their_place(text, told):
 
 
 def test_find():
-    assert find("cpu") == packaged_studies()["cpu"]
+    assert find_study("cpu") == packaged_studies()["cpu"]
     with pytest.raises(ValueError, match=r"no study of the package \(did you mean paper"):
-        find("papr")
+        find_study("papr")
 
 
 COUNTS = {"cheap": (5, 3), "cpu": (11, 3), "paper": (12, 3), "clean-tier": (3, 30)}
@@ -149,7 +149,7 @@ COUNTS = {"cheap": (5, 3), "cpu": (11, 3), "paper": (12, 3), "clean-tier": (3, 3
 
 @pytest.mark.parametrize("name", packaged_studies())
 def test_every_study_of_the_package(name):
-    found, (entries, seeds) = read(find(name)), COUNTS[name]
+    found, (entries, seeds) = read(find_study(name)), COUNTS[name]
     assert found.name == name
     assert len(found.runs) == entries * seeds
     assert len({run.experiment.digest for run in found.runs}) == entries * seeds
@@ -158,7 +158,7 @@ def test_every_study_of_the_package(name):
 
 
 def test_the_paper_study_is_the_papers_grid():
-    found = read(find("paper")).runs
+    found = read(find_study("paper")).runs
     grid = {(e.data, e.model, type(e.recipe).__name__, e.training.seed) for e in (run.experiment for run in found)}
     assert grid == {
         (data, model, recipe, seed)
@@ -171,7 +171,7 @@ def test_the_paper_study_is_the_papers_grid():
 
 
 def test_the_cpu_study_has_the_radii_that_its_names_say():
-    for run in read(find("cpu")).runs:
+    for run in read(find_study("cpu")).runs:
         recipe = run.experiment.recipe
         balls = [part.ball for part in vars(recipe).values() if hasattr(part, "ball")] + [getattr(recipe, "ball", None)]
         radii = {round(255 * float(ball.eps), 6) for ball in balls if ball is not None}

@@ -26,7 +26,7 @@ from easybn.progress import progress_display
 from easybn.runs.run import Run
 from easybn.study import plan as study_state
 from easybn.study import status
-from easybn.study.plan import State
+from easybn.study.state import State
 from easybn.tables.formats import Fitted, show, terminal
 from easybn.tables.single_runs import hidden_tables
 from easybn.tables.table import Cell, Table, TableRow

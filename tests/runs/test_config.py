@@ -7,7 +7,8 @@ import pytest
 from easybn.perturb.ball import L2, Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN, AdvProp, Recipe, Vanilla
-from easybn.runs.config import Experiment, describe, differences
+from easybn.runs.config import Experiment
+from easybn.runs.description import describe, differences
 from easybn.train.schedule import Constant, Cosine, Training
 
 OTHER = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from easybn import data
-from easybn.runs.config import Experiment, SampleIds, describe, differences
+from easybn.runs.config import Experiment, SampleIds
+from easybn.runs.description import describe, differences
 from easybn.runs.prepare import prepare
 from easybn.runs.run import Run, train
 from easybn.train.schedule import Training

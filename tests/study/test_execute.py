@@ -1,49 +1,26 @@
 """The executor with children that are small scripts: deaths, silence, company, and what is shown meanwhile."""
 
-import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from easybn.evaluation.config import EvaluateConfig
-from easybn.runs.evaluate import is_measured
-from easybn.runs.run import Run
-from easybn.study.execute import BUSY, StudyStatus, parallel
-from easybn.study.plan import (
-    CLEAN,
-    Planned,
-    State,
-    Study,
-    clear_failure,
-    failure,
-    record_evaluation,
-    record_failure,
-    state,
-)
+from easybn.study.execute import BUSY, parallel
+from easybn.study.plan import CLEAN, Planned, Study, state
+from easybn.study.state import State, StudyStatus, clear_failure, failure
 from easybn.study.status import RemainingTime, StatusLines, status_table
 from easybn.terminal import Terminal
 
 from ..conftest import TINY
+from .conftest import runs
 
 COPY = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)"
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.fixture
-def done(finished_run: Run, tmp_path: Path) -> Path:
-    """A folder in which TINY is done."""
-    folder = tmp_path / "done"
-    shutil.copytree(finished_run.folder, folder)
-    Run(folder).add_scores([{"attack": "clean", "n": 1000, "correct": 300, "accuracy": 0.3, "branch": "main"}])
-    record_evaluation(folder, CLEAN, 2.0, [])
-    return folder
-
-
-def runs(*names: str) -> list[Planned]:
-    return [Planned(name, TINY) for name in names]
+def expected(planned: list[Planned]) -> list:
+    return [run.expected for run in planned]
 
 
 def silent(status: StudyStatus) -> None:
@@ -60,7 +37,7 @@ def test_a_death_is_one_runs_own(done, tmp_path):
     assert {name: state.kind for name, state in states.items()} == {
         "killed": "failed", "silent": "failed", "wrong": "failed", "fine": "done",
     }  # fmt: skip
-    assert states["killed"].error == "killed (signal 9): out of memory?"
+    assert states["killed"].error == "killed (signal 9): out of memory? (no other run of this study was beside it)"
     assert states["silent"].error == "ended before everything was done"
     assert states["wrong"].error == "ended with status 3 and no message"
 
@@ -103,26 +80,6 @@ def test_a_child_that_finds_another_at_work_has_not_failed(done, tmp_path):
     assert states["a"].kind == "done"
 
 
-def test_the_folder_alone_says_where_a_run_stands(done, tmp_path):
-    (planned,) = runs("a")
-    assert state(planned, tmp_path / "none").kind == "waiting"
-    found = state(planned, done)
-    assert (found.kind, found.epoch, found.measured, found.clean) == ("done", 2, 1, 0.3)
-    assert found.seconds == pytest.approx(Run(done).metrics[-1]["seconds"] + 2.0)
-    (done / "scores.jsonl").unlink()  # an evaluation without its rows is none
-    assert (state(planned, done).kind, str(state(planned, done))) == ("evaluating", "evaluation 0 of 1")
-    (done / "model.safetensors").unlink()
-    assert (state(planned, done).kind, str(state(planned, done))) == ("training", "epoch 2 of 2")
-    other = replace(planned, experiment=replace(TINY, training=replace(TINY.training, lr=0.3)))
-    assert state(other, done).kind == "failed"
-    assert "training.lr: 0.05 -> 0.3" in state(other, done).error
-    record_failure(done, "no\nmemory")
-    assert state(planned, done).error == "no memory"
-    (done / "failed.json").unlink()
-    (done / "config.json").write_text("{")
-    assert "config.json is damaged" in state(planned, done).error
-
-
 def test_two_runs_of_a_name():
     with pytest.raises(ValueError, match="2 runs of the study s are called a"):
         Study("s", tuple(runs("a", "b", "a")))
@@ -146,25 +103,25 @@ def status_of_five() -> tuple[list[Planned], StudyStatus]:
 
 def test_remaining_time_by_measured_speeds_alone():
     planned, seen = status_of_five()
-    eta = RemainingTime(planned, jobs=2)(seen)
+    eta = RemainingTime(expected(planned), jobs=2)(seen)
     assert eta["a-0"] == eta["a-3"] == 0
     assert eta["a-1"] == 3 * 20 + 6  # its own speed
     assert eta["a-2"] == 4 * (10 + 20) / 2 + 6  # that of its siblings
     assert eta["b-0"] is None
     assert eta[""] is None
     seen.states["b-0"] = State("training", 2, 4, 0, 1, 10.0, {})
-    assert RemainingTime(planned, jobs=2)(seen)[""] == pytest.approx((66 + 66 + 10 + 6) / 2)
+    assert RemainingTime(expected(planned), jobs=2)(seen)[""] == pytest.approx((66 + 66 + 10 + 6) / 2)
 
 
 def test_the_table_and_the_lines_say_how_it_stands():
     planned, seen = status_of_five()
     console = Terminal(width=120, record=True, force_terminal=False, color_system=None)
     with console.capture() as caught:
-        console.print(status_table(seen, RemainingTime(planned, 1)(seen)))
+        console.print(status_table(seen, RemainingTime(expected(planned), 1)(seen)))
     text = caught.get()
     for words in ("a-0", "90.00", "epoch 1 of 4", "failed", "1 of 5 done, 1 under way, 1 failed"):
         assert words in text
-    few = status_table(seen, RemainingTime(planned, 1)(seen), most=2)
+    few = status_table(seen, RemainingTime(expected(planned), 1)(seen), most=2)
     with console.capture() as caught:
         console.print(few)
     shown = caught.get()
@@ -187,81 +144,6 @@ def test_the_table_and_the_lines_say_how_it_stands():
     ]
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "kind", "told"),
-    [
-        ("scores.jsonl", cut, "failed", "scores.jsonl, line 1 is damaged: it is cut off"),
-        ("scores.jsonl", empty, "evaluating", ""),
-        ("scores.jsonl", lambda path: path.write_text('{"attack": 1}\n'), "failed", "attack must be a text"),
-        ("evaluated.json", empty, "failed", "evaluated.json is damaged"),
-        ("evaluated.json", cut, "failed", "evaluated.json is damaged"),
-        ("evaluated.json", Path.unlink, "evaluating", ""),
-        ("model.safetensors", empty, "training", ""),
-        ("model.safetensors", cut, "training", ""),
-        ("metrics.jsonl", cut, "failed", "metrics.jsonl, line 2 is damaged: it is cut off"),
-        ("config.json", empty, "failed", "config.json is damaged"),
-        ("failed.json", empty, "failed", "failed.json is damaged, so why the run failed is not known: delete it"),
-        ("failed.json", lambda path: path.write_text('{"log": 1}'), "failed", "failed.json is damaged"),
-    ],
-)  # fmt: skip
-def test_done_means_that_all_is_there_and_whole(name, damage, kind, told, done):
-    (planned,) = runs("a")
-    assert state(planned, done).kind == "done"
-    damage(done / name)
-    found = state(planned, done)
-    assert found.kind == kind
-    assert told in found.error
-    assert bool(found.error) == bool(told)
-    assert not told or str(done) in found.error
-
-
-def test_a_damaged_model_without_a_checkpoint_is_a_failure(done):
-    (planned,) = runs("a")
-    (done / "checkpoint.pt").unlink()
-    empty(done / "model.safetensors")
-    found = state(planned, done)
-    assert found.kind == "failed"
-    assert "model.safetensors is no safetensors file, or damaged" in found.error
-
-
-CLEAN_ROW = {"attack": "clean", "n": 1000, "correct": 300, "branch": "main", "test_images": 1000}
-PGD_ROW = {
-    "attack": "pgd", "protocol": "strong", "norm": "l2", "eps": 0.5, "steps": 9, "n": 50, "test_images": 50,
-    "points_seed": 0, "requested_batch_size": 100, "branch": "main", "correct": 1,
-}  # fmt: skip
-
-
-def test_an_evaluation_needs_its_own_rows():
-    config = EvaluateConfig.of_run(eps=(0.5,), protocols=("strong",), steps=9, points=50)
-    assert is_measured(config, [CLEAN_ROW, PGD_ROW])
-    for row in (CLEAN_ROW, PGD_ROW):
-        assert not is_measured(config, [row])
-    assert not is_measured(replace(config, branch="easy"), [CLEAN_ROW, PGD_ROW])
-    for name, value in (("eps", (0.5, 1.0)), ("steps", 8), ("norm", "linf"), ("points", 51), ("seed", 1)):
-        assert not is_measured(replace(config, **{name: value}), [CLEAN_ROW, PGD_ROW]), name
-    fewer = [{**CLEAN_ROW, "n": 50}, PGD_ROW]
-    assert is_measured(replace(config, points=51), fewer), "there are no more images"
-    old = {name: value for name, value in PGD_ROW.items() if name not in ("branch", "requested_batch_size")}
-    assert is_measured(config, [CLEAN_ROW, old])
-    assert not is_measured(replace(config, branch="easy"), [{**CLEAN_ROW, "branch": "easy"}, old])
-    config = EvaluateConfig.of_run(["autoattack"], norm="linf", eps=(0.1,), points=50)
-    row = {**PGD_ROW, "attack": "autoattack", "protocol": "standard", "norm": "linf", "eps": 0.1, "share": True}
-    row |= {"requested_batch_size": 256, "budget": None}
-    assert is_measured(config, [CLEAN_ROW, row])
-    assert not is_measured(config, [CLEAN_ROW, {**row, "protocol": "plus"}])
-    assert not is_measured(replace(config, precision="bf16"), [CLEAN_ROW, {**row, "precision": "float32"}])
-    assert not is_measured(config, [CLEAN_ROW])
-    assert is_measured(replace(config, budget=9.0), [CLEAN_ROW, {**row, "budget": 9.0, "test_images": 3}])
-
-
 def test_a_folder_removed_meanwhile_is_a_failure_and_stays_removed(tmp_path):
     script = "import shutil, sys; shutil.rmtree(sys.argv[1])"
     words = [sys.executable, "-c", script, str(tmp_path / "s" / "a")]
@@ -269,3 +151,50 @@ def test_a_folder_removed_meanwhile_is_a_failure_and_stays_removed(tmp_path):
     assert states["a"].kind == "failed"
     assert "s/a was removed while a process was working in it" in states["a"].error
     assert not (tmp_path / "s" / "a").exists()
+
+
+SHORT = """
+import sys, time
+from pathlib import Path
+from easybn.study.state import record_failure
+folder, log, others = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+with log.open("a") as file:
+    file.write(f"begin {folder.name}\\n")
+deadline = time.monotonic() + 60  # until all were started
+while log.read_text().count("begin") < others and time.monotonic() < deadline:
+    time.sleep(0.01)
+record_failure(folder, "not enough memory: " + folder.name, memory=True)
+with log.open("a") as file:
+    file.write(f"end {folder.name}\\n")
+sys.exit(1)
+"""
+
+
+def test_what_fails_alone_too_has_failed_and_nothing_ran_beside_it(done, tmp_path):
+    """Two runs that never have enough memory, and one that is done, first all at once, then one by one."""
+    log, out = tmp_path / "log", tmp_path / "s"
+    wait = f"import time, sys\nwhile open(sys.argv[3]).read().count('begin') < 2: time.sleep(0.01)\n{COPY}"
+
+    def command(planned: Planned) -> list[str]:
+        if planned.name == "fine":
+            return [sys.executable, "-c", wait, str(done), str(out / "fine"), str(log)]
+        return [sys.executable, "-c", SHORT, str(out / planned.name), str(log), "2"]
+
+    log.touch()
+    seen: list[str] = []
+    states = parallel(
+        runs("a", "b", "fine"), out, command, 3, lambda status: seen.append(str(status.states["a"].retried))
+    )
+    assert states["fine"].kind == "done"
+    for name in ("a", "b"):
+        assert states[name].kind == "failed"
+        assert states[name].error == f"not enough memory: {name} (no other run of this study was beside it)"
+        assert states[name].retried == f"not enough memory: {name}"
+    lines = log.read_text().split("\n")
+    assert sorted(lines[:2]) == ["begin a", "begin b"]
+    assert lines[4:8] in (["begin a", "end a", "begin b", "end b"], ["begin b", "end b", "begin a", "end a"])
+    assert "not enough memory: a" in seen
+    assert "tried again alone" in (out / "a" / "study.log").read_text()
+    clear_failure(out / "a")
+    cleared = state(runs("a")[0], out / "a")
+    assert (cleared.kind, cleared.retried) == ("waiting", "")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..escapes import escaped, say
 from ..interrupt import Interrupted
+from ..memory import is_out_of_memory
 from ..user_code import forbid_all
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ Begin with: easybn demo
 """
 
 
-OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "failed to map segment", "not enough memory")
 PLAIN = {"\u00b1": "+-", "\u2026": "...", "\u2212": "-", "\u00d7": "x"}
 """Replacements for characters that a terminal's encoding lacks."""
 
@@ -156,7 +156,7 @@ def _run(name: str, words: list[str]) -> int:
 def _mistake(error: Exception) -> str | None:
     """A user's mistake in one line; None for a bug in easybn."""
     text = str(error)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"not enough memory: {text or 'none is free'}: use a smaller --batch_size or model"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return "this user has no home folder: set HOME, or XDG_CACHE_HOME to a folder for decoded data sets"

@@ -3,7 +3,9 @@
 Stop it with Ctrl-C, kill it or lose the machine: the same command continues, and ends with the same rows as a study
 that was never interrupted. Each run is an ordinary folder of easybn train, OUT/NAME-SEED; a run that easybn train made
 there is used. A run that fails is reported and does not affect the others; --retry tries it again. Several of these
-commands may work on one folder. --dry_run lists the runs, and with --estimate how long their trainings take here.
+commands may work on one folder. --status says at once how it stands: what runs where, what failed and why, and the time
+that remains. --dry_run lists the runs, and with --estimate how long their trainings take here. A run that runs out of
+memory beside others is tried again alone, after all others.
 
 runs:                                # each: a config of the package or a file, and any fields to change in it
   - config: fashion-mnist-vanilla
@@ -15,6 +17,7 @@ evaluate:                            # options of easybn evaluate; clean accurac
   - {attacks: [autoattack], norm: linf, eps: 8/255, points: 200}
 
 easybn study cpu --jobs 2
+easybn study cpu --status
 easybn study paper --dry_run
 easybn study my_study.yaml --only 'ebn-*' --retry
 """
@@ -22,21 +25,27 @@ easybn study my_study.yaml --only 'ebn-*' --retry
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from rich.console import Console
 
+from ..escapes import say
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
-from .arguments import Parser
-from .train import duration
+from .arguments import Parser, find_study
+from .user_code import read_yaml
 
 if TYPE_CHECKING:
-    from ..study.plan import Planned, State, Study
+    from ..study.plan import Planned, Study
+    from ..study.state import Expected, State
+
+
+Run = TypeVar("Run", "Planned", "Expected")
 
 
 class Verbatim(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -46,9 +55,12 @@ class Verbatim(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 def configure(parser: Parser) -> None:
     parser.formatter_class = Verbatim
     add = parser.add_argument
-    add("study", type=str, help="a YAML file, or the name of a study of the package: cpu, clean-tier, cheap, paper")
+    which = "a YAML file, or the name of a study of the package: cpu, clean-tier, cheap, paper; with --status also OUT"
+    add("study", type=str, help=which)
     add("--out", type=str, default=None, help="folder for the runs' folders; by default runs/NAME")
     add("--dry_run", "--dry-run", action="store_true", help="only list the runs and what is done of each")
+    status = "only say how the study stands that was started: what runs where, what failed and why, the time remaining"
+    add("--status", action="store_true", help=status)
     add("--estimate", action="store_true", help="with --dry_run: time a few steps of each kind of training here")
     jobs = "number of runs at a time, each in its own process; 0: one after the other in this process"
     add("--jobs", type=int, default=1, help=jobs)
@@ -64,18 +76,26 @@ def configure(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    from . import study_file
-
     if arguments.jobs < 0 or (arguments.threads is not None and arguments.threads < 1):
         raise ValueError("--jobs must be at least 0 and --threads at least 1")
     if arguments.estimate and not arguments.dry_run:
         raise ValueError("--estimate goes with --dry_run")
     if arguments.data_folder is not None:
         os.environ["EASYBN_DATA"] = arguments.data_folder  # not a field of the runs, since it does not change them
-    study = study_file.read(study_file.find(arguments.study), run_code=not arguments.dry_run)
-    runs = chosen(study, arguments.only)
+    if arguments.status and show_status(arguments):
+        return
+    from ..study.execute import CHILD
+    from ..study.plan_file import plan_of, write_plan
+    from . import study_file
+
+    listing = arguments.dry_run or arguments.status
+    file = find_study(arguments.study)
+    study = study_file.read(file, run_code=not listing)
+    runs = chosen(study.name, study.runs, arguments.only)
     out = Path(arguments.out or f"runs/{study.name}")
-    if arguments.dry_run:
+    if not listing and not os.environ.get(CHILD):
+        write_plan(out, plan_of(study.name, [run.expected for run in study.runs], file))
+    if listing:
         seconds = training_seconds(runs, arguments.device) if arguments.estimate else {}
         show_plan(Terminal(), study, runs, out, seconds)
     elif arguments.jobs == 0:
@@ -84,6 +104,36 @@ def run(arguments: Namespace) -> None:
         sequential(runs, out, arguments.threads, arguments.retry, arguments.device, arguments.checkpoint_seconds)
     else:
         in_processes(runs, out, arguments)
+
+
+def show_status(arguments: Namespace) -> bool:
+    """Print how a study stands, by its plan and the folders of its runs; torch is not needed.
+
+    Returns:
+        False if no study was started there, so that its file has to be read.
+    """
+    from ..study.plan_file import plan_of, read_plan
+    from ..study.status import overview
+
+    file, out = None, Path(arguments.study)
+    if out.is_dir() and arguments.out:
+        raise ValueError(f"{out} is the folder of a study: leave --out out")
+    if not out.is_dir():
+        file = find_study(arguments.study)
+        content = read_yaml(file)
+        name = content.get("name", file.stem) if isinstance(content, dict) else file.stem
+        out = Path(arguments.out or f"runs/{name}")
+    plan = read_plan(out)
+    if plan is None and file is None:
+        raise ValueError(f"{out} has no study.json: no study was started there; name the study's file instead")
+    if plan is None:
+        say(f"note: no study was started in {out} (there is no study.json)")
+        return False
+    if plan.has_changed() or (file and plan_of("", (), file).file_digest != plan.file_digest):
+        say(f"note: {file or plan.file} has changed since the study was last started, with what is shown here")
+    for line in overview(chosen(plan.name, plan.runs, arguments.only), out):
+        say(line)
+    return True
 
 
 def show_plan(
@@ -95,6 +145,7 @@ def show_plan(
         seconds: of the whole training by the run's name, or why it could not be timed; empty if none was timed.
     """
     from ..study.plan import state
+    from .train import duration
 
     lines, total, remaining = [], 0.0, 0.0
     for run in runs:
@@ -139,7 +190,7 @@ def training_seconds(runs: "list[Planned]", device: str | None) -> dict[str, flo
     from ..data import DataError
     from ..progress import shown
     from ..runs.prepare import estimate
-    from ..study.status import but_for_seed
+    from ..study.plan import but_for_seed
 
     by_kind: dict[str, float | str] = {}
     out: dict[str, float | str] = {}
@@ -158,25 +209,25 @@ def training_seconds(runs: "list[Planned]", device: str | None) -> dict[str, flo
     return out
 
 
-def chosen(study: "Study", globs: list[str] | None) -> "list[Planned]":
-    """The runs whose names match; ValueError if a pattern matches none."""
+def chosen(study: str, runs: Sequence[Run], globs: list[str] | None) -> list[Run]:
+    """The runs of the study of that name whose names match; ValueError if a pattern matches none."""
     for glob in globs or []:
-        if not any(fnmatchcase(run.name, glob) for run in study.runs):
-            raise ValueError(f"--only {glob}: {study.name} has no such run; its first run is {study.runs[0].name}")
-    return [run for run in study.runs if globs is None or any(fnmatchcase(run.name, glob) for glob in globs)]
+        if not any(fnmatchcase(run.name, glob) for run in runs):
+            raise ValueError(f"--only {glob}: {study} has no such run; its first run is {runs[0].name}")
+    return [run for run in runs if globs is None or any(fnmatchcase(run.name, glob) for glob in globs)]
 
 
 def in_processes(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:
     """Do each run in its own process, ``--jobs`` at a time, and show their status."""
     from ..study.execute import parallel
-    from ..study.plan import clear_failure
+    from ..study.state import clear_failure
     from ..study.status import RemainingTime, live_status
 
     if arguments.retry:
         for each in runs:
             clear_failure(out / each.name)
     console = Terminal(soft_wrap=not sys.stdout.isatty())
-    with live_status(console, RemainingTime(runs, arguments.jobs)) as on_status:
+    with live_status(console, RemainingTime([each.expected for each in runs], arguments.jobs)) as on_status:
         states = parallel(runs, out, lambda planned: command(planned, arguments), arguments.jobs, on_status)
     finish(console, states, out, arguments)
 

@@ -7,7 +7,6 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -78,24 +77,6 @@ def _evaluate_words(entry: dict[str, Any]) -> Iterator[str]:
             yield from map(str, value)
         elif value is not False and value is not None:
             yield f"--{key}={value}"
-
-
-def packaged_studies() -> dict[str, Path]:
-    """Paths of the studies that come with the package, by name."""
-    folder = Path(str(resources.files("easybn"))) / "configs" / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def find(name: str) -> Path:
-    """The file of that path, or the package's study of that name; ValueError if there is neither."""
-    path, known = Path(name), packaged_studies()
-    if path.is_file():
-        return path
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f"{name}: no such file, and no study of the package ({hint})")
 
 
 def read(path: Path, run_code: bool = True) -> Study:

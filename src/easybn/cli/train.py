@@ -11,7 +11,8 @@ from ..data.split import printable
 from ..evaluation.config import EvaluateConfig
 from ..progress import ProgressBars, progress_display
 from ..recipes import EBN, AdvProp, Recipe, Vanilla
-from ..runs.config import DATA_OPTIONS, Experiment, describe
+from ..runs.config import DATA_OPTIONS, Experiment
+from ..runs.description import describe
 from ..runs.evaluate import evaluate_run
 from ..runs.run import Run, train
 from ..runs.target import EvaluationTarget

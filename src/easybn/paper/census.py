@@ -21,7 +21,8 @@ from ..metrics.easy_examples import Answers, PairedAnswers, answers, easy_in_all
 from ..perturb.ball import Linf
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
-from ..runs.config import Experiment, SampleIds, describe, differences
+from ..runs.config import Experiment, SampleIds
+from ..runs.description import describe, differences
 from ..runs.prepare import load_data, prepare
 from ..runs.run import Run, environment
 from ..stats import aggregate

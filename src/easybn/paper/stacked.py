@@ -24,7 +24,8 @@ from ..models import weights
 from ..modes import evaluating
 from ..recipes.vanilla import Vanilla
 from ..rows import STACKED
-from ..runs.config import DATA_OPTIONS, Experiment, differences
+from ..runs.config import DATA_OPTIONS, Experiment
+from ..runs.description import differences
 from ..runs.prepare import load_data
 from ..runs.run import Run, environment, train
 from ..stats import aggregate

@@ -1,9 +1,8 @@
-"""What a run is asked to do: the experiment, its description in JSON, and its digest."""
+"""What a run is asked to do: the experiment, and its digest."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from fractions import Fraction
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from ..data import Source, Split
 from ..data.source import listed
 from ..files import write_text
-from ..json_files import Field, check, read_any_json, read_json
+from ..json_files import read_any_json
 from ..recipes.recipe import Recipe
 from ..recipes.vanilla import Vanilla
-from ..rows import TEXT, TEXTS, needed, optional
 from ..train.schedule import Training
+from .description import NOT_IN_DIGEST, describe, numbers_alike
 
 
 @dataclass(frozen=True)
@@ -97,21 +96,6 @@ def without(train: Split, source: Source, left_out: SampleIds) -> Split:
 
 
 VERSION = 1
-
-
-def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("class"), str)
-
-
-_FIELDS = {
-    "data": needed(TEXT),
-    "model": needed(TEXT),
-    "recipe": Field("an object with its class", _is_named, needed=True),
-    "training": Field("an object", lambda value: isinstance(value, dict) and isinstance(value.get("seed", 0), int)),
-    "norms": TEXTS,
-    "data_folder": optional(TEXT),
-}
-_NOT_IN_DIGEST = {"data_folder", "leave_out"}  # places of files do not change results
 DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
 _LATER = ("left_out", "sync_batchnorm", *DATA_OPTIONS)  # fields that older runs lack; None means the behaviour then
 
@@ -165,60 +149,9 @@ class Experiment:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits over all fields that change results."""
-        content = {name: value for name, value in describe(self).items() if name not in _NOT_IN_DIGEST}
+        content = {name: value for name, value in describe(self).items() if name not in NOT_IN_DIGEST}
         training = content["training"].items()
         content["training"] = {name: value for name, value in training if name not in _LATER or value is not None}
         content = {name: value for name, value in content.items() if name not in _LATER or value is not None}
-        text = json.dumps(_numbers_alike({"version": VERSION, **content}), sort_keys=True)
+        text = json.dumps(numbers_alike({"version": VERSION, **content}), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def describe(value: Any) -> Any:
-    """``value`` as plain JSON: a dataclass becomes its fields and a ``class``."""
-    if is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        path = kind.__name__ if kind.__module__.startswith("easybn.") else f"{kind.__module__}.{kind.__qualname__}"
-        return {"class": path, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, dict):
-        return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [describe(item) for item in value]
-    if isinstance(value, Fraction):
-        return float(value)
-    return value
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """The experiment in a run's config.json, as :func:`describe` wrote it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is damaged, or describes no experiment.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
-    found = read_json(path, {}).get("experiment")
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged: it does not describe an experiment")
-    check(found, _FIELDS, str(path))
-    return found
-
-
-def _numbers_alike(value: Any) -> Any:
-    """Equal numbers as equal text: 1, 1.0 and True are one setting."""
-    if isinstance(value, dict):
-        return {key: _numbers_alike(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers_alike(item) for item in value]
-    return float(value) if isinstance(value, (bool, int)) else value
-
-
-def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
-    """Fields in which two descriptions differ, as ``name: theirs -> ours``."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        if (now := ours.get("class")) != (then := theirs.get("class")):  # their fields cannot be compared
-            return [f"{name}: {then} -> {now}"]
-        keys = [key for key in {**theirs, **ours} if key not in _NOT_IN_DIGEST]
-        below = f"{name}." if name else ""
-        return [d for key in keys for d in differences(ours.get(key), theirs.get(key), f"{below}{key}")]
-    return [] if ours == theirs else [f"{name}: {theirs!r} -> {ours!r}"]

@@ -31,6 +31,7 @@ from ..evaluation.verify import Problem, verify
 from ..json_files import Row
 from ..keyed_random import permutation
 from ..progress import OnProgress, silent
+from .measured import EARLIER, is_row, request_of
 from .target import EvaluationTarget, branch_model, branches
 from .user_model import NAME, UserModel, target_in
 
@@ -137,8 +138,6 @@ def _candidates(folder: Path, own: UserModel | None, repeated: UserModel | None)
                 yield branch_model(owner.run, name)
 
 
-EARLIER = {"branch": "main", "compile": False, "precision": "float32"}
-"""What rows of earlier versions, which do not have these keys, were made with."""
 CLEAN_BATCH = 500
 
 
@@ -206,28 +205,6 @@ def estimate_run(target: EvaluationTarget, config: EvaluateConfig) -> Estimate:
     return estimate(config, target.model.to(config.device or "cpu"), x, y, len(index))
 
 
-def is_measured(config: EvaluateConfig, scores: Sequence[Row]) -> bool:
-    """Whether all rows that ``config`` asks for are among the scores of a run."""
-    requests = []
-    if config.is_pgd:
-        requests = [_request(replace(config, protocols=(protocol,))) for protocol in config.protocols]
-    elif config.names != ("clean",):
-        requests = [_request(config)]
-    every = max((row["n"] for row in scores if row["attack"] == "clean"), default=0)
-    points = config.points or POINTS
-
-    def has_points(row: Row) -> bool:
-        images = row.get("test_images", points)
-        return bool(config.budget) or images == points or images == every < points  # there may be no more
-
-    clean = any(_is(row, {"attack": "clean", "branch": config.branch or "main"}) for row in scores)
-    return clean and all(
-        any(_is(row, {**request, "eps": float(eps)}) and has_points(row) for row in scores)
-        for request in requests
-        for eps in config.eps
-    )
-
-
 def draw_test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
     """The numbers of ``points`` test images drawn by ``seed``, ascending; all of them if there are no more."""
     count = len(source.test)
@@ -252,25 +229,10 @@ def _index(target: EvaluationTarget, config: EvaluateConfig) -> torch.Tensor:
     return draw_test_points(target.source, config.points or default, config.seed)
 
 
-def _request(config: EvaluateConfig) -> Row:
-    """What tells the rows of one evaluation (of PGD, under one protocol) from others, but for their radius."""
-    shared = {"norm": config.norm, "points_seed": config.seed, "requested_batch_size": config.batch_size}
-    shared["branch"] = config.branch or "main"
-    if config.is_pgd:
-        return {"attack": "pgd", "protocol": config.protocols[0], "steps": config.steps, **shared}
-    names = ("share", "budget", "compile", "precision")
-    return {**config.row_attack, **shared, **{name: getattr(config, name) for name in names}}
-
-
-def _is(row: Row, wanted: Row) -> bool:
-    """Whether a row has these values; a key that it lacks, being of an earlier version, counts as equal."""
-    return all(row.get(name, EARLIER.get(name, value)) == value for name, value in wanted.items())
-
-
 def _measure_clean(target: EvaluationTarget, config: EvaluateConfig, progress: OnProgress) -> None:
     count = len(target.source.test)
     request = {"branch": target.branch, "attack": "clean", "test_images": count}
-    if not any(_is(row, {**request, "n": count}) for row in target.run.scores):
+    if not any(is_row(row, {**request, "n": count}) for row in target.run.scores):
         clean = EvaluateConfig(("clean",), batch_size=CLEAN_BATCH, device=config.device)
         _measure(target, clean, torch.arange(count), request, progress)
 
@@ -278,9 +240,9 @@ def _measure_clean(target: EvaluationTarget, config: EvaluateConfig, progress: O
 def _measure_pgd(target: EvaluationTarget, config: EvaluateConfig, progress: OnProgress) -> None:
     """Measure the radii that are missing; under the strong protocol all, as one radius counts for larger ones."""
     index = _index(target, config)
-    request = {**_request(config), "test_images": len(index)}
+    request = {**request_of(config), "test_images": len(index)}
     scores = target.run.scores
-    missing = tuple(eps for eps in config.eps if not any(_is(row, {**request, "eps": float(eps)}) for row in scores))
+    missing = tuple(eps for eps in config.eps if not any(is_row(row, {**request, "eps": float(eps)}) for row in scores))
     if missing:
         eps = config.eps if config.protocols == ("strong",) else missing
         _measure(target, replace(config, eps=tuple(sorted({*eps}))), index, request, progress)
@@ -312,7 +274,7 @@ def _add_rows_of_store(
 ) -> None:
     """Add the rows that the scores do not have yet; their verdicts are in the store."""
     clean, *attacked = evaluation.scores
-    request, record, images = _request(config), evaluation.record, {"test_images": len(evaluation.clean)}
+    request, record, images = request_of(config), evaluation.record, {"test_images": len(evaluation.clean)}
     shared = {
         "data": target.source.name, **request, **images, "seconds": round(seconds, 1),
         "forwards": int(record.forwards.sum()), "backwards": int(record.backwards.sum()),
@@ -321,8 +283,8 @@ def _add_rows_of_store(
     with target.run.locked(timeout=60):
         rows = target.run.scores
         wanted = request if config.budget else {**request, **images}
-        new = [] if any(_is(row, {"attack": "clean", "branch": target.branch}) for row in rows) else [clean]
-        new += [score for score in attacked if not any(_is(row, {**wanted, "eps": score.eps}) for row in rows)]
+        new = [] if any(is_row(row, {"attack": "clean", "branch": target.branch}) for row in rows) else [clean]
+        new += [score for score in attacked if not any(is_row(row, {**wanted, "eps": score.eps}) for row in rows)]
         if new:
             made = [{**shared, **score.to_dict(), "accuracy": score.accuracy} for score in new]
             if appearance := config.appearance:

@@ -21,7 +21,8 @@ from ..files import replacing
 from ..keyed_random import Noise
 from ..models import weights
 from ..models.weights import TrainedOn
-from .config import Experiment, describe
+from .config import Experiment
+from .description import describe
 
 # The model card: a README.md beside the weights that says what the model is and how it was trained.
 

@@ -29,7 +29,8 @@ from ..train.distributed import Processes
 from ..train.fit import fit
 from ..train.observers import MetricsFile, Observer
 from ..train.prepare import usable_device
-from .config import Experiment, describe, differences, read_description
+from .config import Experiment
+from .description import check_description, describe, read_description
 from .export import card
 from .prepare import Prepared, prepare
 
@@ -65,7 +66,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The description of the experiment, see :func:`easybn.runs.config.describe`.
+        """The description of the experiment, see :func:`.description.describe`.
 
         Raises:
             FileNotFoundError, ValueError: the folder is no run.
@@ -91,8 +92,8 @@ class Run:
 
     def check(self, experiment: Experiment) -> None:
         """Raise ValueError, naming the fields that differ, if another experiment has trained here."""
-        if self.started and (different := differences(describe(experiment), self.config)):
-            raise ValueError(f"{self.folder} holds another run ({'; '.join(different)}): give another --out")
+        if self.started:
+            check_description(self.folder, describe(experiment))
 
     def claim(self, experiment: Experiment, trained_on: weights.TrainedOn | None = None) -> None:
         """Write config.json, unless this experiment has trained here on the same data set.

@@ -1,6 +1,7 @@
-"""Trains and evaluates the runs of a study: several at a time in processes of their own, or one after the other here.
+"""Trains and evaluates the runs of a study: here, in processes of this machine, or in those of an executor.
 
-A run that fails takes no other with it: its process notes why in the run's folder and ends.
+However it is started, one run is done by :func:`do`, and many are looked after by :class:`Supervisor`. A run that fails
+takes no other with it: its process notes why in the run's folder and ends.
 """
 
 import os
@@ -9,37 +10,29 @@ import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from ..escapes import say
 from ..evaluation.config import EvaluateConfig
 from ..files import check_regular, explained
-from ..interrupt import Interrupted, deferred_signals
+from ..interrupt import Interrupted, Requests, deferred_signals
+from ..memory import is_out_of_memory
 from ..progress import ProgressBars, progress_display
 from ..runs.evaluate import evaluate_run
 from ..runs.run import BusyError, Run, train
 from ..runs.target import EvaluationTarget
 from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
-from .plan import (
-    LOG,
-    Planned,
-    State,
-    clear_failure,
-    is_busy,
-    missing_evaluations,
-    record_evaluation,
-    record_failure,
-    state,
-    study_lock,
-)
+from .plan import Planned, missing_evaluations, record_evaluation, state, study_lock
+from .state import LOG, State, StudyStatus, clear_failure, is_busy, lacked_memory, record_failure, record_retry
+from .status import OnStatus
 
 CHILD = "EASYBN_STUDY"
 """Environment variable of the processes that a study starts: their standard input ends when the study ends."""
@@ -85,7 +78,9 @@ def train_and_evaluate(
         except (Interrupted, BusyError):
             raise
         except Exception as error:
-            record_failure(folder, str(error) or type(error).__name__)
+            memory = is_out_of_memory(error)
+            text = str(error) or type(error).__name__
+            record_failure(folder, f"not enough memory: {text}" if memory else text, memory)
             raise
 
 
@@ -101,28 +96,249 @@ def _measured(target: EvaluationTarget, config: EvaluateConfig, device: str) -> 
     return [asdict(finding) for finding in result.findings]
 
 
-@dataclass
-class StudyStatus:
-    """Where the runs of a study are.
+def do(planned: Planned, out: Path, device: str | None = None, checkpoint_seconds: float = 60.0) -> int:
+    """Do one run in this process, unless it is done or has failed, and print how it ended.
 
     Args:
-        states: state of every run, by name, in the order of the study.
-        here: names of the runs that a child of this process is working on.
-        elsewhere: names of the runs that another process is working on.
+        out: folder of the runs' folders.
+        device, checkpoint_seconds: see :func:`train_and_evaluate`.
+
+    Returns:
+        0; 1 if it failed; ``BUSY`` if another process is working on it.
+
+    Raises:
+        Interrupted: it was asked to stop; what is done is saved.
+    """
+    folder = out / planned.name
+    found = state(planned, folder)
+    if found.kind == "done":
+        return 0
+    try:
+        if found.kind == "failed":
+            raise ValueError(found.error)
+        train_and_evaluate(planned, folder, device, checkpoint_seconds)
+        say(f"done: {folder}")
+        return 0
+    except Interrupted:
+        raise
+    except BusyError as error:
+        say(f"busy: {error}")
+        return BUSY
+    except (ValueError, OSError, ArithmeticError) as error:
+        say(f"failed: {planned.name}: {' '.join(str(error).split())}")
+    except Exception as error:  # a bug in easybn, unless the memory did not suffice
+        say(f"failed: {planned.name}: {error}" if is_out_of_memory(error) else traceback.format_exc(), error=True)
+    return 1
+
+
+def sequential(
+    runs: Sequence[Planned],
+    out: Path,
+    threads: int | None = None,
+    retry: bool = False,
+    device: str | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Do the runs one after the other in this process, see :func:`do`; :func:`parallel`'s children do one so.
+
+    Args:
+        runs: in this order.
+        threads: number of torch's threads; by default unchanged.
+        retry: try failed runs again.
+
+    Raises:
+        SystemExit: after all runs: status 1 if one failed, else ``BUSY`` if another process is working on one.
+        Interrupted: it was asked to stop; what is done is saved.
+    """
+    if os.environ.get(CHILD):
+        stop_with_the_parent()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    statuses = set()
+    for planned in runs:
+        if retry:
+            clear_failure(out / planned.name)
+        statuses.add(do(planned, out, device, checkpoint_seconds))
+    if statuses - {0}:
+        raise SystemExit(1 if 1 in statuses else BUSY)
+
+
+def stop_with_the_parent() -> None:
+    """Stop cleanly on SIGTERM, or when the study that started this process has ended."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def wait() -> None:
+        os.read(0, 1)  # a pipe that ends when the parent does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class Job(Protocol):
+    """One run that was started."""
+
+    def poll(self) -> int | str | None:
+        """Its exit status, as of :func:`do`; a text that says how its process was lost; None while it goes on."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to save and end, or not to begin; it is waited for as long as :meth:`poll` says that it goes on."""
+        ...
+
+    def close(self) -> None:
+        """End it now, if it goes on."""
+        ...
+
+
+class Supervisor:
+    """Does every run that has not failed, a number at a time, and keeps their states.
+
+    A run on which another process works is waited for. One that runs out of memory beside others is tried again alone,
+    once all others have ended. One whose process is lost is started once more.
+
+    Args:
+        out: folder of the runs' folders.
+        start: starts one run; None if it cannot start any more.
+        jobs: number of runs at a time.
+        on_status: called every two seconds or so, and at the end.
     """
 
-    states: dict[str, State]
-    here: set[str] = field(default_factory=set)
-    elsewhere: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        runs: Sequence[Planned],
+        out: Path,
+        start: Callable[[Planned], Job | None],
+        jobs: float,
+        on_status: OnStatus,
+    ):
+        self._planned = {run.name: run for run in runs}
+        self._out, self._start, self._most, self._on_status = out, start, jobs, on_status
+        self._jobs: dict[str, Job] = {}
+        self._beside: set[str] = set()  # jobs that have had another one beside them
+        self._lost: dict[str, str] = {}  # runs whose process was lost once, and how
+        self.refuses = False  # whether ``start`` starts nothing any more
+        self.status = StudyStatus({name: self._state(name) for name in self._planned})
 
+    def __call__(self, requests: Requests) -> dict[str, State]:
+        """Do the runs.
 
-OnStatus = Callable[[StudyStatus], None]
+        Args:
+            requests: to stop, by a signal.
+
+        Returns:
+            The state of every run at the end.
+
+        Raises:
+            Interrupted: it was asked to stop; every run has stopped that can be stopped from here.
+        """
+        refreshed = -REFRESH_SECONDS
+        try:
+            while requests.signum is None:
+                self._collect()
+                now = time.monotonic()
+                if refresh := now - refreshed > REFRESH_SECONDS:
+                    refreshed = now
+                    self._refresh()
+                if requests.signum is None:
+                    self._fill()
+                if not self._jobs and not (self.status.elsewhere and not self.refuses):
+                    if self.refuses:
+                        self._give_up()
+                    self._on_status(self.status)
+                    return self.status.states
+                if refresh:
+                    self._on_status(self.status)
+                time.sleep(POLL_SECONDS)
+            for job in self._jobs.values():
+                job.stop()
+            while any(job.poll() is None for job in self._jobs.values()):
+                time.sleep(POLL_SECONDS)
+        finally:  # also after an error or a second Ctrl-C
+            for job in self._jobs.values():
+                job.close()
+        self.status = StudyStatus({name: self._state(name) for name in self._planned})
+        self._on_status(self.status)
+        raise Interrupted(requests.signum, "stopped; everything done so far is saved: run the same command to continue")
+
+    def _state(self, name: str) -> State:
+        return state(self._planned[name], self._out / name)
+
+    def _collect(self) -> None:
+        """Take note of the jobs that have ended."""
+        for name, job in list(self._jobs.items()):
+            if (result := job.poll()) is not None:
+                del self._jobs[name]
+                job.close()
+                self.status.states[name] = self._ended(name, result)
+        self.status.here = set(self._jobs)
+
+    def _ended(self, name: str, result: int | str) -> State:
+        """The state of a run whose job has ended, after what follows from how it ended was recorded."""
+        folder, beside = self._out / name, name in self._beside
+        self._beside.discard(name)
+        found = self._state(name)
+        killed = result == -signal.SIGKILL
+        memory = lacked_memory(folder) if found.kind == "failed" else killed and not found.ended
+        error = found.error or ("killed (signal 9): out of memory?" if killed else _why(result))
+        if result == BUSY:
+            self.status.elsewhere.add(name)
+        elif memory and beside and not found.retried:
+            record_retry(folder, error)
+        elif memory:
+            record_failure(folder, f"{error} (no other run of this study was beside it)", memory=True)
+        elif isinstance(result, str) and not found.ended and name not in self._lost:
+            self._lost[name] = result  # to be started once more
+        elif not found.ended:
+            record_failure(folder, error)
+            if not folder.exists():
+                error = f"{folder} was removed while a process was working in it"
+                return replace(found, kind="failed", error=error)
+        return self._state(name)
+
+    def _give_up(self) -> None:
+        """Record how runs were lost that cannot be started once more; those that never began have not failed."""
+        for name, why in self._lost.items():
+            if not self.status.states[name].ended and (self._out / name / LOG).exists():
+                record_failure(self._out / name, f"its process was lost, and no more can be started: {why}")
+                self.status.states[name] = self._state(name)
+
+    def _refresh(self) -> None:
+        """Look again at the folders of runs that are under way, here or elsewhere."""
+        self.status.elsewhere = {name for name in self.status.elsewhere if is_busy(self._out / name)}
+        for name in {*self._jobs, *self.status.elsewhere}:
+            self.status.states[name] = self._state(name)
+
+    def _fill(self) -> None:
+        """Start what can be started now."""
+        states, busy = self.status.states, {*self._jobs, *self.status.elsewhere}
+        if any(states[name].retried for name in self._jobs):
+            return  # nothing is started beside it
+        left = [name for name in self._planned if name not in busy and not states[name].ended]
+        together = [name for name in left if not states[name].retried]
+        for name in together or (left[:1] if not busy else []):
+            if len(self._jobs) >= self._most or self.refuses:
+                break
+            states[name] = self._state(name)  # another process may have done it by now
+            if states[name].ended or (states[name].retried and self._jobs):
+                continue
+            if is_busy(self._out / name):
+                self.status.elsewhere.add(name)
+            elif job := self._start(self._planned[name]):
+                self._jobs[name] = job
+            else:
+                self.refuses = True
+        if len(self._jobs) > 1:
+            self._beside |= set(self._jobs)
+        self.status.here = set(self._jobs)
 
 
 def parallel(
     runs: Sequence[Planned], out: Path, command: Callable[[Planned], list[str]], jobs: int, on_status: OnStatus
 ) -> dict[str, State]:
-    """Do every run that has not failed, each in a process of its own; wait for runs that other processes work on.
+    """Do every run that has not failed, each in a process of its own, see :class:`Supervisor`.
 
     Args:
         out: folder of the runs' folders.
@@ -137,163 +353,62 @@ def parallel(
     Raises:
         Interrupted: Ctrl-C or SIGTERM, after every child has stopped.
     """
-    planned = {run.name: run for run in runs}
-    status = StudyStatus({name: state(run, out / name) for name, run in planned.items()})
-    refreshed = -REFRESH_SECONDS
-    with _children() as children, deferred_signals() as requests:
-        while True:
-            for name in [name for name, child in children.items() if child.poll() is not None]:
-                with children.pop(name) as child:
-                    code = child.returncode
-                status.states[name] = state(planned[name], out / name)
-                if code == BUSY:
-                    status.elsewhere.add(name)
-                elif status.states[name].kind not in ("done", "failed"):
-                    if requests.signum is None:
-                        record_failure(out / name, _ended(code))
-                    status.states[name] = state(planned[name], out / name)
-                    if not (out / name).exists():
-                        gone = f"{out / name} was removed while a process was working in it"
-                        status.states[name] = replace(status.states[name], kind="failed", error=gone)
-            if requests.signum is not None:
-                break
-            now = time.monotonic()
-            if refresh := now - refreshed > REFRESH_SECONDS:
-                refreshed = now
-                status.elsewhere = {name for name in status.elsewhere if is_busy(out / name)}
-                for name in {*children, *status.elsewhere}:
-                    status.states[name] = state(planned[name], out / name)
-            for name in planned:
-                if len(children) >= jobs:
-                    break
-                if name in children or name in status.elsewhere or status.states[name].kind in ("done", "failed"):
-                    continue
-                status.states[name] = state(planned[name], out / name)  # another process may have done it by now
-                if status.states[name].kind in ("done", "failed"):
-                    continue
-                if is_busy(out / name):
-                    status.elsewhere.add(name)
-                else:
-                    children[name] = _start(command(planned[name]), out / name)
-            status.here = set(children)
-            if not children and not status.elsewhere:
-                on_status(status)
-                return status.states
-            if refresh:
-                on_status(status)
-            time.sleep(POLL_SECONDS)
-        for child in children.values():
-            child.terminate()
-        for child in children.values():
-            child.wait()
-    status.states = {name: state(run, out / name) for name, run in planned.items()}
-    status.here = set()
-    on_status(status)
-    assert requests.signum is not None
-    raise Interrupted(requests.signum, "stopped; everything done so far is saved: run the same command to continue")
+    supervisor = Supervisor(runs, out, lambda run: Process(command(run), out / run.name), jobs, on_status)
+    with deferred_signals() as requests:
+        return supervisor(requests)
 
 
-@contextmanager
-def _children() -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    """Processes by the name of their run; none of them outlives the block."""
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        yield children
-    finally:  # also after an error or a second Ctrl-C
-        for child in children.values():
-            with child:
-                if child.poll() is None:
-                    child.kill()
+class Process:
+    """A :class:`Job`: a process of this machine, whose output goes to the run's log.
+
+    Args:
+        command: its command line.
+        folder: of the run.
+        told: written to its standard input, which stays open until this process ends.
+    """
+
+    def __init__(self, command: list[str], folder: Path, told: bytes = b""):
+        with explained(folder / LOG), ExitStack() as stack:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / LOG).is_symlink():  # of a folder made by somebody else: another file would be appended to
+                raise ValueError(f"{folder / LOG} is a link: remove it")
+            if (folder / LOG).exists():
+                check_regular(folder / LOG)
+            log = stack.enter_context((folder / LOG).open("ab"))
+            log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
+            log.flush()
+            # in its own session, so that Ctrl-C reaches it once, through this process
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, CHILD: "1"}, start_new_session=True,
+            )  # fmt: skip
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(told)
+            self._child.stdin.flush()
+        except BrokenPipeError:  # it has ended already, and its status says how
+            pass
+
+    def poll(self) -> int | None:
+        return self._child.poll()
+
+    def wait(self) -> int:
+        return self._child.wait()
+
+    def stop(self) -> None:
+        self._child.terminate()
+
+    def close(self) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        with self._child:  # closes the pipe, and waits
+            pass
 
 
-def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    with explained(folder / LOG), ExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / LOG).is_symlink():  # of a folder made by somebody else: the log would be appended to another file
-            raise ValueError(f"{folder / LOG} is a link: remove it")
-        if (folder / LOG).exists():
-            check_regular(folder / LOG)
-        log = stack.enter_context((folder / LOG).open("ab"))
-        log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
-        log.flush()
-        # in its own session, so that Ctrl-C reaches it once, through this process
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-            env={**os.environ, CHILD: "1"}, start_new_session=True,
-        )  # fmt: skip
-
-
-def _ended(status: int) -> str:
+def _why(status: int | str) -> str:
     """Why a child died that could not record it itself."""
-    if status == -signal.SIGKILL:
-        return "killed (signal 9): out of memory?"
+    if isinstance(status, str):
+        return f"its process was lost twice: {status}"
     if status < 0:
         return f"killed by signal {-status} ({signal.strsignal(-status)})"
     return f"ended with status {status} and no message" if status else "ended before everything was done"
-
-
-def sequential(
-    runs: Sequence[Planned],
-    out: Path,
-    threads: int | None = None,
-    retry: bool = False,
-    device: str | None = None,
-    checkpoint_seconds: float = 60.0,
-) -> None:
-    """Do the runs one after the other in this process, and print how each ended; :func:`parallel`'s children do one so.
-
-    Args:
-        runs: in this order.
-        out: folder of the runs' folders.
-        threads: number of torch's threads; by default unchanged.
-        retry: try failed runs again.
-        device, checkpoint_seconds: see :func:`train_and_evaluate`.
-
-    Raises:
-        SystemExit: after all runs: status 1 if one failed, else ``BUSY`` if another process is working on one.
-        Interrupted: it was asked to stop; what is done is saved.
-    """
-    if os.environ.get(CHILD):
-        _stop_with_the_parent()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    busy = failed = False
-    for planned in runs:
-        folder = out / planned.name
-        if retry:
-            clear_failure(folder)
-        found = state(planned, folder)
-        if found.kind == "done":
-            continue
-        try:
-            if found.kind == "failed":
-                raise ValueError(found.error)
-            train_and_evaluate(planned, folder, device, checkpoint_seconds)
-            say(f"done: {folder}")
-        except Interrupted:
-            raise
-        except BusyError as error:
-            busy = True
-            say(f"busy: {error}")
-        except (ValueError, OSError, ArithmeticError) as error:
-            failed = True
-            say(f"failed: {planned.name}: {' '.join(str(error).split())}")
-        except Exception:  # a bug in easybn
-            failed = True
-            say(traceback.format_exc(), error=True)
-    if failed or busy:
-        raise SystemExit(1 if failed else BUSY)
-
-
-def _stop_with_the_parent() -> None:
-    """Stop cleanly on SIGTERM, or when the study that started this process has ended."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def wait() -> None:
-        os.read(0, 1)  # a pipe that ends when the parent does
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=wait, daemon=True).start()

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
-from ..runs.config import Experiment
 from ..tables.formats import Fitted
 from ..tables.table import Cell, Table, TableRow
-from .execute import OnStatus, StudyStatus
-from .plan import Planned, State
+from .state import LOG, Expected, State, StudyStatus, at_work, read_state
+
+OnStatus = Callable[[StudyStatus], object]
 
 COLOURS = {"done": "green", "failed": "red", "training": "cyan", "evaluating": "cyan", "waiting": "dim"}
 COLUMNS = ["status", "minutes", "remaining", "clean"]
@@ -29,9 +30,8 @@ class RemainingTime:
         jobs: number of runs at a time.
     """
 
-    def __init__(self, runs: Sequence[Planned], jobs: int):
+    def __init__(self, runs: Sequence[Expected], jobs: int):
         self._runs, self._jobs = runs, max(1, jobs)
-        self._kind = {run.name: but_for_seed(run.experiment).digest for run in runs}
 
     def __call__(self, status: StudyStatus) -> dict[str, float | None]:
         """Seconds by name of a run, and for the whole study under ""; None where nothing comparable was measured."""
@@ -40,20 +40,20 @@ class RemainingTime:
         for run in self._runs:
             state = status.states[run.name]
             if state.epoch:
-                epoch.setdefault(self._kind[run.name], []).append(state.trained_seconds / state.epoch)
+                epoch.setdefault(run.kind, []).append(state.trained_seconds / state.epoch)
             for digest, seconds in state.evaluation_seconds.items():
-                evaluation.setdefault((run.experiment.data, run.experiment.model, digest), []).append(seconds)
+                evaluation.setdefault((run.experiment["data"], run.experiment["model"], digest), []).append(seconds)
         eta: dict[str, float | None] = {}
         for run in self._runs:
             state = status.states[run.name]
-            if state.kind in ("done", "failed"):
+            if state.ended:
                 eta[run.name] = 0.0
                 continue
-            own = [state.trained_seconds / state.epoch] if state.epoch else epoch.get(self._kind[run.name], [])
+            own = [state.trained_seconds / state.epoch] if state.epoch else epoch.get(run.kind, [])
             parts = [_mean(own, state.epochs - state.epoch)]
             for config in run.evaluations:
                 if config.digest not in state.evaluation_seconds:
-                    key = (run.experiment.data, run.experiment.model, config.digest)
+                    key = (run.experiment["data"], run.experiment["model"], config.digest)
                     parts.append(_mean(evaluation.get(key, []), 1))
             known = [part for part in parts if part is not None]
             eta[run.name] = sum(known) if len(known) == len(parts) else None
@@ -66,11 +66,6 @@ def _mean(seconds: Sequence[float], times: int) -> float | None:
     if not times:
         return 0.0
     return times * sum(seconds) / len(seconds) if seconds else None
-
-
-def but_for_seed(experiment: Experiment) -> Experiment:
-    """The experiment with seed 0, so that runs that differ only in the seed are equal."""
-    return replace(experiment, training=replace(experiment.training, seed=0))
 
 
 @contextmanager
@@ -108,13 +103,16 @@ class StatusLines:
 
 def describe(name: str, state: State, status: StudyStatus) -> str:
     """The state of a run in words, and whether another process is working on it."""
+    text = str(state)
     if name in status.elsewhere:
-        return f"busy elsewhere ({state})"
-    if state.kind in ("training", "evaluating") and name not in status.here:
-        return f"stopped at {state}"
-    if state.kind == "waiting" and name in status.here:
-        return "started"
-    return str(state)
+        text = f"busy elsewhere ({state})"
+    elif state.kind in ("training", "evaluating") and name not in status.here:
+        text = f"stopped at {state}"
+    elif state.kind == "waiting" and name in status.here:
+        text = "started"
+    if not state.retried:
+        return text
+    return f"{text}, again and alone, because it ran out of memory beside others"
 
 
 def status_table(status: StudyStatus, eta: dict[str, float | None], most: int | None = None) -> Fitted:
@@ -131,7 +129,7 @@ def status_table(status: StudyStatus, eta: dict[str, float | None], most: int | 
         text = describe(name, state, status) + (f", {state.warnings} warnings" if state.warnings else "")
         figures = [
             f"{state.seconds / 60:.1f}" if state.seconds else "",
-            "" if state.kind in ("done", "failed") else minutes(eta[name]),
+            "" if state.ended else minutes(eta[name]),
             "" if state.clean is None else f"{100 * state.clean:.2f}",
         ]
         lines.append(TableRow(name, [Cell(text, style=colour), *map(Cell, figures)]))
@@ -152,6 +150,49 @@ def _foremost(status: StudyStatus, most: int | None) -> list[str]:
     rank = {name: next((i for i, holds in enumerate(order) if holds(name)), len(order)) for name in states}
     kept = set(sorted(states, key=lambda name: rank[name])[:most])
     return [name for name in states if name in kept]
+
+
+def overview(runs: Sequence[Expected], out: Path) -> list[str]:
+    """How a study stands, in lines: a summary, then what is under way and where, what failed and why, what is stopped.
+
+    Weights are not read for it, see :func:`.state.read_state`.
+
+    Args:
+        runs: of the study.
+        out: folder of their folders.
+    """
+    states = {run.name: read_state(run, out / run.name) for run in runs}
+    workers = {name: worker for name, state in states.items() if (worker := at_work(out / name))}
+    status = StudyStatus(states, here=set(workers))
+    eta = RemainingTime(runs, len(workers))(status)
+    unknown = any(not state.ended for state in states.values()) and eta[""] is None
+    lines = [f"{out}: {summary(status, eta[''])}" + "; time remaining not known yet" * unknown]
+    lines += ["under way:"] * bool(workers)
+    for name, worker in workers.items():
+        remaining = f", about {minutes(eta[name])} min remaining" if eta[name] else ""
+        lines.append(f"  {name}: {describe(name, states[name], status)}{remaining}: {worker}")
+    reasons: dict[str, list[str]] = {}
+    for name, state in states.items():
+        if state.kind == "failed" and name not in workers:
+            reasons.setdefault(state.error, []).append(name)
+    lines += ["failed:"] * bool(reasons)
+    lines += [f"  {_some(names)}: {error}" for error, names in reasons.items()]
+    if reasons:
+        lines.append(f"  (the log of a run is its {LOG}; --retry tries failed runs again)")
+    stopped: dict[str, list[str]] = {}
+    for name, state in states.items():
+        if name not in workers and not state.ended and (state.kind != "waiting" or state.retried):
+            stopped.setdefault(describe(name, state, status), []).append(name)
+    lines += ["not under way:"] * bool(stopped)
+    lines += [f"  {_some(names)}: {text}" for text, names in stopped.items()]
+    if any(state.kind == "done" for state in states.values()):
+        lines.append("Weights were not read for this, and of each metrics.jsonl only the end; --dry_run verifies them.")
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """``a, b and 12 more``."""
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def summary(status: StudyStatus, seconds: float | None) -> str:

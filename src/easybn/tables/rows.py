@@ -22,7 +22,7 @@ from ..rows import (
     optional,
 )
 from ..rows import STACKED as STACKED_FIELDS
-from ..runs.config import read_description
+from ..runs.description import read_description
 from ..runs.verdicts import findings_in
 
 DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
@@ -67,7 +67,7 @@ class RunRows:
     Args:
         name: the path of its folder, relative to the folder that was read.
         folder: its folder.
-        experiment: as of :func:`easybn.runs.config.describe`.
+        experiment: as of :func:`easybn.runs.description.describe`.
         sessions: environment.json, an entry per start.
         metrics: metrics.jsonl, a row per epoch.
         scores: scores.jsonl, of the deployed branch.
