@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from html import unescape
 from io import StringIO
 from pathlib import Path
@@ -50,6 +51,11 @@ def columns_of(text: str) -> list[tuple[str, ...]]:
             for i, cell in enumerate(re.split("[┃│]", line)[1:-1]):
                 tables[-1][i] += re.sub(r"\s", "", cell)
     return [tuple(each.values()) for each in tables]
+
+
+def squeezed_lines(out: StringIO) -> str:
+    """What was printed on one line."""
+    return " ".join(out.getvalue().split())
 
 
 def squeezed(*texts: str) -> str:
@@ -130,20 +136,39 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
         clean=torch.ones(10_000), scores=[clean, *attacked], asked=10_000, notes=[], remarks=[], complete=True
     )
     result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0, complete=True)
-    subject = SimpleNamespace(run=Run(Path("runs") / squeezed(LONG)), branch="a-branch_with-a.rather_long-name")
+    run, branch = Run(Path("runs") / squeezed(LONG)), "a-branch_with-a.rather_long-name"
+    subject = SimpleNamespace(run=run, branch=branch, source=SimpleNamespace(test=range(20_000)))
     out = StringIO()
     console = Console(file=out, width=width, highlight=False, soft_wrap=True)
     show_attacks.show_result(
         console, subject, EvaluateConfig.of_run(["autoattack"], norm="linf", eps=tuple(RADII)), result
     )
-    text = out.getvalue().partition("Columns of attacks")[0]
+    text = out.getvalue().partition("Accuracy in %")[0]
+    lines = out.getvalue().splitlines()[:6]
+    assert all(line.startswith("robust accuracy at l") and line.endswith(f", branch {branch}") for line in lines)
+    assert "at linf 8/255: 50.0% (95%: 49.0 to 51.0), 10,000 of 20,000 points, AutoAttack standard" in lines[3]
     heads = ["epsclean1/2552/2554/2558/25516/2550.8"]
-    columns = [["accuracy", "91.23 ±0.6"], ["95% interval", "90.7 .. 91.8"]]
+    columns = [["accuracy", "91.23"], ["95% interval", "90.7 .. 91.8"]]
     rest = [[name, *[f"{broke[name]:,}"] * 6] for name in ATTACKS]
     accuracy, interval = show_attacks._accuracy(attacked[0])
     columns = [[*columns[0], *[accuracy] * 6], [*columns[1], *[interval] * 6], *rest]
-    columns.append(["farthest", *(f"{score.max_perturbation:.5f}" for score in attacked)])
     assert_whole(text, width, heads, columns)
+    if width > 60:
+        assert "Farthest image found: 0.00392, 0.00784, 0.01569, 0.03137, 0.06275, 0.80000" in squeezed_lines(out)
+
+
+def test_the_table_of_autoattack_is_one_piece_in_80_columns():
+    broke = {"clean": 1_234, "apgd-ce": 2_345, "apgd-t": 3_456, "fab-t": 4_567, "square": 5_678}
+    clean, attacked = Score("clean", 10_000, 9_123), Score("autoattack", 10_000, 5_000, "standard", "linf", 16 / 255)
+    attacked = replace(attacked, broke=broke, max_perturbation=16 / 255)
+    found = SimpleNamespace(clean=torch.ones(10_000), scores=[clean, attacked], asked=10_000, remarks=[])
+    result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0, complete=True)
+    subject = SimpleNamespace(run=Run(Path("r")), branch="main", source=SimpleNamespace(test=range(10_000)))
+    out = StringIO()
+    console = Console(file=out, width=80, highlight=False, soft_wrap=True)
+    show_attacks.show_result(console, subject, EvaluateConfig.of_run(["autoattack"]), result)
+    assert len(columns_of(out.getvalue())) == 1
+    assert max(cell_len(line) for line in out.getvalue().splitlines() if line[:1] == "│") <= 80
 
 
 def folder_of_runs(tmp_path: Path) -> Path:

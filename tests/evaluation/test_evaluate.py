@@ -1,3 +1,4 @@
+import re
 from fractions import Fraction
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch import nn
 
 from easybn.evaluation import accuracy_interval, evaluate
+from easybn.evaluation.result import Score, headline
 
 from ..small import small_images, small_net
 
@@ -149,8 +151,16 @@ def test_a_note_on_how_the_model_was_found_stays_one_note():
 def test_a_result_reads_as_what_it_says(problem):
     model, x, y = problem
     lines = str(evaluate(model, x, y, norm="linf", eps="8/255", steps=3)).splitlines()
-    assert lines[0] == "40 points"
-    assert lines[1].startswith("clean: 90.00% right (95% interval ")
-    assert lines[2].startswith("pgd (strong) linf ")
-    assert sum(line.startswith(("note ", "warning ")) for line in lines) == len(lines) - 3
-    assert repr(evaluate(model, x, y, attacks="clean")).splitlines() == lines[:2]
+    assert re.fullmatch(r"robust accuracy at linf 8/255: \d+\.\d% \(95%: .* to .*\), 40 points, PGD strong", lines[0])
+    assert lines[1] == "clean accuracy: 90.0% (95%: 76.9 to 96.0), 40 points"  # Wilson's interval of 36 of 40
+    assert sum(line.startswith(("note ", "warning ")) for line in lines) == len(lines) - 2
+    assert repr(evaluate(model, x, y, attacks="clean")).splitlines() == lines[1:2]
+
+
+def test_a_result_in_one_line():
+    score = Score("autoattack", 200, 119, "standard", "linf", 8 / 255)
+    line = "robust accuracy at linf 8/255: 59.5% (95%: 52.6 to 66.1)"
+    assert headline(score, 10_000) == f"{line}, 200 of 10,000 points, AutoAttack standard"
+    assert headline(score, 200) == headline(score) == f"{line}, 200 points, AutoAttack standard"
+    own = Score("apgd-ce+mine+square", 200, 119, None, "l2", 0.5)
+    assert headline(own).endswith("at l2 0.5: 59.5% (95%: 52.6 to 66.1), 200 points, apgd-ce, mine and square")

@@ -41,25 +41,37 @@ if TYPE_CHECKING:
 # What an evaluation found, in the terminal.
 
 
-def show_result(console: Console, target: "EvaluationTarget", config: EvaluateConfig, result: "Result") -> None:
-    """Accuracies with their intervals, what broke how many points, notes and findings; or what is still missing."""
+def show_result(
+    console: Console, target: "EvaluationTarget", config: EvaluateConfig, result: "Result", named: bool = False
+) -> None:
+    """A line for each robust accuracy, a table of what broke how many points, notes and findings.
+
+    Args:
+        named: whether the lines say which model they are about, as they have to where there are several.
+    """
+    from ..evaluation.result import headline
+
     evaluation = result.evaluation
     assert evaluation is not None
     n, folder = len(evaluation.clean), target.run.folder
     branch = "" if target.branch == "main" else f", branch {target.branch}"
     clean, *attacked = evaluation.scores
+    about = branch
+    if config.budget:
+        about += f", drawn at random in a budget of {duration(config.budget)}"
+    elif not result.complete:
+        about += f", not finished: {evaluation.asked:,} points were asked for"
+    for score in attacked or [clean]:
+        line = f"{headline(score, len(target.source.test))}{about}"
+        console.print(f"{folder}: {line}" if named else line)
     title = f"{folder}{branch}: {'+'.join(config.names)}, {config.norm}, {n:,} test images"
     names = list(dict.fromkeys(name for score in attacked for name in score.broke))
-    columns = ["accuracy", "95% interval", *names, "farthest"]
+    columns = ["accuracy", "95% interval", *names]
     lines = [_line("clean", [*_accuracy(clean), *[""] * len(columns[2:])])]
     for score in attacked:
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
-        eps = format_eps(score.eps or 0.0, score.norm)
-        lines.append(_line(eps, [*_accuracy(score), *broke, f"{score.max_perturbation:.5f}"]))
-    caption = "Columns of attacks: points that each was the first to break."
-    if config.budget:
-        caption += f" A budget of {duration(config.budget)}: {n:,} of {evaluation.asked:,} points, drawn at random."
-    show(Table(title, "eps", columns, lines, caption), console)
+        lines.append(_line(format_eps(score.eps or 0.0, score.norm), [*_accuracy(score), *broke]))
+    show(Table(title, "eps", columns, lines, _caption(attacked)), console)
     for note in evaluation.remarks:
         console.print(f"note: {note}")
     _show_findings(console, result.findings)
@@ -74,7 +86,18 @@ def _line(name: str, texts: Sequence[str]) -> TableRow:
 
 def _accuracy(score: "Score") -> tuple[str, str]:
     low, high = score.interval
-    return f"{100 * score.accuracy:.2f} ±{100 * score.interval.half_width:.1f}", f"{100 * low:.1f} .. {100 * high:.1f}"
+    return f"{100 * score.accuracy:.2f}", f"{100 * low:.1f} .. {100 * high:.1f}"
+
+
+def _caption(attacked: "Sequence[Score]") -> str:
+    if not attacked:
+        return "Accuracy in %."
+    farthest = ", ".join(f"{score.max_perturbation:.5f}" for score in attacked)
+    rows = " (a number a row)" if len(attacked) > 1 else ""
+    return (
+        "Accuracy in %. Columns of attacks: points that each was the first to break. Farthest image found: "
+        f"{farthest}{rows}."
+    )
 
 
 def show_notes_of_rows(console: Console, target: "EvaluationTarget") -> None:
@@ -223,13 +246,14 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
     from ..runs.evaluate import estimate_run, evaluate_run
 
     console = Terminal(soft_wrap=True)
-    for target in targets_of(arguments):
+    targets = targets_of(arguments)
+    for target in targets:
         if arguments.estimate:
             show_estimate(console, target, estimate_run(target, config))
         else:
             with progress_display() as display:
                 result = evaluate_run(target, config, ProgressBars(display, target.run.folder.name))
-            show_result(console, target, config, result)
+            show_result(console, target, config, result, named=len(targets) > 1)
         show_notes(console, [target])
 
 

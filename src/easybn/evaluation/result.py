@@ -96,6 +96,30 @@ def display_name(score: Score) -> str:
     return f"{score.attack}{protocol} {score.norm} {format_eps(score.eps, score.norm)}"
 
 
+def attack_words(score: Score) -> str:
+    """The attack of a score as a reader knows it: ``AutoAttack standard``, ``PGD strong``, ``apgd-ce and square``."""
+    if score.attack in ("autoattack", "pgd"):
+        return " ".join(filter(None, ({"autoattack": "AutoAttack", "pgd": "PGD"}[score.attack], score.protocol)))
+    *names, last = score.attack.split("+")
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+def headline(score: Score, total: int | None = None) -> str:
+    """A score in one line, with all that it needs to be quoted.
+
+    ``robust accuracy at linf 8/255: 59.8% (95%: 52.9 to 66.4), 200 of 10,000 points, AutoAttack standard``
+
+    Args:
+        total: of how many points the score's were chosen; left out if they are all.
+    """
+    low, high = (100 * end for end in score.interval)
+    points = f"{score.n:,} of {total:,} points" if total is not None and total > score.n else f"{score.n:,} points"
+    what = "clean accuracy" if score.eps is None else "robust accuracy"
+    at = "" if score.eps is None else f" at {score.norm} {format_eps(score.eps, score.norm)}"
+    attack = "" if score.eps is None else f", {attack_words(score)}"
+    return f"{what}{at}: {100 * score.accuracy:.1f}% (95%: {low:.1f} to {high:.1f}), {points}{attack}"
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation:
     """What :func:`easybn.evaluate` found on n points: all that were given, or those whose chunks are done.
@@ -136,12 +160,9 @@ class Evaluation:
         return [note for note in self.notes if note not in warnings]
 
     def __repr__(self) -> str:
-        """Scores with their intervals, then notes and warnings, a line each."""
-        points = f"{len(self.clean):,}" + (f" of {self.asked:,}" if len(self.clean) < self.asked else "")
-        lines = [f"{points} points"]
-        for score in self.scores:
-            low, high = score.interval
-            lines.append(f"{display_name(score)}: {score.accuracy:.2%} right (95% interval {low:.2%} .. {high:.2%})")
+        """Robust accuracy at each eps and clean accuracy with their intervals, then notes and warnings, a line each."""
+        clean, *attacked = self.scores
+        lines = [headline(score, self.asked) for score in (*attacked, clean)]
         lines += [f"note     {remark}" for remark in self.remarks]
         return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
