@@ -1,0 +1,198 @@
+"""Hours of training, killing, resuming and evaluating: results must be those of undisturbed runs, and nothing may grow.
+
+    python bench/soak.py --minutes 120 --out FOLDER [--kinds training evaluation here] [--kills 3] [--rounds N]
+    python bench/soak.py --out FOLDER --minutes 0          the table of what is there
+
+Each round takes the next recipe through the kinds of bench/soak_rounds.py: processes are killed with SIGKILL at moments
+that depend on the number of the round alone, then run to their end and compared bit for bit with undisturbed ones.
+After each round FOLDER/soak.jsonl gets a row: kills, mismatches, and what this process and the folders hold. All lies
+below FOLDER, temporary files and caches too, so that they can be counted. Killed, or stopped, the same command goes on.
+The exit status is 1 if anything differed; the folder of such a round is kept.
+"""
+
+import argparse
+import gc
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from scipy import stats
+from soak_rounds import KINDS, Round, parts
+
+import easybn
+from easybn.json_files import read_rows, write_json, write_rows
+from easybn.recipes import RECIPES
+from easybn.runs.run import alone, environment
+
+WARM_UP = 2 * len(RECIPES)  # rounds of a session that do not count for slopes: every recipe twice
+HELD = {  # what this process and the folders hold after a round, and how a table names it
+    "rss_mib": "resident memory, MiB",
+    "objects": "Python objects",
+    "descriptors": "open files",
+    "threads": "threads",
+    "children": "child processes",
+    "temporary_files": "temporary files",
+    "cache_files": "files in the cache",
+    "parts": "half-written files",
+    "folder_mib": "folder, MiB",
+}
+
+
+class Slope(NamedTuple):
+    """Change a round, with its 95% interval, of ``rounds`` rounds after the warm-up."""
+
+    slope: float
+    half_width: float
+    rounds: int
+
+
+def settle_in(root: Path) -> None:
+    """All of this process and its children lies below ``root`` and takes one thread."""
+    for name in ("tmp", "cache", "undisturbed"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "TMPDIR": str(root / "tmp"),
+        "XDG_CACHE_HOME": str(root / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(easybn.__file__).parents[1]),
+        "COLUMNS": "200",
+    }
+    tempfile.tempdir = None
+    torch.set_num_threads(1)
+
+
+def held(root: Path) -> dict[str, float]:
+    """See :data:`HELD`; Linux's /proc."""
+    gc.collect()
+    process = Path("/proc/self")
+    pages = int((process / "statm").read_text().split()[1])
+    return {
+        "rss_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
+        "objects": len(gc.get_objects()),
+        "descriptors": len(os.listdir(process / "fd")) - 1,  # noqa: PTH208  (one of them is this listing's)
+        "threads": len(list((process / "task").iterdir())),
+        "children": sum(len(path.read_text().split()) for path in process.glob("task/*/children")),
+        "temporary_files": sum(1 for _ in (root / "tmp").rglob("*")),
+        "cache_files": sum(1 for _ in (root / "cache").rglob("*")),
+        "parts": len(parts(root)),
+        "folder_mib": round(sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) / 2**20, 2),
+    }
+
+
+def one_round(number: int, root: Path, kinds: list[str], kills: int) -> dict[str, Any]:
+    """Do a round; its row."""
+    round = Round(number, root, kills)
+    began, seconds = time.perf_counter(), {}
+    shutil.rmtree(round.folder, ignore_errors=True)
+    round.folder.mkdir()
+    for kind in kinds:
+        start = time.perf_counter()
+        try:
+            KINDS[kind](round)
+        except Exception as error:  # it is a finding, and the soak goes on
+            round.mismatch(f"{kind}: {type(error).__name__}: {error}")
+        seconds[kind] = float(f"{time.perf_counter() - start:.1f}")
+    if left := parts(round.folder):
+        round.mismatch(f"half-written files after the last start: {[path.name for path in left]}")
+    if round.mismatches:
+        for log in root.glob("*.log"):
+            shutil.copy(log, round.folder)
+        shutil.move(round.folder, root / f"mismatch-{number}")
+    else:
+        shutil.rmtree(round.folder)
+    for log in root.glob("*.log"):
+        log.unlink()
+    return {
+        "round": number,
+        "recipe": round.recipe,
+        "seconds": time.perf_counter() - began,
+        "seconds_of": seconds,
+        "counts": dict(round.counts),
+        "mismatches": round.mismatches,
+    }
+
+
+def slope(rows: list[dict[str, Any]], name: str) -> Slope | None:
+    """Of the longest session; None where it is too short."""
+    longest = Counter(row["session"] for row in rows).most_common(1)[0][0]
+    values = [row[name] for row in rows if row["session"] == longest][WARM_UP:]
+    if len(values) < 3:
+        return None
+    fit = stats.linregress(range(len(values)), values)
+    return Slope(fit.slope, float(stats.t.ppf(0.975, len(values) - 2)) * fit.stderr, len(values))
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the whole soak comes to."""
+    counts: Counter[str] = sum((Counter(row["counts"]) for row in rows), Counter())
+    return {
+        "rounds": len(rows),
+        "sessions": len({row["session"] for row in rows}),
+        "minutes": sum(row["seconds"] for row in rows) / 60,
+        "kills": sum(number for name, number in counts.items() if name.startswith("kills")),
+        "counts": dict(counts),
+        "mismatches": [line for row in rows for line in row["mismatches"]],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    total = summary(rows)
+    lines = [
+        f"{total['rounds']} rounds in {total['minutes']:.0f} minutes ({total['sessions']} sessions), "
+        f"{total['kills']} kills, {len(total['mismatches'])} mismatches",
+        *(f"{name}: {number}" for name, number in sorted(total["counts"].items())),
+        "",
+        "| after each round | first | after warm-up | last | least | most | slope a round (95%) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, title in HELD.items():
+        values = [row[name] for row in rows]
+        late = values[WARM_UP:] or values[-1:]
+        fit = slope(rows, name)
+        shown = "too few rounds" if fit is None else f"{fit.slope:+.4f} ± {fit.half_width:.4f}"
+        middle = statistics.median(late)
+        lines.append(
+            f"| {title} | {values[0]:g} | {middle:g} | {values[-1]:g} | {min(late):g} | {max(late):g} | {shown} |"
+        )
+    return "\n".join([*lines, *(f"MISMATCH {line}" for line in total["mismatches"])])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, required=True, help="of all sessions together")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--kills", type=int, default=3, help="of each piece of work, at most")
+    parser.add_argument("--rounds", type=int, default=10**9, help="end after as many")
+    arguments = parser.parse_args()
+    root = arguments.out.absolute()
+    settle_in(root)
+    with alone(root / ".lock", "soak"):
+        file = root / "soak.jsonl"
+        rows = read_rows(file)
+        session = 1 + max((row["session"] for row in rows), default=-1)
+        while sum(row["seconds"] for row in rows) < 60 * arguments.minutes and len(rows) < arguments.rounds:
+            if not rows or rows[-1]["session"] != session:
+                write_json(root / f"environment-{session}.json", environment())
+            row = one_round(len(rows), root, arguments.kinds, arguments.kills)
+            rows.append({**row, "session": session, **held(root)})
+            write_rows(file, rows)
+            about = f"{row['recipe']}, {row['seconds']:.0f} s, {row['counts']}, {rows[-1]['rss_mib']} MiB"
+            print(f"round {row['round']}: {about}", *row["mismatches"], sep="\n    ", flush=True)
+        if not rows:
+            return 0
+        print(table(rows))
+        write_json(root / "summary.json", {**summary(rows), "table": table(rows).splitlines()})
+        return 1 if summary(rows)["mismatches"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
