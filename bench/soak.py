@@ -1,6 +1,6 @@
 """Hours of training, killing, resuming and evaluating: results must be those of undisturbed runs, and nothing may grow.
 
-    python bench/soak.py --minutes 120 --out FOLDER [--kinds training evaluation here] [--kills 3] [--rounds N]
+    python bench/soak.py --minutes 120 --out FOLDER [--kinds KIND ...] [--kills 3] [--rounds N]
     python bench/soak.py --out FOLDER --minutes 0          the table of what is there
 
 Each round takes the next recipe through the kinds of bench/soak_rounds.py: processes are killed with SIGKILL at moments
@@ -31,7 +31,7 @@ from easybn.json_files import read_rows, write_json, write_rows
 from easybn.recipes import RECIPES
 from easybn.runs.run import alone, environment
 
-WARM_UP = 2 * len(RECIPES)  # rounds of a session that do not count for slopes: every recipe twice
+WARM_UP = len(RECIPES)  # rounds of a session that do not count for slopes: every recipe once
 HELD = {  # what this process and the folders hold after a round, and how a table names it
     "rss_mib": "resident memory, MiB",
     "objects": "Python objects",
@@ -131,7 +131,10 @@ def slope(rows: list[dict[str, Any]], name: str) -> Slope | None:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the whole soak comes to."""
-    counts: Counter[str] = sum((Counter(row["counts"]) for row in rows), Counter())
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for name, number in row["counts"].items():
+            counts[name] = max(counts[name], number) if "at most" in name else counts[name] + number
     return {
         "rounds": len(rows),
         "sessions": len({row["session"] for row in rows}),

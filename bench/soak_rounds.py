@@ -5,6 +5,7 @@ A round of the soak does one of each kind, with the recipe that is its turn. A k
 """
 
 import json
+import math
 import os
 import random
 import shutil
@@ -163,28 +164,33 @@ def wait_writes(number: int, folder: Path, processes: Sequence["subprocess.Popen
         wait(lambda before=before: newest(folder) > before, processes)  # type: ignore[misc]
 
 
-def disturb(round: Round, commands: Sequence[Sequence[str]], log: str, folder: Path, seconds: float) -> None:
-    """Start ``commands`` together and kill them, again and again, at moments that the round's number decides.
-
-    A moment is anywhere in the time that the work takes; or soon after something was written for the n-th time; or
-    the next one after that at which a file is half written.
+def wait_moment(
+    draw: random.Random, folder: Path, seconds: float, processes: Sequence["subprocess.Popen[bytes]"]
+) -> None:
+    """Wait for a moment to kill at: anywhere in the time that the work takes; or soon after something was written for
+    the n-th time; or the next one after that at which a file is half written.
 
     Args:
         folder: where they write.
         seconds: what they take undisturbed.
     """
+    kind, share, writes = draw.choice(("any", "working", "writing")), draw.random(), draw.randint(1, 5)
+    if kind == "any":
+        wait_seconds(0.6 * seconds * share, processes)
+    else:
+        wait_writes(writes, folder, processes)
+        wait_seconds(0.5 * share, processes)
+    if kind == "writing":
+        wait(lambda: bool(parts(folder)), processes)
+
+
+def disturb(round: Round, commands: Sequence[Sequence[str]], log: str, folder: Path, seconds: float) -> None:
+    """Start ``commands`` together and kill them, again and again, see :func:`wait_moment`."""
     draw = round.draw(log)
     for _ in range(round.kills):
         processes = [round.start(command, log) for command in commands]
         draw.shuffle(processes)
-        kind, share, writes = draw.choice(("any", "working", "writing")), draw.random(), draw.randint(1, 5)
-        if kind == "any":
-            wait_seconds(0.6 * seconds * share, processes)
-        else:
-            wait_writes(writes, folder, processes)
-            wait_seconds(0.5 * share, processes)
-        if kind == "writing":
-            wait(lambda: bool(parts(folder)), processes)
+        wait_moment(draw, folder, seconds, processes)
         for process in processes:  # one of several goes first, and the others go on without it for a while
             if process.poll() is None:
                 kill(process)
@@ -278,6 +284,89 @@ def evaluation(round: Round) -> None:
         round.mismatch(f"{log}: scores.jsonl differs")
 
 
+def distributed(round: Round) -> None:
+    """A training by two processes under torchrun: one of them is killed, or all, then it is run to its end."""
+
+    def make(folder: Path) -> dict[str, float]:
+        return {
+            "training": round.run(two(*TRAIN, "1e9", "--recipe", round.recipe, "--out", str(folder)), "undisturbed")
+        }
+
+    whole, seconds = made_once(round, f"{round.recipe}-two", make)
+    run, log = round.folder / "distributed", "training by two"
+    command, draw = two(*TRAIN, "0", "--recipe", round.recipe, "--out", str(run)), round.draw(log)
+    for _ in range(round.kills):
+        launcher = round.start(command, log)
+        wait_moment(draw, run, seconds["training"], [launcher])
+        ranks = descendants(launcher.pid)
+        if launcher.poll() is not None or len(ranks) < 2:
+            kill_all([launcher.pid, *descendants(launcher.pid)])
+            round.count("kills of the launcher before its processes" if launcher.wait(SLOW) else "too late to kill")
+        elif draw.random() < 0.5:
+            kill_all([launcher.pid, *ranks])
+            round.count(f"kills of {log}, both")
+        else:
+            kill_all([draw.choice(ranks)])
+            round.count(f"kills of {log}, one of them")
+            began = time.perf_counter()
+            if launcher.wait(SLOW) == 0:
+                round.mismatch(f"{log}: one process was killed and the launcher ended well")
+            round.counts["seconds until the others had stopped, at most"] = max(
+                round.counts["seconds until the others had stopped, at most"], math.ceil(time.perf_counter() - began)
+            )
+        launcher.wait(SLOW)
+        if not wait_until(lambda ranks=ranks: not alive(ranks), 60):  # type: ignore[misc]
+            round.mismatch(f"{log}: processes are left: {alive(ranks)}")
+            kill_all(ranks)
+        if left := len(parts(run)):
+            round.count("half-written files that kills left", left)
+    round.run(command, log)
+    compare_runs(round, whole, run)
+    for folder in Path(tempfile.gettempdir()).glob("torchelastic_*"):  # torchrun's own, which it leaves there
+        shutil.rmtree(folder)
+        round.count("temporary folders of torchrun's own, removed")
+
+
+def two(*words: str) -> list[str]:
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "easybn", *words,
+    ]  # fmt: skip
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs; Linux's /proc."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(word) for word in path.read_text().split()]
+        except OSError:  # ended meanwhile
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def kill_all(pids: Sequence[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def wait_until(reached: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def here(round: Round) -> None:
     """The same in this process, which lives as long as the soak: what it does not give back adds up."""
     split, test = images()
@@ -321,4 +410,6 @@ def same_record(a: Record, b: Record) -> bool:
     return all(np.array_equal(a.columns[name], b.columns[name], equal_nan=name == "margin") for name in a.columns)
 
 
-KINDS: dict[str, Callable[[Round], None]] = {"training": training, "evaluation": evaluation, "here": here}
+KINDS: dict[str, Callable[[Round], None]] = {
+    "training": training, "evaluation": evaluation, "distributed": distributed, "here": here,
+}  # fmt: skip
