@@ -2,7 +2,7 @@
 
     python bench/repeats.py [--points 100] [--only NAME ...]
 
-A training (EBN, resnet_tiny, 320 images of the sample, 40 steps of 32) and an evaluation (AutoAttack at 8/255 on
+A training (EBN, resnet_tiny, 320 images of the sample, 40 steps of 32) and an evaluation (apgd-ce and apgd-t at 8/255 on
 ``fashion-mnist-adversarial``), each in a process of its own with one thread. What is compared with the first of all:
 weights after one step and in the end, the predictions of the trained model on 1,000 test images, and verdicts and
 margins of every attempt. 0 means the same bits.
@@ -94,7 +94,7 @@ def one(name: str, points: int, file: Path) -> None:
     torch.save(found, file)
 
 
-HOW: dict[str, Any] = {"norm": "linf", "eps": "8/255", "attacks": "standard", "diagnosis": False}
+HOW: dict[str, Any] = {"norm": "linf", "eps": "8/255", "attacks": ["apgd-ce", "apgd-t"], "diagnosis": False}
 
 
 def trained_for(other: Other, x: torch.Tensor, y: torch.Tensor, steps: int) -> dict[str, torch.Tensor]:

@@ -1,6 +1,9 @@
 import errno
 import pickle
 import random
+import signal
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -150,6 +153,31 @@ def test_the_one_before_is_kept_and_resumed_from(tmp_path):
     save(state(5), path)
     assert [load(path).step, load(older).step] == [5, 3]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.previous.pt", "c.pt", "c.pt.corrupt"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from easybn.train.checkpoint import Checkpoint, save
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+path = Path(sys.argv[1])
+save(Checkpoint(1, {}, {}), path)
+Path.replace = kill
+save(Checkpoint(2, {}, {}), path)
+"""
+
+
+def test_what_a_kill_left_of_either_is_removed_when_it_is_resumed(tmp_path):
+    path = tmp_path / "c.pt"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = [part.name.rsplit(".", 2)[0] for part in tmp_path.glob(".*.easybn-part")]
+    assert sorted(left) == [".c.previous.pt", ".c.pt"]
+    assert resume(path).step == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_checkpoint_of_an_earlier_version_names_its_settings_otherwise(tmp_path):

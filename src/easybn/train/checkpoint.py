@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ..files import explained, open_regular, replacing
+from ..files import explained, open_regular, replacing, sweep
 from ..json_files import Damaged
 from .distributed import Processes
 from .observers import TrainingState
@@ -174,11 +174,12 @@ def load(path: Path) -> Checkpoint:
 def resume(path: Path) -> Checkpoint | None:
     """The checkpoint to resume from: ``path``, or the one before it if ``path`` is damaged; None if there is no file.
 
-    A damaged file is renamed to ``*.corrupt``, with a warning.
+    A damaged file is renamed to ``*.corrupt``, with a warning. What a kill has left half-written of either is removed.
 
     Raises:
         Damaged: ``path`` is damaged, and so is the one before it, or there is none.
     """
+    sweep(path.parent, {path.name, previous(path).name}.__contains__)
     if not path.exists():
         return None
     try:
