@@ -2,8 +2,8 @@
 
     python bench/repeats.py [--points 100] [--only NAME ...]
 
-A training (EBN, resnet_tiny, 320 images of the sample, 40 steps of 32) and an evaluation (apgd-ce and apgd-t at 8/255 on
-``fashion-mnist-adversarial``), each in a process of its own with one thread. What is compared with the first of all:
+A training (EBN, resnet_tiny, 320 images of the sample, 40 steps of 32) and an evaluation (apgd-ce and apgd-t at 8/255
+on ``fashion-mnist-adversarial``), each in a process of its own with one thread. What is compared with the first of all:
 weights after one step and in the end, the predictions of the trained model on 1,000 test images, and verdicts and
 margins of every attempt. 0 means the same bits.
 """
