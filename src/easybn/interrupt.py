@@ -1,10 +1,14 @@
-"""Deferred Ctrl-C and SIGTERM, so that a training can save before it stops."""
+"""Deferred Ctrl-C and SIGTERM, so that a training can save before it stops; processes that end with their parent."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+CHILD = "EASYBN_STUDY"
+"""Environment variable of the processes that a study or a job starts: their standard input ends when that ends."""
 
 
 class Interrupted(Exception):
@@ -50,3 +54,17 @@ def deferred_signals() -> Iterator[Requests]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_the_parent() -> None:
+    """Stop cleanly on SIGTERM, or when the process that started this one has ended."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def wait() -> None:
+        os.read(0, 1)  # a pipe that ends when the parent does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=wait, daemon=True).start()

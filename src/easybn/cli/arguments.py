@@ -6,7 +6,9 @@ The options that name what a command measures, runs or a user's model, are the s
 import difflib
 import json
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -25,6 +27,7 @@ from .user_code import CLASSES, load_named, parse_yaml, resolved, with_names
 if TYPE_CHECKING:
     from ..runs.target import EvaluationTarget
     from ..runs.user_model import UserModel
+    from ..study.slurm import SlurmOptions
 
 
 def _fraction(text: Any) -> Fraction:
@@ -196,6 +199,69 @@ def _packaged_configs(words: list[str]) -> list[str]:
         else:
             out.append(path(word) if i and words[i - 1] == "--config" else word)
     return out
+
+
+# Where a command's work is done: in processes of this machine, or in jobs of a cluster.
+
+
+def add_executor_options(parser: Parser, what: str) -> Callable[..., Any]:
+    """Add --executor and the options of Slurm's jobs in a group; returns the group's ``add_argument``.
+
+    Args:
+        what: is done in a job each.
+    """
+    add: Callable[..., Any] = parser.add_argument_group("a Slurm cluster").add_argument
+    where = (
+        f"local: on this machine; slurm: {what} in an element of a job array of its own (pip install 'easybn[slurm]')"
+    )
+    add("--executor", choices=["local", "slurm"], default="local", help=where)
+    add("--slurm.partition", type=str, default=None, help="partition of the jobs; by default the cluster's")
+    time = "minutes of each element; one that needs more saves, is queued again and goes on"
+    add("--slurm.time", type=int, default=60, help=time)
+    add("--slurm.cpus", type=int, default=1, help="processors, and threads, of each element")
+    add("--slurm.gpus", type=int, default=None, help="GPUs of each element")
+    add("--slurm.memory", type=float, default=None, metavar="GB", help="memory of each element")
+    add("--slurm.account", type=str, default=None, help="account that pays")
+    add("--slurm.constraint", type=str, default=None, help="features that the nodes must have")
+    add("--slurm.at_once", type=int, default=None, help="elements that run at the same time, at most")
+    extra = "other options of sbatch, such as qos=long exclusive"
+    add("--slurm.extra", nargs="+", type=str, default=[], metavar="KEY=VALUE", help=extra)
+    add(
+        "--slurm.detach", action="store_true", help="end when the jobs are submitted; the same command shows them again"
+    )
+    return add
+
+
+def safe_path() -> list[str]:
+    """Python's option not to import modules from the working folder, unless this package itself is there."""
+    return [] if Path(__file__).parents[2] == Path.cwd() else ["-P"]
+
+
+def easybn() -> list[str]:
+    """The words with which this very command was called, in another process."""
+    script = [sys.argv[0]] if Path(sys.argv[0]).name == "easybn" else [*safe_path(), "-m", "easybn"]
+    return [sys.executable, *script]
+
+
+def slurm_options_of(arguments: Namespace) -> "SlurmOptions | None":
+    """What the jobs ask for; None if the work is done here.
+
+    Raises:
+        ValueError: no jobs can be submitted here; an option out of range, or without --executor slurm.
+    """
+    from ..study.slurm import SlurmOptions, check_available
+
+    given = vars(arguments.slurm)
+    values = {each.name: given[each.name] for each in fields(SlurmOptions)}
+    options = SlurmOptions(**{**values, "extra": tuple(values["extra"])})
+    if arguments.executor == "slurm":
+        check_available()
+        return options
+    unused = {"shards": 1, "detach": False} | {each.name: each.default for each in fields(SlurmOptions)}
+    for name, value in given.items():
+        if (tuple(value) if isinstance(value, list) else value) != unused[name]:
+            raise ValueError(f"--slurm.{name} goes with --executor slurm")
+    return None
 
 
 # What a command measures: runs, or a user's model, by the options that name it.

@@ -7,27 +7,46 @@ name, and "strong", which no saturated loss can mislead. Where the two disagree,
 verdict is stored in the run's folder below verdicts/. Kill it, stop it with Ctrl-C or lose the machine: the same
 command resumes and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
 all points: --budget 10m. Several processes on one machine: the same command in each. Several machines: --shard 0/3 on
-one, 1/3 and 2/3 on the others.
+one, 1/3 and 2/3 on the others. A Slurm cluster: --executor slurm --slurm.shards 8 submits a job array, waits and shows
+the result; Ctrl-C leaves the jobs to themselves, and the same command shows them again.
 
 easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
+easybn evaluate runs/ebn --attacks autoattack --executor slurm --slurm.shards 8 --slurm.partition gpu --slurm.gpus 1
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
 
+import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ..evaluation.config import EvaluateConfig
+from ..escapes import say
+from ..evaluation.config import POINTS, EvaluateConfig
+from ..interrupt import CHILD, stop_with_the_parent
 from ..perturb.eps import format_eps
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from ..user_code import is_user_code, load_object
-from .arguments import Parser, add_model_options, check_one_target, number, show_notes, targets_of, time_span
+from .arguments import (
+    MODEL_OPTIONS,
+    Parser,
+    add_executor_options,
+    add_model_options,
+    check_one_target,
+    easybn,
+    number,
+    show_notes,
+    slurm_options_of,
+    targets_of,
+    time_span,
+)
 from .train import duration
 
 if TYPE_CHECKING:
@@ -36,6 +55,7 @@ if TYPE_CHECKING:
     from ..evaluation.estimate import Estimate
     from ..runs.evaluate import Result
     from ..runs.target import EvaluationTarget
+    from ..study.slurm import SlurmOptions
 
 
 # What an evaluation found, in the terminal.
@@ -150,6 +170,8 @@ def configure(parser: Parser) -> None:
     groups["store"].add_argument("--estimate", action="store_true", help=help)
     add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of its results; by default runs/evaluations/NAME")
+    shards = "elements for each run: the chunks of its points are divided among them"
+    add_executor_options(parser, "each run, or each shard of one,")("--slurm.shards", type=int, default=1, help=shards)
 
 
 def option_fields(study: bool = False) -> list[Field]:
@@ -219,6 +241,13 @@ def _attack(name: str) -> Any:
 def run(arguments: Namespace) -> None:
     check_one_target(arguments)
     config = config_of(arguments)
+    if arguments.slurm.shards > 1 and config.chunk is None and not config.is_pgd:
+        points = config.points or POINTS
+        config = replace(config, chunk=-(-points // arguments.slurm.shards))  # every shard has something to do
+    if os.environ.get(CHILD):
+        stop_with_the_parent()
+    if (slurm := slurm_options_of(arguments)) is not None and not _in_jobs(arguments, config, slurm):
+        return
     if config.is_pgd:
         _run_pgd(arguments, config)
     else:
@@ -257,6 +286,64 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
         show_notes(console, [target])
 
 
+def _in_jobs(arguments: Namespace, config: EvaluateConfig, slurm: "SlurmOptions") -> bool:
+    """Evaluate in Slurm jobs what was not measured yet; whether all of it is there now.
+
+    Raises:
+        SystemExit: status 1, after saying which jobs left their part undone, and why.
+    """
+    from ..runs.measured import WantedRows
+    from ..study.in_jobs import evaluate_on_slurm
+    from ..study.slurm import FOLDER, Queue, Task
+
+    shards = arguments.slurm.shards
+    if shards < 1:
+        raise ValueError(f"--slurm.shards must be at least 1, got {shards}")
+    for name, given in (("shard", config.shard), ("estimate", arguments.estimate), ("budget", config.budget)):
+        if given:
+            raise ValueError(f"--{name} does not go with --executor slurm")
+    if shards > 1 and config.is_pgd:
+        raise ValueError("--slurm.shards is for attacks with stored verdicts: --attacks autoattack")
+    points = config.points or POINTS
+    shards = min(shards, -(-points // (config.chunk or 1)))  # a chunk is one job's
+    queues, tasks = {}, []
+    for target in targets_of(arguments):
+        run = target.run.folder
+        if WantedRows.of(replace(config, branch=target.branch)).are_in(target.run.scores):
+            continue
+        queues[run] = Queue(run / FOLDER, f"{run.name}-{'+'.join(config.names)}")
+        for shard in range(shards):
+            part = [] if shards == 1 else ["--shard", f"{shard}/{shards}"]
+            words = [*easybn(), "evaluate", *_repeated(arguments, config, run), *part]
+            name, key = f"{run} {' '.join(part).lstrip('-')}".strip(), " ".join([config.digest, *part])
+            tasks.append(Task(name, key, words, queues[run]))
+    failed = evaluate_on_slurm(tasks, slurm, not arguments.slurm.detach)
+    for name, why in failed.items():
+        say(f"failed: {name}: {why}")
+    if failed:
+        say("what is done is kept: the same command submits the others again")
+        raise SystemExit(1)
+    return not (tasks and arguments.slurm.detach)
+
+
+def _repeated(arguments: Namespace, config: EvaluateConfig, run: Path) -> list[str]:
+    """The words that ask for the same evaluation of one run, or of a user's model with its results in ``run``."""
+    given = {option_name(each): getattr(arguments, option_name(each)) for each in option_fields()}
+    given |= {name: getattr(arguments, name) for name in MODEL_OPTIONS}
+    given |= {"shard": None, "chunk": config.chunk, "out": None if arguments.runs else run}
+    words = [str(run)] if arguments.runs else []
+    for name, value in given.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif isinstance(value, list | tuple):
+            words += [f"--{name}", *map(str, value)]
+        elif isinstance(value, dict):
+            words += [f"--{name}", json.dumps(value)] if value else []
+        elif value is not None and value is not False:
+            words += [f"--{name}", str(value)]
+    return words
+
+
 def _shard(text: str | None) -> tuple[int, int] | None:
     part, _, parts = (text or "").partition("/")
     if text is None:
@@ -270,4 +357,6 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 def _device(arguments: Namespace) -> str | None:
     from ..train.prepare import usable_device
 
-    return None if arguments.device is None else str(usable_device(arguments.device))
+    if arguments.device is None or arguments.executor == "slurm":  # the jobs' device; here, results are only shown
+        return None
+    return str(usable_device(arguments.device))

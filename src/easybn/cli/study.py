@@ -20,6 +20,11 @@ easybn study cpu --jobs 2
 easybn study cpu --status
 easybn study paper --dry_run
 easybn study my_study.yaml --only 'ebn-*' --retry
+easybn study my_study.yaml --executor slurm --slurm.partition gpu --slurm.gpus 1 --slurm.time 240
+
+--executor slurm: each run is an element of a job array, submitted from here; OUT must be on a file system that nodes
+share. This command waits and shows the status; Ctrl-C leaves the jobs to themselves, and the same command shows them
+again. A job that loses its node, is preempted or reaches its time limit is queued again and goes on.
 """
 
 import os
@@ -34,14 +39,16 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from rich.console import Console
 
 from ..escapes import say
+from ..interrupt import CHILD
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
-from .arguments import Parser, find_study
+from .arguments import Parser, add_executor_options, easybn, find_study, slurm_options_of
 from .user_code import read_yaml
 
 if TYPE_CHECKING:
     from ..study.plan import Planned, Study
+    from ..study.slurm import SlurmOptions
     from ..study.state import Expected, State
 
 
@@ -73,6 +80,7 @@ def configure(parser: Parser) -> None:
     add("--data_folder", type=str, default=None, help=folder)
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--checkpoint_seconds", type=float, default=60.0, help="seconds between checkpoints")
+    add_executor_options(parser, "each run")
 
 
 def run(arguments: Namespace) -> None:
@@ -84,10 +92,10 @@ def run(arguments: Namespace) -> None:
         os.environ["EASYBN_DATA"] = arguments.data_folder  # not a field of the runs, since it does not change them
     if arguments.status and show_status(arguments):
         return
-    from ..study.execute import CHILD
     from ..study.plan_file import plan_of, write_plan
     from . import study_file
 
+    slurm = slurm_options_of(arguments)
     listing = arguments.dry_run or arguments.status
     file = find_study(arguments.study)
     study = study_file.read(file, run_code=not listing)
@@ -98,6 +106,8 @@ def run(arguments: Namespace) -> None:
     if listing:
         seconds = training_seconds(runs, arguments.device) if arguments.estimate else {}
         show_plan(Terminal(), study, runs, out, seconds)
+    elif slurm is not None:
+        in_jobs(runs, out, arguments, slurm)
     elif arguments.jobs == 0:
         from ..study.execute import sequential
 
@@ -232,22 +242,39 @@ def in_processes(runs: "list[Planned]", out: Path, arguments: Namespace) -> None
     finish(console, states, out, arguments)
 
 
+def in_jobs(runs: "list[Planned]", out: Path, arguments: Namespace, slurm: "SlurmOptions") -> None:
+    """Do each run in a Slurm job, and show their status until all have ended, or only submit them."""
+    from ..study.in_jobs import study_on_slurm
+    from ..study.state import clear_failure
+    from ..study.status import RemainingTime, live_status
+
+    if arguments.retry:
+        for each in runs:
+            clear_failure(out / each.name)
+    console = Terminal(soft_wrap=not sys.stdout.isatty())
+    at_once = min(len(runs), slurm.at_once or len(runs))
+    with live_status(console, RemainingTime([each.expected for each in runs], at_once)) as on_status:
+        wait = not arguments.slurm.detach
+        states = study_on_slurm(runs, out, lambda planned: command(planned, arguments), slurm, on_status, wait)
+    if wait:
+        finish(console, states, out, arguments)
+
+
 def command(planned: "Planned", arguments: Namespace) -> list[str]:
     """The command line that does one run; it can be typed as well."""
-    script = [sys.argv[0]] if Path(sys.argv[0]).name == "easybn" else [*safe_path(), "-m", "easybn"]
-    words = [sys.executable, *script, "study", arguments.study, "--only", planned.name, "--jobs", "0"]
+    words = [*easybn(), "study", arguments.study, "--only", planned.name, "--jobs", "0"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = arguments.threads
-    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+    if threads is None and "OMP_NUM_THREADS" not in os.environ and arguments.executor == "local":
         threads = max(1, cores // arguments.jobs)
-    for name, value in (("out", arguments.out), ("threads", threads), ("device", arguments.device)):
+    for name, value in (
+        ("out", arguments.out),
+        ("threads", threads),
+        ("device", arguments.device),
+        ("data_folder", arguments.data_folder),
+    ):
         words += [] if value is None else [f"--{name}", str(value)]
     return [*words, "--checkpoint_seconds", f"{arguments.checkpoint_seconds:g}"]
-
-
-def safe_path() -> list[str]:
-    """Python's option not to import modules from the working folder, unless this package itself is there."""
-    return [] if Path(__file__).parents[2] == Path.cwd() else ["-P"]
 
 
 def finish(console: Console, states: "dict[str, State]", out: Path, arguments: Namespace) -> None:

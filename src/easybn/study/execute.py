@@ -7,7 +7,6 @@ takes no other with it: its process notes why in the run's folder and ends.
 import os
 import signal
 import subprocess
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import torch
 from ..escapes import say
 from ..evaluation.config import EvaluateConfig
 from ..files import check_regular, explained
-from ..interrupt import Interrupted, Requests, deferred_signals
+from ..interrupt import CHILD, Interrupted, Requests, deferred_signals, stop_with_the_parent
 from ..memory import is_out_of_memory
 from ..progress import ProgressBars, progress_display
 from ..runs.evaluate import evaluate_run
@@ -34,8 +33,6 @@ from .plan import Planned, missing_evaluations, record_evaluation, state, study_
 from .state import LOG, State, StudyStatus, clear_failure, is_busy, lacked_memory, record_failure, record_retry
 from .status import OnStatus
 
-CHILD = "EASYBN_STUDY"
-"""Environment variable of the processes that a study starts: their standard input ends when the study ends."""
 BUSY = 75  # exit status of a child that found another process at work (EX_TEMPFAIL of sysexits.h)
 POLL_SECONDS = 0.2  # between two looks at the children
 REFRESH_SECONDS = 2.0  # between two looks at the folders of unfinished runs
@@ -161,20 +158,6 @@ def sequential(
         statuses.add(do(planned, out, device, checkpoint_seconds))
     if statuses - {0}:
         raise SystemExit(1 if 1 in statuses else BUSY)
-
-
-def stop_with_the_parent() -> None:
-    """Stop cleanly on SIGTERM, or when the study that started this process has ended."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def wait() -> None:
-        os.read(0, 1)  # a pipe that ends when the parent does
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=wait, daemon=True).start()
 
 
 class Job(Protocol):

@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..interrupt import Requests, deferred_signals
+from ..interrupt import Requests, deferred_signals, stop_with_the_parent
 from ..user_code import import_code, is_user_code, permit
-from .execute import Job, Process, Supervisor, do, stop_with_the_parent
+from .execute import Job, Process, Supervisor, do
 from .plan import Planned, Study
 from .plan_file import plan_of, write_plan
 from .state import LOG, State, StudyStatus, clear_failure, record_failure
