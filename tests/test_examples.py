@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from easybn import run_study
 from easybn.models import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -48,6 +49,14 @@ def test_my_dataset_runs_from_the_command_line(tmp_path):
     model = load(tmp_path / "run")
     x, y = source.test.batch(torch.arange(len(source.test)))
     assert float((model(x).argmax(1) == y).float().mean()) > 0.5  # three classes
+
+
+def test_a_study_in_python_is_done(tmp_path):
+    study = module("study_in_python").study(seeds=1, epochs=1, images=100, points=4)
+    states = run_study(study, tmp_path / "runs", device="cpu")
+    assert {name: state.kind for name, state in states.items()} == {
+        "vanilla-0": "done", "advprop-0": "done", "ebn-0": "done",
+    }  # fmt: skip
 
 
 def test_my_attack_runs_from_the_command_line(tmp_path):

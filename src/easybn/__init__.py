@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .attacks.attack import Attack
     from .evaluation import evaluate
+    from .evaluation.config import EvaluateConfig
     from .models.weights import load
     from .modes import evaluating, frozen_stats
     from .norm.branched import BranchedNorm
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .perturb.ball import L2, Linf
     from .perturb.goal import easy, random_target, targeted, untargeted
     from .perturb.pgd import PGD
+    from .runs.config import Experiment
+    from .study.plan import Planned, Study
+    from .study.run_study import run_study
     from .train.fit import fit
     from .train.schedule import Training
 
@@ -42,6 +46,11 @@ _HOMES = {
     "fit": ".train.fit",
     "Training": ".train.schedule",
     "load": ".models.weights",
+    "run_study": ".study.run_study",
+    "Study": ".study.plan",
+    "Planned": ".study.plan",
+    "Experiment": ".runs.config",
+    "EvaluateConfig": ".evaluation.config",
 }
 
 __all__ = [  # written out, since type checkers do not compute it
@@ -64,6 +73,11 @@ __all__ = [  # written out, since type checkers do not compute it
     "fit",
     "Training",
     "load",
+    "run_study",
+    "Study",
+    "Planned",
+    "Experiment",
+    "EvaluateConfig",
     "__version__",
 ]
 

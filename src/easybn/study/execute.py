@@ -6,13 +6,10 @@ takes no other with it: its process notes why in the run's folder and ends.
 
 import os
 import signal
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +17,6 @@ import torch
 
 from ..escapes import say
 from ..evaluation.config import EvaluateConfig
-from ..files import check_regular, explained
 from ..interrupt import CHILD, Interrupted, Requests, deferred_signals, stop_with_the_parent
 from ..memory import is_out_of_memory
 from ..progress import ProgressBars, progress_display
@@ -30,6 +26,7 @@ from ..runs.target import EvaluationTarget
 from ..train.observers import ProgressBar
 from ..train.prepare import usable_device
 from .plan import Planned, missing_evaluations, record_evaluation, state, study_lock
+from .process import Process
 from .state import LOG, State, StudyStatus, clear_failure, is_busy, lacked_memory, record_failure, record_retry
 from .status import OnStatus
 
@@ -339,53 +336,6 @@ def parallel(
     supervisor = Supervisor(runs, out, lambda run: Process(command(run), out / run.name), jobs, on_status)
     with deferred_signals() as requests:
         return supervisor(requests)
-
-
-class Process:
-    """A :class:`Job`: a process of this machine, whose output goes to the run's log.
-
-    Args:
-        command: its command line.
-        folder: of the run.
-        told: written to its standard input, which stays open until this process ends.
-    """
-
-    def __init__(self, command: list[str], folder: Path, told: bytes = b""):
-        with explained(folder / LOG), ExitStack() as stack:
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / LOG).is_symlink():  # of a folder made by somebody else: another file would be appended to
-                raise ValueError(f"{folder / LOG} is a link: remove it")
-            if (folder / LOG).exists():
-                check_regular(folder / LOG)
-            log = stack.enter_context((folder / LOG).open("ab"))
-            log.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(command[1:])}\n".encode())
-            log.flush()
-            # in its own session, so that Ctrl-C reaches it once, through this process
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, CHILD: "1"}, start_new_session=True,
-            )  # fmt: skip
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(told)
-            self._child.stdin.flush()
-        except BrokenPipeError:  # it has ended already, and its status says how
-            pass
-
-    def poll(self) -> int | None:
-        return self._child.poll()
-
-    def wait(self) -> int:
-        return self._child.wait()
-
-    def stop(self) -> None:
-        self._child.terminate()
-
-    def close(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-        with self._child:  # closes the pipe, and waits
-            pass
 
 
 def _why(status: int | str) -> str:

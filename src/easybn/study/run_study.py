@@ -10,13 +10,14 @@ import io
 import math
 import os
 import pickle
+import socket
 import sys
 import sysconfig
 import uuid
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -24,12 +25,15 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..interrupt import Requests, deferred_signals, stop_with_the_parent
+from ..escapes import say
+from ..files import scratch_folder
+from ..interrupt import Interrupted, Requests, deferred_signals, stop_with_the_parent
 from ..user_code import import_code, is_user_code, permit
-from .execute import Job, Process, Supervisor, do
+from .execute import Job, Supervisor, do
 from .plan import Planned, Study
 from .plan_file import plan_of, write_plan
-from .state import LOG, State, StudyStatus, clear_failure, record_failure
+from .process import STOPPED, do_in_process
+from .state import State, StudyStatus, clear_failure, record_failure
 from .status import OnStatus
 
 
@@ -66,9 +70,8 @@ def run_study(
     Raises:
         ValueError: a run that cannot be sent to other processes.
         TypeError: ``executor`` is no executor.
-        easybn.interrupt.Interrupted: Ctrl-C or SIGTERM: what has not begun was cancelled. Runs that other processes of
-            the executor have begun go on there; those of this process (threads) have saved and stopped.
-        KeyboardInterrupt: Ctrl-C without an executor.
+        easybn.interrupt.Interrupted: Ctrl-C or SIGTERM: what has not begun is cancelled, the rest saves and stops.
+        KeyboardInterrupt: Ctrl-C during an evaluation without an executor.
     """
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: {type(executor).__name__} has no submit(function, ...): give an Executor")
@@ -81,23 +84,24 @@ def run_study(
     if retry:
         for run in study.runs:
             clear_failure(out / run.name)
-    if executor is None:
-        if threads is not None:
-            torch.set_num_threads(threads)
 
-        def start(planned: Planned) -> Job | None:
-            _permit_code(planned)
-            return _Ended(do(planned, out, device, checkpoint_seconds))
-    else:
+    def here(planned: Planned) -> Job | None:
+        _permit_code(planned)
+        return _Ended(do(planned, out, device, checkpoint_seconds))
 
-        def start(planned: Planned) -> Job | None:
-            return _submit(executor, out / planned.name, told[planned.name])
+    if executor is None and threads is not None:
+        torch.set_num_threads(threads)
+    with ExitStack() as stack:
+        if executor is None:  # a signal reaches the training itself, which saves and stops
+            requests, start, jobs = Requests(), here, 1.0
+        else:
+            requests, jobs = stack.enter_context(deferred_signals()), math.inf
+            wanted = stack.enter_context(scratch_folder(out / f"{study.name}-{socket.gethostname()}"))
 
-    jobs = 1 if executor is None else math.inf
-    supervisor = Supervisor(study.runs, out, start, jobs, on_status or _ignore)
-    # here a signal reaches the training itself, which saves and stops
-    with nullcontext(Requests()) if executor is None else deferred_signals() as requests:
-        states = supervisor(requests)
+            def start(planned: Planned) -> Job | None:
+                return _submit(executor, out / planned.name, told[planned.name], wanted)
+
+        states = Supervisor(study.runs, out, start, jobs, on_status or _ignore)(requests)
     if left := [name for name, state in states.items() if not state.ended]:
         warnings.warn(
             f"the executor takes no more work: {len(left)} of {len(states)} runs are not done, such as {left[0]}: call "
@@ -138,15 +142,15 @@ class _Task:
     """A :class:`.execute.Job`: a future of an executor.
 
     Args:
-        log: of the run.
+        wanted: see :func:`.process.do_in_process`.
     """
 
-    def __init__(self, future: Any, log: Path):
-        self._future, self._log, self._stopped = future, log, False
+    def __init__(self, future: Any, wanted: Path):
+        self._future, self._wanted = future, wanted
 
     def poll(self) -> int | str | None:
         if not self._future.done():
-            return "it goes on" if self._stopped else None
+            return None
         try:
             error = self._future.exception()
         except CancelledError:
@@ -157,42 +161,22 @@ class _Task:
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
     def stop(self) -> None:
-        self._stopped = not self._future.cancel()
-        if (process := _here.get(self._log)) is not None:  # of a thread
-            self._stopped = False
-            process.stop()
+        with suppress(OSError):  # of another task
+            self._wanted.rmdir()
+        self._future.cancel()
 
     def close(self) -> None:
         pass
 
 
-_here: dict[Path, Process] = {}
-"""Processes that threads of this process wait for, by the run's log."""
-
-
-def _submit(executor: Any, folder: Path, message: bytes) -> _Task | None:
+def _submit(executor: Any, folder: Path, message: bytes, wanted: Path) -> _Task | None:
     """The task of one run; None if the executor takes none any more: it is broken, or was shut down."""
     try:
         # the last argument, because dask takes equal calls for one
-        return _Task(executor.submit(do_in_process, message, str(folder), uuid.uuid4().hex), folder / LOG)
+        future = executor.submit(do_in_process, message, str(folder), str(wanted), uuid.uuid4().hex)
     except RuntimeError:
         return None
-
-
-def do_in_process(message: bytes, folder: str, token: str) -> int:
-    """Do one run in a process of its own; this is what an executor's worker does. Returns its exit status."""
-    options = ["-P"] if Path(__file__).parents[2] != Path.cwd() else []  # no modules from the working folder
-    process = Process([sys.executable, *options, "-m", "easybn.study"], Path(folder), message)
-    _here[Path(folder) / LOG] = process
-    try:
-        return process.wait()
-    except BaseException:  # Ctrl-C reaches the workers of a pool too
-        process.stop()
-        process.wait()
-        raise
-    finally:
-        del _here[Path(folder) / LOG]
-        process.close()
+    return _Task(future, wanted)
 
 
 class _Pickler(pickle.Pickler):
@@ -266,14 +250,19 @@ def main() -> None:
             import_code(code, name)
         planned: Planned = pickle.loads(message["planned"])
     except Exception as error:
-        _fail(out / name, f"its code cannot be loaded on {os.uname().nodename}: {error}")
+        _fail(out / name, f"its code cannot be loaded on {socket.gethostname()}: {error}")
     _permit_code(planned)
-    raise SystemExit(do(planned, out, **message["options"]))
+    try:
+        status = do(planned, out, **message["options"])
+    except (Interrupted, KeyboardInterrupt) as stop:
+        say(str(stop) or "stopped; what was saved is continued")
+        status = STOPPED
+    raise SystemExit(status)
 
 
 def _fail(folder: Path, error: str) -> NoReturn:
     record_failure(folder, error)
-    print(f"failed: {error}", file=sys.stderr)
+    say(f"failed: {error}")
     raise SystemExit(1)
 
 
