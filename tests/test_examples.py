@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from easybn import run_study
+from easybn.cli.main import main
 from easybn.models import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _examples_are_forgotten():
+    yield
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def module(name: str):
@@ -40,10 +48,8 @@ def test_my_recipe_runs_from_the_command_line(tmp_path):
 
 
 def test_my_dataset_runs_from_the_command_line(tmp_path):
-    command = [sys.executable, "-m", "easybn", "train", "--data", f"{EXAMPLES / 'my_dataset.py'}:make"]
-    command += ["--model", "resnet_tiny", "--epochs", "2", "--batch_size", "32", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = ["train", "--data", f"{EXAMPLES / 'my_dataset.py'}:make", "--out", str(tmp_path / "run")]
+    assert main([*command, "--model", "resnet_tiny", "--epochs", "2", "--batch_size", "32"]) == 0
     assert load(tmp_path / "run")(torch.rand(2, 1, 16, 16)).shape == (2, 3)
     source = module("my_dataset").make()
     model = load(tmp_path / "run")
@@ -59,13 +65,12 @@ def test_a_study_in_python_is_done(tmp_path):
     }  # fmt: skip
 
 
-def test_my_attack_runs_from_the_command_line(tmp_path):
+def test_my_attack_runs_from_the_command_line(tmp_path, capsys):
     out = tmp_path / "evaluation"
-    command = [sys.executable, "-m", "easybn", "evaluate", "--model", "fashion-mnist-vanilla", "--out", str(out)]
+    command = ["evaluate", "--model", "fashion-mnist-vanilla", "--out", str(out), "--no_diagnosis"]
     command += ["--attacks", "apgd-ce", f"{EXAMPLES / 'my_attack.py'}:MIFGSM", "--eps", "4/255", "--points", "12"]
-    done = subprocess.run([*command, "--no_diagnosis"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "apgd-ce+mi-fgsm" in done.stdout
+    assert main(command) == 0
+    assert "apgd-ce+mi-fgsm" in capsys.readouterr().out
     rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     (row,) = (row for row in rows if row["attack"] == "apgd-ce+mi-fgsm")
     assert row["appearance"]["mi-fgsm"]["label"] == "MI-FGSM"

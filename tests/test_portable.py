@@ -60,14 +60,17 @@ def test_other_sums_are_the_same_but_for_rounding(n):
     assert torch.equal(found, expected) == (n % 3 == 0)
 
 
-def test_a_run_of_pytest_is_told_in_the_table():
+def test_a_run_of_pytest_is_told_in_the_table(tmp_path):
+    (tmp_path / "test_x.py").write_text("def test_y(): pass")  # without the suite's conftest.py, which loads torch
     code = """
 import sys, tests.portable as portable
 portable.SETTINGS, portable.TESTS = {"x": portable.Setting({}, ("-k", "no_such_test"))}, ("-m", "pytest")
-sys.argv[1:] = ["tests/test_modes.py"]
+sys.argv[1:] = ["--rootdir", sys.argv[1], sys.argv[1]]
 print("status", portable.main())
 """
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert "### x: -k no_such_test" in out
     assert "| x | FAILED (status 5)" in out  # pytest's own: no test was run
     assert out.endswith("status 1\n")

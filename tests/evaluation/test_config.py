@@ -47,9 +47,9 @@ def test_an_attack_object_is_run_at_every_radius(attack, points):
 
 
 def test_a_class_is_called_with_the_ball_and_runs_beside_names(points):
-    found = evaluate(*points, attacks=["square", Mine], norm="l2", eps=0.2, diagnosis=False)
-    assert found.scores[1].attack == "square+mine"
-    assert set(found.scores[1].broke) == {"clean", "square", "mine"}
+    found = evaluate(*points, attacks=["apgd-ce", Mine], norm="l2", eps=0.2, diagnosis=False)
+    assert found.scores[1].attack == "apgd-ce+mine"
+    assert set(found.scores[1].broke) == {"clean", "apgd-ce", "mine"}
 
 
 def test_a_store_knows_the_settings_and_the_class_of_a_users_attack(points, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from easybn.evaluation import evaluate
 from easybn.evaluation.verify import agreement
 
-HOW = {"norm": "linf", "keep_images": True}
+HOW = {"norm": "linf", "keep_images": True, "diagnosis": False}
 
 
 def at_two_sizes(trained, **how):

@@ -315,7 +315,7 @@ train(TINY, sys.argv[1], checkpoint_seconds=0.0, device="cpu")
 """
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "model.safetensors"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", pytest.param("model.safetensors", marks=pytest.mark.slow)])
 def test_what_a_kill_left_half_written_is_removed_at_the_next_start(name, tmp_path):
     folder = tmp_path / "run"
     words = [sys.executable, "-c", KILLED, str(folder), name]

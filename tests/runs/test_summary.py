@@ -99,7 +99,7 @@ def attack(folder, images, **how):
     """Verdicts on some test images in the run's folder, in chunks of two."""
     x, y = data.load("sample").test.batch(torch.tensor(images))
     how |= {"attacks": ["apgd-ce"], "norm": "linf", "eps": 8 / 255, "ids": images, "chunk": 2, "branch": "main"}
-    return evaluate(models.load(folder), x, y, store=folder / "verdicts" / "a", **how)
+    return evaluate(models.load(folder), x, y, store=folder / "verdicts" / "a", diagnosis=False, **how)
 
 
 def shown(folder):
