@@ -1,6 +1,8 @@
 """Models that are not one function from images to logits."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -108,6 +110,23 @@ def _harmless(net, x):
 @pytest.mark.parametrize("how", [lambda net, x: net(x), _harmless])
 def test_models_that_only_predict(how):
     assert _severity(dynamic, Around(small_net(), how), small_images(10), torch.arange(10) % 4) == "ok"
+
+
+def test_nothing_of_the_pass_that_is_watched_stays():
+    """An operation that keeps its own result (relu, exp) is part of a circle that only autograd sees."""
+    results = []
+
+    def forward(net, x):
+        results.append(weakref.ref(hidden := F.relu(x.flatten(1) @ weight)))
+        return hidden.exp()
+
+    weight = torch.full((3 * 8 * 8, 4), 0.01, requires_grad=True)
+    x = small_images(10)
+    assert x[0].numel() == len(weight)
+    assert _severity(dynamic, Around(small_net(), forward), x, torch.arange(10) % 4) == "ok"
+    gc.collect()
+    assert len(results) > 1
+    assert [result() for result in results] == [None] * len(results)
 
 
 def test_another_answer_where_gradients_are_taken(trained):

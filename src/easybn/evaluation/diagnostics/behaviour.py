@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -195,19 +196,34 @@ def dynamic(subject: Subject) -> list[Finding]:
 def _watched(seen: set[str]) -> Iterator[None]:
     """What happens inside the block is written into ``seen``."""
 
-    def unpack(tensor: Tensor) -> Tensor:
+    packed = WeakSet[_Packed]()
+
+    def pack(tensor: Tensor) -> _Packed:
+        packed.add(new := _Packed(tensor))
+        return new
+
+    def unpack(kept: _Packed) -> Tensor:
         seen.add("autograd runs a backward pass")
-        return tensor
+        return kept.tensor
 
     def step(*_: Any) -> None:
         seen.add("an optimiser takes a step")
 
     hook = register_optimizer_step_pre_hook(step)
     try:
-        with saved_tensors_hooks(lambda tensor: tensor, unpack), torch.enable_grad():
+        with saved_tensors_hooks(pack, unpack), torch.enable_grad():
             yield
     finally:
         hook.remove()
+        for kept in packed:
+            kept.tensor = kept.tensor.detach()
+
+
+class _Packed:
+    """What autograd keeps: an operation that keeps its own result by it would, with its graph, stay alive for good."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 @contextmanager
