@@ -11,7 +11,7 @@ test: .venv/installed-dev  ## the tests that CI runs
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-all: .venv/installed-dev  ## the long ones and those of the extras too
-	$(BIN)/pip install --quiet --editable ".[medmnist,onnx,track]" --group fuzz
+	$(BIN)/pip install --quiet --editable ".[medmnist,onnx,plot,track]" --group fuzz
 	$(BIN)/pytest -n 2
 
 test-portable: .venv/installed-dev  ## the same tests as other processors, threads, orders and paths would run them

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from easybn.stats import Overlap, accuracy_interval, aggregate, holm, mcnemar, overlap, paired_t, t_quantile
+from easybn.stats import (
+    Overlap,
+    accuracy_interval,
+    aggregate,
+    holm,
+    mcnemar,
+    overlap,
+    paired_difference_interval,
+    paired_t,
+    t_quantile,
+)
 
 MASKS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -193,3 +203,63 @@ def test_holm_never_rejects_more_than_single_tests_nor_fewer_than_bonferroni():
     found = holm(p)
     assert all(not yes or value <= 0.05 for value, yes in zip(p, found, strict=True))
     assert all(yes for value, yes in zip(p, found, strict=True) if value <= 0.05 / 4)
+
+
+# The interval of a paired difference.
+
+
+def z_by_search(first_only: int, second_only: int, n: int, difference: float) -> float:
+    """The score statistic with the nuisance parameter found by search instead of by a formula."""
+    low, high = max(0.0, -difference), (1 - difference) / 2  # of the probability that only the second is right
+
+    def log_likelihood(q: float) -> float:
+        parts = [(first_only, q + difference), (second_only, q), (n - first_only - second_only, 1 - 2 * q - difference)]
+        return sum(count * math.log(p) if p > 0 else -math.inf for count, p in parts if count)
+
+    third = (math.sqrt(5) - 1) / 2
+    for _ in range(200):
+        a, b = high - third * (high - low), low + third * (high - low)
+        low, high = (low, b) if log_likelihood(a) > log_likelihood(b) else (a, high)
+    q = (low + high) / 2
+    return (first_only - second_only - n * difference) / math.sqrt(n * (2 * q + difference - difference**2))
+
+
+@pytest.mark.parametrize(("first_only", "second_only", "n"), [(12, 3, 200), (1, 7, 21), (0, 5, 40), (2, 2, 9)])
+def test_a_paired_difference_is_as_far_as_the_score_test_allows(first_only, second_only, n):
+    low, high = paired_difference_interval(first_only, second_only, n)
+    assert -1 < low < (first_only - second_only) / n < high < 1
+    assert z_by_search(first_only, second_only, n, low) == pytest.approx(1.959964, abs=2e-4)
+    assert z_by_search(first_only, second_only, n, high) == pytest.approx(-1.959964, abs=2e-4)
+
+
+def test_a_printed_paired_difference():
+    """Airway hyper-responsiveness of 21 children before and after a transplantation (Fagerland et al., 2014)."""
+    assert paired_difference_interval(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+def test_paired_differences_at_the_ends_and_swapped():
+    z = 1.959963984540054
+    for n in (1, 10, 200):  # nothing differs: z^2 / (n + z^2) on either side
+        assert paired_difference_interval(0, 0, n) == pytest.approx((-z * z / (n + z * z), z * z / (n + z * z)))
+    low, high = paired_difference_interval(10, 0, 10)
+    assert high == 1.0
+    assert 0.3 < low < 1
+    swapped = paired_difference_interval(3, 12, 200)
+    assert swapped == pytest.approx([-end for end in reversed(paired_difference_interval(12, 3, 200))])
+    wide, narrow = (paired_difference_interval(12, 3, 200, level).half_width for level in (0.99, 0.9))
+    assert wide > paired_difference_interval(12, 3, 200).half_width > narrow
+    for counts in ((-1, 0, 3), (2, 2, 3), (0, 0, 0)):
+        with pytest.raises(ValueError, match="counts must be from 0 to n"):
+            paired_difference_interval(*counts)
+
+
+def test_a_paired_interval_covers_what_it_says():
+    """Over all samples of 25 points with 8% only the first and 20% only the second gets right, by their probability."""
+    n, p, q = 25, 0.08, 0.2
+    covered = 0.0
+    for b in range(n + 1):
+        for c in range(n - b + 1):
+            low, high = paired_difference_interval(b, c, n)
+            if low <= p - q <= high:
+                covered += scipy_stats.multinomial.pmf([b, c, n - b - c], n, [p, q, 1 - p - q])
+    assert 0.94 < covered < 0.97

@@ -105,6 +105,31 @@ def _is_gallery(value: Any) -> bool:
     )
 
 
+def _is_curve(value: Any) -> bool:
+    """Bounds of robust accuracy: numbers of n points on an ascending grid of radii, the attacked ones among them."""
+    if not isinstance(value, dict) or not is_count(value.get("n"), 1):
+        return False
+    lists = [value.get(name) for name in ("eps", "most", "least", "attacked")]
+    if not all(isinstance(each, list) and each and all(map(is_number, each)) for each in lists):
+        return False
+    eps, most, least, attacked = (value[name] for name in ("eps", "most", "least", "attacked"))
+    return (
+        len(eps) == len(most) == len(least)
+        and all(is_count(count) and count <= value["n"] for count in [*most, *least])
+        and eps == sorted(eps)
+        and set(attacked) <= set(eps)
+    )
+
+
+def _is_picture_sheet(value: Any) -> bool:
+    """Height and width of the tiles of a sheet, and what each tile shows."""
+    tile = {"eps": NUMBER, "point": COUNT, "class": TEXT, "only": TEXT, "broken_by": TEXT}
+    size = value.get("size") if isinstance(value, dict) else None
+    return isinstance(size, list) and len(size) == 2 and all(is_count(length, 1) for length in size) and _are(
+        value.get("tiles"), tile
+    )  # fmt: skip
+
+
 FINDINGS = Field(
     "a list of findings",
     lambda value: _are(value, {"name": TEXT, "severity": TEXT, "what": TEXT}),
@@ -158,8 +183,24 @@ BRANCHES: Mapping[str, Field] = {
 VERDICTS: Mapping[str, Field] = {
     "attack": needed(TEXT), "n": needed(POSITIVE), "points": needed(TEXT), "right": needed(TEXT),
     "eps": optional(RADIUS), "norm": optional(TEXT), "protocol": optional(TEXT),
+    "curve": Field("a curve over eps", _is_curve),
 }  # fmt: skip
 """Of verdicts.jsonl: one row per attack and radius, with one bit per point."""
+
+_PAIR: Mapping[str, Field] = {
+    "eps": NUMBER, "n": POSITIVE, "both": COUNT, "only_first": COUNT, "only_second": COUNT, "neither": COUNT,
+    "difference": NUMBER, "low": NUMBER, "high": NUMBER, "p": NUMBER,
+}  # fmt: skip
+
+COMPARISON: Mapping[str, Field] = {
+    "names": needed(Field("two texts", lambda value: isinstance(value, list) and list(map(type, value)) == [str] * 2)),
+    "about": needed(Field("two texts", lambda value: isinstance(value, list) and list(map(type, value)) == [str] * 2)),
+    "norm": needed(TEXT),
+    "pairs": needed(Field("a list of paired counts", lambda value: bool(value) and _are(value, _PAIR))),
+    "notes": TEXTS,
+    "pictures": Field("pictures of points", _is_picture_sheet),
+}
+"""Of comparison.json: two evaluations of the same points, see :mod:`easybn.runs.compare`."""
 
 STACKED: Mapping[str, Field] = {
     "data": needed(TEXT), "classes": needed(TEXTS), "seed": needed(COUNT), "copy": needed(TEXT),

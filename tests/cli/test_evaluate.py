@@ -67,6 +67,12 @@ def stores(folder="r"):
     return sorted(Path(folder, "verdicts").iterdir())
 
 
+def headlines(found):
+    """The lines that give a robust accuracy; the table follows them."""
+    before = found.out.partition("\u250f")[0]
+    return [line for line in before.splitlines() if line.startswith("robust accuracy ")]
+
+
 def test_verdicts_are_kept_and_a_row_a_radius_is_added_once(run, easybn):
     words = ("evaluate", "r", *QUICK, "8/255", "1/255")
     found = easybn(*words)
@@ -83,7 +89,7 @@ def test_verdicts_are_kept_and_a_row_a_radius_is_added_once(run, easybn):
     assert int(store.verdicts().robust(8 / 255).sum()) == large["correct"]
     for text in ("95% interval", f"{100 * large['accuracy']:.2f} ", str(folder)):
         assert text in found.out
-    for line, row, eps in zip(found.out.splitlines(), (small, large), ("1/255", "8/255"), strict=False):
+    for line, row, eps in zip(headlines(found), (small, large), ("1/255", "8/255"), strict=True):
         assert line.startswith(f"robust accuracy at linf {eps}: {100 * row['correct'] / 5:.1f}% (95%: ")
         assert line.endswith("), 5 of 1,000 points, pgd-ce")
     rows, files = run.scores, {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
@@ -114,7 +120,7 @@ def test_shards_write_the_score_once_all_is_there(run, easybn):
         found = easybn(*words, f"{i}/3")
         assert found.status == 0, found.err
         assert "no score is written yet" in found.out
-        line = found.out.splitlines()[0]
+        (line,) = headlines(found)
         assert re.search(r"[12345] of 1,000 points, pgd-ce, not finished: 5 points were asked for$", line)
         assert run.scores == []
     assert easybn(*words, "0/3").status == 0
@@ -131,7 +137,7 @@ def test_a_branch(run, easybn):
     found = easybn("evaluate", "r", *QUICK, "0.3", "--branch", "easy", "--keep_images")
     assert found.status == 0, found.err
     assert {row["branch"] for row in run.scores} == {"easy"}
-    assert found.out.splitlines()[0].endswith("5 of 1,000 points, pgd-ce, branch easy")
+    assert headlines(found)[0].endswith("5 of 1,000 points, pgd-ce, branch easy")
     assert "(EBN), branch easy" in easybn("table", "r").out
     assert "everything holds" in easybn("verify", str(stores()[0])).out
     assert "has no branch 'hard'; it has main, easy" in easybn("evaluate", "r", *QUICK, "1", "--branch", "hard").err
@@ -144,7 +150,7 @@ def test_a_budget_says_of_how_many_points_it_speaks(run, easybn):
     words = ("evaluate", "r", "--attacks", "pgd-ce", "--eps", "0.01", "--chunk", "4", "--no_diagnosis", "--budget")
     found = easybn(*words, "0.001s")
     assert found.status == 0, found.err
-    assert "4 of 1,000 points, pgd-ce, drawn at random in a budget of 0.001 seconds" in found.out
+    assert "4 of 1,000 points, pgd-ce, drawn at random in a budget of " in found.out
     assert [(row["n"], row["budget"]) for row in run.scores] == [(4, 0.001), (4, 0.001)]
     assert "Within a time budget" in easybn("table", "r", "--markdown").out
     assert easybn(*words, "soon").status == 2

@@ -90,7 +90,17 @@ def scores(recipe: str, seed: int, data: str) -> list[dict[str, Any]]:
 def verdicts(recipe: str, seed: int) -> list[dict[str, Any]]:
     """The points that a model gets right are the first ones: of two models one is right wherever the other is."""
     right = np.arange(N) < clean_correct(recipe, seed)
-    return [{"attack": "clean", "n": N, "points": points_digest(range(N)), "right": pack_bits(right)}]
+    clean = {"attack": "clean", "n": N, "points": points_digest(range(N)), "right": pack_bits(right)}
+    attacked = {"attack": "autoattack", "protocol": "standard", "norm": "linf", "eps": 8 / 255, "n": POINTS}
+    left = robust_correct(recipe, seed, 0.3)
+    attacked |= {"points": points_digest(range(POINTS)), "right": pack_bits(np.arange(POINTS) < left)}
+    eps = [i / 255 for i in range(9)]
+    most = [190, 186, 180, 170, 150, 120, 110, left + 4, left]
+    least = [190, 150, 150, 150, 150, left, left, left, left]
+    return [
+        clean,
+        attacked | {"curve": {"n": POINTS, "attacked": [eps[4], eps[8]], "eps": eps, "most": most, "least": least}},
+    ]
 
 
 def hidden(recipe: str, seed: int) -> list[dict[str, Any]]:
@@ -144,6 +154,38 @@ def study(folder: Path, recipes: tuple[str, ...] = ("vanilla", "advprop", "ebn",
             run(folder / f"{recipe}-{seed}", recipe, seed)
     stacked(folder / "stacked-fashion-mnist", seeds)
     return folder
+
+
+def comparison(folder: Path) -> None:
+    """A withstands 10 points alone, B 3, and pictures of 3 and 3 of them: tiles of one grey each."""
+    folder.mkdir()
+    clean = {"eps": 0.0, "n": 200, "both": 180, "only_first": 4, "only_second": 6, "neither": 10, "difference": -0.01}
+    pair = {
+        "eps": 8 / 255,
+        "n": 200,
+        "both": 17,
+        "only_first": 10,
+        "only_second": 3,
+        "neither": 170,
+        "difference": 0.035,
+    }
+    pairs = [clean | {"low": -0.04, "high": 0.02, "p": 0.75}, pair | {"low": 0.005, "high": 0.071, "p": 0.035}]
+    tiles = [
+        {"eps": 8 / 255, "point": 1000 + i, "class": "boot", "only": "first", "broken_by": "fab-t"} for i in (3, 17, 20)
+    ]
+    tiles += [
+        {"eps": 8 / 255, "point": i, "class": "shirt", "only": "second", "broken_by": "clean"} for i in (12, 13, 14)
+    ]
+    greys = np.repeat(np.arange(40, 240, 40, np.uint8)[: len(tiles)], 28)
+    Image.fromarray(np.tile(greys, (28, 1))).save(folder / "points.png")
+    row = {
+        "names": ["runs/a", "runs/b"],
+        "about": ["AutoAttack standard"] * 2,
+        "norm": "linf",
+        "pairs": pairs,
+        "notes": [],
+    }
+    (folder / "comparison.json").write_text(json.dumps(row | {"pictures": {"size": [28, 28], "tiles": tiles}}))
 
 
 def stacked(folder: Path, seeds: int) -> None:

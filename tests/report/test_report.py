@@ -12,15 +12,18 @@ import pytest
 from easybn.report import elements, sections
 from easybn.report.page import report
 
-from .made_up import HOSTILE, run, study
+from .made_up import HOSTILE, comparison, robust_correct, run, study
 
 ROOT = Path(__file__).parents[2]
-IDS = ["claims", "tables", "eps", "broken", "training", "gallery", "branches", "hidden", "confidences", "stacked",
+IDS = ["claims", "tables", "eps", "every-eps", "broken", "compared", "training",
+       "gallery", "branches", "hidden", "confidences", "stacked",
        "diagnosis", "made"]  # fmt: skip
 MAKES = {
     "tables": "easybn evaluate",
     "eps": "easybn evaluate",
+    "every-eps": "easybn evaluate",
     "broken": "easybn evaluate",
+    "compared": "easybn compare",
     "training": "easybn train",
     "gallery": "easybn summarise",
     "branches": "easybn hidden",
@@ -228,6 +231,46 @@ def test_a_section_without_rows_says_what_makes_them(tmp_path, section):
     text = Page(report(tmp_path)).texts[section]
     assert MAKES[section] in text
     assert len(text.strip().splitlines()) <= 3  # its title and a line
+
+
+def test_curves_over_eps_of_all_seeds_together(html):
+    """Of each seed 200 points: 190 right, 150 at 4/255, and at 8/255 as many as the score says."""
+    labels = [str(about["aria-label"]) for tag, about in Page(html).tags if tag == "svg" and about.get("aria-label")]
+    (words,) = [
+        words for words in labels if "AutoAttack, l-infinity" in words and "0.0314" in words and "95.0%" in words
+    ]
+    left = sum(robust_correct("ebn", seed, 0.3) for seed in range(3))
+    assert f"EBN 8/255: 95.0% at 0, {100 * left / 600:.1f}% at 0.0314" in words
+
+
+def test_points_that_only_one_withstands(tmp_path):
+    study(tmp_path, ("vanilla", "ebn"), 1)
+    comparison(tmp_path / "vs")
+    html = report(tmp_path)
+    page = Page(html)
+    text = " ".join(page.texts["compared"].split())
+    assert "A: runs/a (AutoAttack standard)" in text
+    assert "At linf 8/255: A 13.5%, B 10.0%, difference +3.5 (95%: +0.5 to +7.1), McNemar's exact p 0.035" in text
+    assert "linf 8/255: 10 points that only A withstands, the first 3" in text
+    assert "linf 8/255: 3 points that only B withstands12 shirt A: wrong as it is" in text
+    assert "1,017 boot B: broken by fab-t" in text
+    tiles = [about for tag, about in page.tags if tag == "img" and str(about["alt"]) == "a test image of boot"]
+    assert len(tiles) == 3
+    assert len({about["src"] for about in tiles}) == 3
+
+
+def test_a_comparison_that_is_damaged_is_named(tmp_path):
+    comparison(tmp_path / "vs")
+    assert "runs/a and runs/b" in report(tmp_path)  # also without a run
+    path = tmp_path / "vs" / "comparison.json"
+    kept = json.loads(path.read_text())
+    for broken in ({"pairs": []}, {"names": ["a"]}, {"pictures": {"size": [1], "tiles": []}}):
+        path.write_text(json.dumps(kept | broken))
+        with pytest.raises(ValueError, match=r"comparison.json is damaged: \w+ must be"):
+            report(tmp_path)
+    path.write_text(json.dumps(kept))
+    (tmp_path / "vs" / "points.png").unlink()
+    assert "points that only" not in Page(report(tmp_path)).texts["compared"].partition("withstands")[2]
 
 
 def test_the_committed_rows(tmp_path):

@@ -33,6 +33,8 @@ COMMANDS = {
     "train": "train one model by one recipe",
     "evaluate": "clean and robust accuracy of trained models and of any model of yours: PGD, AutoAttack",
     "verify": "test stored adversarial images again: inside the ball, inside [0, 1], misclassified",
+    "compare": "two evaluations of the same points: the paired difference, and who withstands which",
+    "curve": "robust accuracy at every eps from one evaluation, as SVG or PNG",
     "study": "train and evaluate a grid of runs from one file; what is done is not done again",
     "table": "the scores of several runs side by side",
     "stacked": "the paper's figures 1 and 2: which half of an image stacked on its easy copy decides",
@@ -50,6 +52,7 @@ MODULES = {
     **dict.fromkeys(("stacked", "census", "hidden"), "experiments"),
     **dict.fromkeys(("report", "claims", "summarise"), "report"),
     **dict.fromkeys(("train", "demo"), "train"),
+    **dict.fromkeys(("compare", "curve"), "verdicts"),
     **dict.fromkeys(("export", "verify", "perturb"), "trained"),
 }
 """Modules that several commands share; every other command has the module of its own name."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..perturb.eps import format_eps
 from ..stats import Interval, accuracy_interval
+from .curve import RobustnessCurve
 from .record import Record
 from .store import Store
 from .verdicts import proves
@@ -177,6 +178,12 @@ class Evaluation:
         if not self.robust_at:
             raise ValueError("no attack was run, so that nothing is known of robustness")
         return self.robust_at[max(self.robust_at)]
+
+    @property
+    def curve(self) -> RobustnessCurve:
+        """Bounds of robust accuracy at every eps up to the largest; ValueError if there was no attack."""
+        robust_at = {eps: robust.cpu().numpy() for eps, robust in self.robust_at.items()}
+        return RobustnessCurve.of(str(self.scores[-1].norm), self.record, self.points.cpu().numpy(), robust_at)
 
     @property
     def images(self) -> Tensor:

@@ -7,6 +7,7 @@ do not see it.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
@@ -154,6 +155,8 @@ class Series:
         thin: one of several alike.
         tag: text at its end.
         marks: draw a dot at each point.
+        whiskers: draw each point's low and high as a line of its own instead of a band.
+        joined: draw a curve through the points.
     """
 
     label: str
@@ -163,6 +166,8 @@ class Series:
     thin: bool = False
     tag: str = ""
     marks: bool = True
+    whiskers: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,40 @@ class Chart:
         return [(tick, short(tick)) for tick in x.ticks if not whole or tick == int(tick)]
 
 
+EDGE = 14  # around the chart in a file of its own, for labels that reach beyond it
+STYLE = (
+    "text{font:11px system-ui,sans-serif;fill:#58616b}.name{fill:#1b1f24}.grid{stroke:#d9dee4;stroke-width:.7}"
+    ".axis{stroke:#58616b;stroke-width:.9}.curve{stroke:currentColor;stroke-width:1.6;fill:none;stroke-linejoin:round}"
+    ".note{font-size:9px}.band{fill:currentColor;opacity:.15;stroke:none}.mark{fill:currentColor}.whisker{stroke:currentColor}"
+)
+
+
+def svg_file(chart: Chart, lines: Sequence[tuple[str, str]], colours: Mapping[str, str]) -> str:
+    """The text of an SVG file that needs no page around it.
+
+    Args:
+        chart: what is drawn.
+        lines: below it, (CSS class of a swatch or "", text): the legend and what is to be known.
+        colours: by CSS class.
+    """
+    inner = ET.fromstring(str(chart.svg()))
+    rows = [(css_class if i == 0 else "", bool(css_class), text) for css_class, words in lines
+            for i, text in enumerate(wrap(escaped(words), 48 if css_class else 62))]  # fmt: skip
+    height, width = HEIGHT + 14 * len(rows) + 10, WIDTH + 2 * EDGE
+    top = drawing(width, height, str(inner.get("aria-label")), "")
+    top.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": str(2 * width), "height": str(2 * height)}
+    add(top, "style", STYLE + "".join(f".{name}{{color:{colour}}}" for name, colour in colours.items()))
+    add(top, "rect", width=width, height=height, fill="#fff")
+    moved = add(top, "g", transform=f"translate({EDGE} 0)")
+    moved.extend(each for each in inner if each.tag not in ("title", "desc"))
+    for i, (css_class, named, text) in enumerate(rows):
+        y = HEIGHT + 14 * i + 10
+        if css_class:
+            line(add(moved, "g", class_=css_class), [(2, y - 3.5), (18, y - 3.5)], class_="curve")
+        add(moved, "text", text, x=24 if named else 2, y=y, class_="name" if named else "note")
+    return ET.tostring(top, encoding="unicode") + "\n"
+
+
 def finite(points: Sequence[Point]) -> list[Point]:
     """The points that can be drawn."""
     return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
@@ -241,7 +280,7 @@ def described(series: Sequence[Series], percent: bool) -> str:
     words = []
     for each in series:
         points = finite(each.points)
-        if points and not each.thin:
+        if points and not each.thin and each.joined:
             first, last = (f"{100 * p.y:.1f}%" if percent else f"{p.y:.3g}" for p in (points[0], points[-1]))
             words.append(f"{each.label}: {first} at {points[0].x:.3g}, {last} at {points[-1].x:.3g}")
     return "; ".join(words)
@@ -250,11 +289,14 @@ def described(series: Sequence[Series], percent: bool) -> str:
 def _draw(group: Element, each: Series, x: Scale, y: Scale) -> None:
     points = finite(each.points)
     band = [point for point in points if point.low is not None and point.high is not None]
-    if len(band) > 1:
+    if each.whiskers:
+        for point in band:
+            line(group, [(x(point.x), y(point.low or 0.0)), (x(point.x), y(point.high or 0.0))], class_="whisker")
+    elif len(band) > 1:
         upper = [(x(p.x), y(p.high)) for p in band if p.high is not None]
         lower = [(x(p.x), y(p.low)) for p in reversed(band) if p.low is not None]
         line(group, upper + lower, class_="band")
-    if len(points) > 1:
+    if len(points) > 1 and each.joined:
         dash = {"stroke_dasharray": each.dash} if each.dash else {}
         line(group, [(x(p.x), y(p.y)) for p in points], class_="thin" if each.thin else "curve", **dash)
     if each.marks or len(points) == 1:

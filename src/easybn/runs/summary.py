@@ -162,7 +162,7 @@ def gallery(
             item[name] = {"class": source.classes[int(guess[i])], "confidence": round(float(confidence[i]), 4)}
         images.append(item)
         tiles.append([pictures[name][i] for name in GALLERY_COLUMNS])
-    size = _save_sheet(path, tiles)
+    size = save_sheet(path, tiles)
     on_progress(len(index), len(index), "gallery")
     return {"size": size, "how": GALLERY_CAPTION, "images": images}
 
@@ -177,12 +177,13 @@ def _eight_bits(images: Tensor) -> Tensor:
     return (images * 255).round() / 255
 
 
-def _save_sheet(path: Path, tiles: list[list[Tensor]]) -> list[int]:
-    """Write the tiles as one PNG file; returns height and width of a tile."""
+def save_sheet(path: Path, tiles: list[list[Tensor]]) -> list[int]:
+    """Write the tiles, images (C, H, W) in [0, 1], as one PNG file; returns height and width of a tile."""
     pictures = [[_tile(image) for image in row] for row in tiles]
-    width, height = pictures[0][0].size if pictures else (1, 1)
-    mode = pictures[0][0].mode if pictures else "L"
-    sheet = Image.new(mode, (width * len(GALLERY_COLUMNS), height * max(len(pictures), 1)))
+    first = next((tile for row in pictures for tile in row), None)
+    width, height = first.size if first else (1, 1)
+    columns = max([1, *map(len, pictures)])
+    sheet = Image.new(first.mode if first else "L", (width * columns, height * max(len(pictures), 1)))
     for i, row in enumerate(pictures):
         for j, tile in enumerate(row):
             sheet.paste(tile, (j * width, i * height))

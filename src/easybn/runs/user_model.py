@@ -193,6 +193,22 @@ class UserModel:
             FileNotFoundError: there is none.
             ValueError: it cannot be read, differs from ``repeated``, or must be repeated; the message says how.
         """
+        path, model = folder / NAME, cls.described(folder)
+        if repeated is None:
+            model._check_no_code(path)
+            return model
+        if repeated.model != model.model or json.loads(json.dumps(repeated.model_options)) != model.model_options:
+            raise ValueError(f"{path} is of another model: {_options(model)} there, {_options(repeated)} asked")
+        return model
+
+    @classmethod
+    def described(cls, folder: Path) -> "UserModel":
+        """What ``folder`` says of the model whose results it has; for its data, as the model may be code to be named.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read.
+        """
         path = folder / NAME
         try:
             found = read_any_json(path)
@@ -206,11 +222,6 @@ class UserModel:
             model.model_options.items()
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} does not describe a model ({error}): name it again with --model") from error
-        if repeated is None:
-            model._check_no_code(path)
-            return model
-        if repeated.model != model.model or json.loads(json.dumps(repeated.model_options)) != model.model_options:
-            raise ValueError(f"{path} is of another model: {_options(model)} there, {_options(repeated)} asked")
         return model
 
     def _check_no_code(self, path: Path) -> None:

@@ -8,7 +8,8 @@ there, it counts, and not the export.
 A *verdict row* names what was measured (attack, protocol, norm, eps), n, ``points``
 (:func:`~easybn.evaluation.verdicts.points_digest` of the points' ids), ``right``
 (:func:`~easybn.evaluation.verdicts.pack_bits`, the points in ascending order) and, of stored attacks, ``broke``: how
-many points each attack was the first to break.
+many points each attack was the first to break; the row of the largest radius has the ``curve`` of all radii
+(:meth:`~easybn.evaluation.curve.RobustnessCurve.sampled`).
 """
 
 import warnings
@@ -22,11 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attacks.registry import PRESETS
+from ..evaluation.curve import RobustnessCurve
 from ..evaluation.resumable import expected_chunks
 from ..evaluation.store import Damaged, Store
-from ..evaluation.verdicts import pack_bits, points_digest, unpack_bits
+from ..evaluation.verdicts import Verdicts, pack_bits, points_digest, unpack_bits
 from ..json_files import Row, read_json
+from ..perturb.eps import format_eps
 from ..rows import EVALUATED, FINDINGS
+
+SAME_RADIUS = 1e-9
+"""Radii such as 8/255 that come by way of text are the same up to this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +96,12 @@ def store_verdicts(folder: Path) -> Iterator[Row]:
         store = Store.existing(path.parent)
         if not store.deployed:
             continue
-        manifest, verdicts = store.manifest, store.verdicts()
-        finished = np.isin([manifest.points_of(chunk)[0] for chunk in range(manifest.chunks)], verdicts.points)
-        for chunk in np.flatnonzero(~finished).tolist():
-            if damage := store.damage(chunk):
-                raise Damaged(f"{damage}: the easybn evaluate that made it makes it again")
-        if lost := set(expected_chunks(store)) - set(np.flatnonzero(finished).tolist()):
-            count = f"{len(verdicts.points):,} of {len(manifest.points):,} points"
-            message = (
-                f"{path.parent}: {count} are there and used; chunk {min(lost)} is not: is the evaluation finished?"
-            )
-            warnings.warn(message, stacklevel=2)
+        manifest, verdicts = store.manifest, finished_verdicts(store)
         order = np.argsort(verdicts.points)
         # of a store in which only clean accuracy was measured there are none
-        for eps in (radius for radius in manifest.eps if radius in verdicts.broken_at and len(order)):
-            yield {
+        radii = [radius for radius in manifest.eps if radius in verdicts.broken_at and len(order)]
+        for eps in radii:
+            row = {
                 **_attack_of_row(manifest.attacks),
                 "norm": manifest.norm,
                 "eps": eps,
@@ -113,6 +110,95 @@ def store_verdicts(folder: Path) -> Iterator[Row]:
                 "right": pack_bits(verdicts.robust(eps)[order]),
                 "broke": verdicts.broken_by(eps),
             }
+            yield row | ({"curve": curve_of(store, verdicts).sampled()} if eps == radii[-1] else {})
+
+
+def finished_verdicts(store: Store) -> Verdicts:
+    """The verdicts on the points of all finished chunks.
+
+    Raises:
+        Damaged: a file of the store is damaged.
+
+    Warns:
+        UserWarning: chunks that should be there are not.
+    """
+    manifest, verdicts = store.manifest, store.verdicts()
+    finished = np.isin([manifest.points_of(chunk)[0] for chunk in range(manifest.chunks)], verdicts.points)
+    for chunk in np.flatnonzero(~finished).tolist():
+        if damage := store.damage(chunk):
+            raise Damaged(f"{damage}: the easybn evaluate that made it makes it again")
+    if lost := set(expected_chunks(store)) - set(np.flatnonzero(finished).tolist()):
+        count = f"{len(verdicts.points):,} of {len(manifest.points):,} points"
+        message = f"{store.folder}: {count} are there and used; chunk {min(lost)} is not: is the evaluation finished?"
+        warnings.warn(message, stacklevel=2)
+    return verdicts
+
+
+def curve_of(store: Store, verdicts: Verdicts) -> RobustnessCurve:
+    """The curve of a store on the points of ``verdicts``; ValueError if it attacked none."""
+    radii = [eps for eps in store.manifest.eps if store.manifest.attacks]
+    robust_at = {eps: verdicts.robust(eps) for eps in radii}
+    return RobustnessCurve.of(store.manifest.norm, store.record, verdicts.points, robust_at)
+
+
+# Which of a run's stores a user means.
+
+STORE_OF = {"pgd": ("pgd-ce", "pgd-margin"), "clean": (), "autoattack": tuple(PRESETS["standard"])}
+"""Attacks of a store, by other names that users give them."""
+
+
+def find_store(
+    folder: Path,
+    attacks: Sequence[str] = (),
+    norm: str | None = None,
+    eps: Sequence[float] = (),
+    branch: str | None = None,
+) -> Store:
+    """The store that ``folder`` is, or the one below its ``verdicts/`` that fits what is asked for.
+
+    Args:
+        folder: of a store, a run, or the evaluations of a user's model.
+        attacks: names, or a preset; norm; eps: radii that were attacked; branch: by default the deployed one.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no store in it.
+        ValueError: none fits, or several do; the message names them.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder")
+    if (folder / "manifest.json").exists():
+        return Store.existing(folder)
+    stores = [Store.existing(path.parent) for path in sorted(folder.glob("verdicts/*/manifest.json"))]
+    if not stores:
+        raise FileNotFoundError(f"{folder} has no stored verdicts: easybn evaluate {folder} --attacks autoattack")
+    members = [name for each in attacks for name in STORE_OF.get(each, tuple(PRESETS.get(each, (each,))))]
+
+    def fits(store: Store) -> bool:
+        manifest = store.manifest
+        return (
+            (manifest.branch == branch if branch else store.deployed)
+            and ({*manifest.attacks} == {*members} if attacks else bool(manifest.attacks))
+            and norm in (None, manifest.norm)
+            and all(any(abs(radius - each) < SAME_RADIUS for radius in manifest.eps) for each in eps)
+        )
+
+    fitting = [store for store in stores if fits(store)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(str(store.folder) for store in fitting or stores)
+    if fitting:
+        raise ValueError(f"{folder} has {len(fitting)} evaluations that fit: choose by --attacks, --norm, --eps or "
+                         f"name one of {names}")  # fmt: skip
+    raise ValueError(f"{folder} has no evaluation that fits: name one of {names}")
+
+
+def describe_store(store: Store) -> str:
+    """``AutoAttack standard, linf 2/255 8/255, 200 points``"""
+    manifest, row = store.manifest, _attack_of_row(store.manifest.attacks)
+    attack = f"AutoAttack {row['protocol']}" if row["protocol"] else "+".join(manifest.attacks) or "clean"
+    radii = " ".join(format_eps(eps, manifest.norm) for eps in manifest.eps)
+    branch = f", branch {manifest.branch}" if manifest.branch not in (None, "main") else ""
+    return f"{attack}, {manifest.norm} {radii}, {len(manifest.points):,} points{branch}"
 
 
 def _attack_of_row(attacks: Sequence[str]) -> dict[str, Any]:

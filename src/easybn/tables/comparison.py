@@ -1,10 +1,12 @@
-"""Paired tests between recipes: over seeds, and over the points on which their models differ."""
+"""Paired tests: recipes over seeds and over the points on which their models differ, and two stored evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
 
+from ..json_files import Row
+from ..perturb.eps import format_eps
 from ..stats import PairedT, mcnemar, paired_t
 from .aggregate import RecipeRuns, Setting, point_verdicts
 from .rows import Column
@@ -152,6 +154,45 @@ def _point_cells(test: McNemar | None) -> list[Cell]:
         return [Cell(), Cell(), Cell()]
     counts = [Cell(f"{count:,}", count) for count in (test.first_only, test.second_only)]
     return [*counts, Cell(p_text(test.p), test.p)]
+
+
+# Two evaluations of the same points: the rows of comparison.json, see easybn.runs.compare.
+
+LETTERS = ("A", "B")
+
+
+def paired_lines(row: Row) -> list[str]:
+    """Each radius in one line: both accuracies, their difference with its interval, p, and who withstands what."""
+    return [_paired_line(pair, row["norm"]) for pair in row["pairs"] if pair["eps"]]
+
+
+def _paired_line(pair: Row, norm: str) -> str:
+    a, b = (100 * (pair["both"] + pair[which]) / pair["n"] for which in ("only_first", "only_second"))
+    low, high = (signed(100 * pair[end], 1) for end in ("low", "high"))
+    return (
+        f"at {norm} {format_eps(pair['eps'], norm)}: A {a:.1f}%, B {b:.1f}%, difference "
+        f"{signed(100 * pair['difference'], 1)} (95%: {low} to {high}), McNemar's exact p {p_text(pair['p'])}; of "
+        f"{pair['n']:,} points {pair['only_first']:,} only A withstands, {pair['only_second']:,} only B"
+    )
+
+
+def paired_table(row: Row) -> Table:
+    """Clean accuracy and each radius: the four counts, the difference with its interval, and p."""
+    rows = []
+    for pair in row["pairs"]:
+        label = format_eps(pair["eps"], row["norm"]) if pair["eps"] else "clean"
+        counts = [Cell(f"{pair[name]:,}", pair[name]) for name in ("both", "only_first", "only_second", "neither")]
+        difference, low, high = (100 * pair[name] for name in ("difference", "low", "high"))
+        interval = Cell(f"{signed(low, 1)} .. {signed(high, 1)}")
+        cells = [*counts, Cell(signed(difference, 1), difference, low, high, n=pair["n"]), interval]
+        rows.append(TableRow(label, [*cells, Cell(p_text(pair["p"]), pair["p"])]))
+    n = row["pairs"][0]["n"]
+    headings = ["both", "only A", "only B", "neither", "A \N{MINUS SIGN} B", "95% interval", "p"]
+    caption = (
+        f"Numbers of {n:,} points that both, one or neither get right; accuracy of A minus that of B in points of a "
+        "percent, with Tango's interval; p of McNemar's exact test. It is about these two models on such points."
+    )
+    return Table(f"A and B on the same {n:,} points, {row['norm']}", "eps", headings, rows, caption)
 
 
 def signed(value: float, digits: int = 2) -> str:

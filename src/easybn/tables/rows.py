@@ -10,6 +10,7 @@ from ..recipes import RECIPES
 from ..recipes.recipe import Recipe
 from ..rows import (
     BRANCHES,
+    COMPARISON,
     ENVIRONMENT,
     HIDDEN,
     METRICS,
@@ -26,7 +27,7 @@ from ..runs.description import read_description
 from ..runs.verdicts import findings_in
 
 DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
-RUN, STACKED = "config.json", "stacked.json"
+RUN, STACKED, COMPARED = "config.json", "stacked.json", "comparison.json"
 
 LINES = {"metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS}
 
@@ -127,8 +128,21 @@ class StackedRows:
 
 
 @dataclass(frozen=True, eq=False)
+class ComparedRows:
+    """Two evaluations of the same points, of ``easybn compare --out``; pictures of points are in ``folder``.
+
+    Args:
+        row: see :data:`easybn.rows.COMPARISON`.
+    """
+
+    name: str
+    folder: Path
+    row: Row
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
-    """All runs and stacked experiments in and below a folder.
+    """All runs, stacked experiments and comparisons in and below a folder.
 
     Args:
         across: fields of :data:`.aggregate.ACROSS` in which compared recipes may differ.
@@ -138,10 +152,11 @@ class Rows:
     runs: Sequence[RunRows]
     stacked: Sequence[StackedRows] = ()
     across: Sequence[str] = ()
+    compared: Sequence[ComparedRows] = ()
 
 
 def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
-    """Read the runs and stacked experiments in and below ``folder``, in the order of their names.
+    """Read the runs, stacked experiments and comparisons in and below ``folder``, in the order of their names.
 
     Args:
         across: see :class:`Rows`.
@@ -154,14 +169,20 @@ def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
     paths = sorted(_folders(folder, DEPTH))
     names = {path: str(path.relative_to(folder)) if path != folder else folder.resolve().name for path in paths}
     runs = [_run(path, names[path]) for path in paths if (path / RUN).exists()]
-    stacked = [_stacked(path, names[path]) for path in paths if not (path / RUN).exists()]
-    if not runs and not stacked:
+    others = [path for path in paths if not (path / RUN).exists()]
+    stacked = [_stacked(path, names[path]) for path in others if (path / STACKED).exists()]
+    compared = [
+        ComparedRows(names[path], path, read_json(path / COMPARED, {}, COMPARISON))
+        for path in others
+        if (path / COMPARED).exists()
+    ]
+    if not paths:
         raise FileNotFoundError(f"no run in {folder}: a run's folder has a {RUN}")
-    return Rows(folder, runs, [each for each in stacked if each.rows], across)
+    return Rows(folder, runs, [each for each in stacked if each.rows], across, compared)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    if (folder / RUN).exists() or (folder / STACKED).exists():
+    if any((folder / name).exists() for name in (RUN, STACKED, COMPARED)):
         yield folder
     elif depth and folder.is_dir():
         for inner in folder.iterdir():

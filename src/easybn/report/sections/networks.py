@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,17 @@ def gallery(material: Material) -> Content:
     return Content(blocks, missing)
 
 
+def open_sheet(path: Path) -> Image.Image:
+    """A sheet of pictures; ValueError if it has more pixels than any of ours."""
+    with Image.open(io.BytesIO(read_bytes(path, MOST_PIXELS)), formats=["PNG"]) as opened:
+        if opened.width * opened.height > MOST_PIXELS:
+            raise ValueError(f"{path} has {opened.width} x {opened.height} pixels: no gallery of ours")
+        return opened.convert(opened.mode if opened.mode in ("L", "RGB") else "RGB")
+
+
 def _gallery_rows(run: RunRows, stored: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """A tile with its caption for each picture of the sheet and each change between two."""
-    data = io.BytesIO(read_bytes(run.folder / SHEET, MOST_PIXELS))
-    with Image.open(data, formats=["PNG"]) as opened:
-        if opened.width * opened.height > MOST_PIXELS:
-            raise ValueError(f"{run.folder / SHEET} has {opened.width} x {opened.height} pixels: no gallery of ours")
-        sheet = opened.convert(opened.mode if opened.mode in ("L", "RGB") else "RGB")
+    sheet = open_sheet(run.folder / SHEET)
     height, width = stored["size"]
     rows = []
     for i, item in enumerate(stored["images"]):
@@ -80,7 +85,7 @@ def _picture(tile: Image.Image, column: str, item: Mapping[str, Any], name: str)
     text = f"{answer['class']} {100 * answer['confidence']:.1f}%"
     alt = f"a test image of {item['label']}; the model says {text}"
     wrong = answer["class"] != item["label"]
-    return {"png": _data_uri(tile), "column": column, "text": text, "wrong": wrong, "alt": alt}
+    return {"png": data_uri(tile), "column": column, "text": text, "wrong": wrong, "alt": alt}
 
 
 def _change(original: Image.Image, copy: Image.Image, column: str) -> dict[str, Any]:
@@ -89,10 +94,11 @@ def _change(original: Image.Image, copy: Image.Image, column: str) -> dict[str, 
     factor = max(1, 127 // max(1, int(np.abs(difference).max())))
     tile = Image.fromarray(np.clip(128 + factor * difference, 0, 255).astype(np.uint8))
     text = f"\N{MULTIPLICATION SIGN}{factor}"
-    return {"png": _data_uri(tile), "column": column, "text": text, "wrong": False, "alt": f"amplified {factor} times"}
+    return {"png": data_uri(tile), "column": column, "text": text, "wrong": False, "alt": f"amplified {factor} times"}
 
 
-def _data_uri(tile: Image.Image) -> str:
+def data_uri(tile: Image.Image) -> str:
+    """A picture for the page."""
     buffer = io.BytesIO()
     tile.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

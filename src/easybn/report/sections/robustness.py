@@ -64,22 +64,23 @@ def eps_curves(material: Material) -> Content:
 def _attacks(setting: Setting) -> list[Attack]:
     """Every attack that was measured in a setting, l2 first."""
     scores = [score for recipe in setting.recipes for run in recipe.runs.values() for score in run.scores]
-    measured = {_attack(score) for score in scores if score.get("eps")}
+    measured = {attack_key(score) for score in scores if score.get("eps")}
     return sorted(measured, key=lambda each: (each[2], each[0] != "pgd", str(each[1]), each[0]))
 
 
-def _attack(score: Row) -> Attack:
+def attack_key(score: Row) -> Attack:
+    """Attack, protocol and norm of a score or a verdict row."""
     return score["attack"], score.get("protocol"), score["norm"]
 
 
-def _attack_name(attack: Attack, labels: Mapping[str, str]) -> str:
+def attack_name(attack: Attack, labels: Mapping[str, str]) -> str:
     """An attack as text: ``PGD (strong), l2``."""
     name, protocol, norm = attack
     words = PROTOCOLS.get(protocol, f" ({protocol})") if protocol else ""
     return f"{ATTACKS.get(name) or labels.get(name, name)}{words}, {NORMS.get(norm, norm)}"
 
 
-def _labels(setting: Setting) -> dict[str, str]:
+def attack_labels(setting: Setting) -> dict[str, str]:
     """The labels of users' attacks by name."""
     return {name: str(shown.get("label") or name) for name, shown in attack_appearances(setting).items()}
 
@@ -89,7 +90,7 @@ def _curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
     scores_at: dict[float, dict[int, Row]] = {0.0: dict(recipe.scores(CLEAN))}
     for seed, run in recipe.runs.items():
         for score in run.scores:
-            if score.get("eps") and _attack(score) == attack:
+            if score.get("eps") and attack_key(score) == attack:
                 scores_at.setdefault(round(float(score["eps"]), 9), {})[seed] = score
     return [_point(eps, list(scores.values())) for eps, scores in sorted(scores_at.items()) if scores]
 
@@ -112,7 +113,7 @@ def _curves(setting: Setting, material: Material) -> Block | None:
                 series.append(Series(recipe.label, points, colours.css_class(recipe), colours.dash(recipe)))
         radii = sorted({point.x for curve in series for point in curve.points})
         ticks = [(eps, "0" if eps == 0 else format_eps(eps, attack[2])) for eps in radii]
-        name = _attack_name(attack, _labels(setting))
+        name = attack_name(attack, attack_labels(setting))
         title = f"{setting.title}: {name}"
         chart = Chart(title, "eps", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
         figures.append(Figure(name, chart.svg()))
@@ -136,12 +137,12 @@ def broken(material: Material) -> Content:
     blocks = []
     for setting in material.settings:
         by_title: dict[str, dict[str, Broken]] = {}
-        labels = _labels(setting)
+        labels = attack_labels(setting)
         for attack in _attacks(setting):
             for eps in _radii(setting, attack):
                 by_recipe = {each.label: count for each in setting.recipes if (count := _broken_by(each, attack, eps))}
                 if by_recipe:
-                    by_title[f"{_attack_name(attack, labels)} {format_eps(eps, attack[2])}"] = by_recipe
+                    by_title[f"{attack_name(attack, labels)} {format_eps(eps, attack[2])}"] = by_recipe
         figures = [_shares(title, by_recipe, material, labels) for title, by_recipe in by_title.items()]
         if figures:
             table = _counts_table(setting.title, by_title, labels)
@@ -153,7 +154,7 @@ def broken(material: Material) -> Content:
 
 def _counted(run: RunRows, attack: Attack) -> list[Row]:
     """The scores of an attack that count what each of its parts broke."""
-    return [row for row in run.scores if row.get("broke") and row.get("eps") and _attack(row) == attack]
+    return [row for row in run.scores if row.get("broke") and row.get("eps") and attack_key(row) == attack]
 
 
 def _radii(setting: Setting, attack: Attack) -> list[float]:
