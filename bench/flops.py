@@ -25,7 +25,7 @@ from easybn import data, models
 from easybn.attacks.attack import Attack, AttackState
 from easybn.attacks.attack_mode import attack_mode
 from easybn.cli import study_file
-from easybn.cli.arguments import find_study
+from easybn.cli.study_status import find_study
 from easybn.data import DataError
 from easybn.data.registry import PUBLISHED
 from easybn.evaluation.config import POINTS, EvaluateConfig

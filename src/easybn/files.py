@@ -246,7 +246,9 @@ def open_regular(path: Path | str, most: int | None = None) -> io.BufferedReader
 def read_bytes(path: Path | str, most: int | None = None) -> bytes:
     """The content of a regular file, see :func:`check_regular`."""
     with open_regular(path, most) as file:
-        content = file.read() if most is None else file.read(most + 1)
+        content = file.read(2**16)  # a larger number would allocate as much
+        if len(content) == 2**16:
+            content += file.read() if most is None else file.read(most + 1 - len(content))
     if most is not None and len(content) > most:
         raise ValueError(f"{path} has more than {most:,} bytes")
     return content

@@ -61,11 +61,12 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     return {**content, CHECKSUM: _checksum(content)}
 
 
-def without_checksum(value: Any, where: str) -> dict[str, Any]:
+def without_checksum(value: Any, where: str, verify: bool = True) -> dict[str, Any]:
     """``value`` without its checksum, which must be right where there is one.
 
     Args:
         where: what an error names.
+        verify: whether the checksum is tested.
 
     Raises:
         Damaged: it is not an object, or not the one that the checksum was made of.
@@ -74,7 +75,8 @@ def without_checksum(value: Any, where: str) -> dict[str, Any]:
         raise Damaged(f"{where} is damaged: it does not hold what it should")
     content = value.copy()
     if CHECKSUM in value:
-        intact = content.pop(CHECKSUM) == _digest(content)
+        found = content.pop(CHECKSUM)
+        intact = not verify or found == _digest(content)
     else:  # a bit that flips in the word itself must not make an object of one that has no checksum
         intact = not any(map(_is_nearly_the_key, content))
     if not intact:
@@ -118,12 +120,15 @@ def read_any_json(path: Path | str, most: int = MOST_TEXT) -> Any:
         raise ValueError(f"{path} is no JSON: {reason}") from None
 
 
-def read_json(path: Path, default: Any = _NOTHING, fields: Mapping[str, Field] | None = None) -> Any:
+def read_json(
+    path: Path, default: Any = _NOTHING, fields: Mapping[str, Field] | None = None, verify: bool = True
+) -> Any:
     """The object, or list of objects, in a JSON file of ours, without their checksums.
 
     Args:
         default: what is returned if there is no file; what the file holds has to be of the same type.
         fields: what is checked of the object, or of each.
+        verify: whether checksums are tested, which takes most of the time.
 
     Raises:
         FileNotFoundError: there is no file, and no ``default``.
@@ -137,9 +142,9 @@ def read_json(path: Path, default: Any = _NOTHING, fields: Mapping[str, Field] |
         return default
     value = parse_json(text, str(path))
     if isinstance(value, list):
-        content: Any = [without_checksum(item, str(path)) for item in value]
+        content: Any = [without_checksum(item, str(path), verify) for item in value]
     else:
-        content = without_checksum(value, str(path))
+        content = without_checksum(value, str(path), verify)
     if default is not _NOTHING and not isinstance(content, type(default)):
         raise ValueError(
             f"{path} is damaged: it does not hold {'a list' if isinstance(default, list) else 'an object'}"
@@ -149,13 +154,16 @@ def read_json(path: Path, default: Any = _NOTHING, fields: Mapping[str, Field] |
     return content
 
 
-def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut = "error") -> list[Row]:
+def read_rows(
+    path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut = "error", verify: bool = True
+) -> list[Row]:
     """The rows of a file of JSON lines, without their checksums; an empty list if there is no file.
 
     Args:
         fields: what is checked of each row; other keys may hold anything.
         cut: what to do with a last line that is cut off. Earlier versions appended rows, so that a kill could cut one:
             "legacy" leaves it out where no row has a checksum, "left out" always.
+        verify: whether checksums are tested, which takes most of the time.
 
     Raises:
         ValueError: a line that is cut off, is not an object, has another checksum, lacks a needed key or holds a value
@@ -169,18 +177,18 @@ def read_rows(path: Path, fields: Mapping[str, Field] | None = None, *, cut: Cut
     if last and (cut == "error" or (cut == "legacy" and checked)):
         raise Damaged(f"{path}, line {len(lines) + 1} is damaged: it is cut off; restore the file, or delete that line")
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    return [_row(line, fields or {}, f"{path}, line {number}") for number, line in numbered]
+    return [_row(line, fields or {}, f"{path}, line {number}", verify) for number, line in numbered]
 
 
 def read_last_row(path: Path, fields: Mapping[str, Field] | None = None) -> Row | None:
-    """The last row of a file of JSON lines, without looking at the others; None if there is none.
+    """The last row of a file of JSON lines, verified, without looking at the others; None if there is none.
 
     Raises:
         ValueError: see :func:`read_rows`; a line that is cut off is left out where no row has a checksum.
     """
     try:
         with open_regular(path) as file:
-            size, length = file.seek(0, os.SEEK_END), 2**14
+            size, length = file.seek(0, os.SEEK_END), 2**12
             while True:
                 start = file.seek(max(0, size - length))
                 *lines, last = file.read().split(b"\n")
@@ -206,12 +214,12 @@ def check(row: Row, fields: Mapping[str, Field], where: str) -> None:
             raise ValueError(f"{where} is damaged: {name} must be {field.what}, got {_short(row[name])}")
 
 
-def _row(line: bytes, fields: Mapping[str, Field], where: str) -> Row:
+def _row(line: bytes, fields: Mapping[str, Field], where: str, verify: bool = True) -> Row:
     try:
         row = parse_json(line, where)
         if not isinstance(row, dict):
             raise Damaged(f"{where} is damaged: no row")
-        row = without_checksum(row, where)
+        row = without_checksum(row, where, verify)
     except Damaged as error:
         raise Damaged(f"{error}; restore the file, or delete that line") from error
     check(row, fields, where)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from easybn.cli import evaluate, train
-from easybn.cli.arguments import Parser, find_study, packaged_studies
+from easybn.cli.arguments import Parser
 from easybn.cli.study_file import read
+from easybn.cli.study_status import find_study, packaged_studies
 from easybn.evaluation.config import EvaluateConfig
 from easybn.runs.config import Experiment
 from easybn.study.plan import CLEAN, Study

@@ -1,4 +1,4 @@
-"""easybn study --status: how a study stands that was started, at once and without torch."""
+"""easybn study --status: how a study stands that was started, at once, without torch and the parser of all commands."""
 
 import shutil
 import subprocess
@@ -84,10 +84,20 @@ def test_a_study_that_was_not_started_or_has_changed(started, easybn):
     assert "study.json is damaged" in damaged.err
 
 
-def test_no_torch_is_imported(started):
+def test_other_options_and_mistakes_are_the_commands_own(started, easybn):
+    beside = easybn("study", "grid.yaml", "--status", "--jobs", "2")
+    assert beside.out == easybn("study", "grid.yaml", "--status").out
+    assert "did you mean only?" in easybn("study", "grid.yaml", "--status", "--onyl", "a").err
+    assert "--only x: grid has no such run" in easybn("study", "grid.yaml", "--status", "--only", "x").err
+    assert "no study of the package" in easybn("study", "grit.yaml", "--status").err
+    assert "--status" in easybn("study", "--status", "--help").out
+
+
+def test_nothing_slow_is_imported(started):
     script = (
         "import sys\nfrom easybn.cli.main import main\n"
-        "assert main(['study', 'grid.yaml', '--status']) == 0\nassert 'torch' not in sys.modules"
+        "assert main(['study', 'grid.yaml', '--status']) == 0\n"
+        "assert not {'torch', 'jsonargparse', 'rich'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

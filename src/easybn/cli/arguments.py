@@ -130,24 +130,6 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def packaged_studies() -> dict[str, Path]:
-    """Paths of the studies that come with the package, by name."""
-    folder = Path(str(resources.files("easybn"))) / "configs" / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def find_study(name: str) -> Path:
-    """The file of that path, or the package's study of that name; ValueError if there is neither."""
-    path, known = Path(name), packaged_studies()
-    if path.is_file():
-        return path
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f"{name}: no such file, and no study of the package ({hint})")
-
-
 class number(float):
     """A positive number or a fraction such as 8/255; ValueError for anything else."""
 

@@ -131,6 +131,11 @@ def _run(name: str, words: list[str]) -> int:
     gc.set_threshold(50_000)
     sys.excepthook = _show_bug
     try:
+        if name == "study" and "--status" in words:
+            from .study_status import answer
+
+            if answer(words):
+                return 0
         from .arguments import Parser
 
         configure, run, description = _command(name)

@@ -30,29 +30,23 @@ again. A job that loses its node, is preempted or reaches its time limit is queu
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 from rich.console import Console
 
-from ..escapes import say
 from ..interrupt import CHILD
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
-from .arguments import Parser, add_executor_options, easybn, find_study, slurm_options_of
-from .user_code import read_yaml
+from .arguments import Parser, add_executor_options, easybn, slurm_options_of
+from .study_status import chosen, find_study, show_status
 
 if TYPE_CHECKING:
     from ..study.plan import Planned, Study
     from ..study.slurm import SlurmOptions
-    from ..study.state import Expected, State
-
-
-Run = TypeVar("Run", "Planned", "Expected")
+    from ..study.state import State
 
 
 class Verbatim(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -90,7 +84,7 @@ def run(arguments: Namespace) -> None:
         raise ValueError("--estimate goes with --dry_run")
     if arguments.data_folder is not None:
         os.environ["EASYBN_DATA"] = arguments.data_folder  # not a field of the runs, since it does not change them
-    if arguments.status and show_status(arguments):
+    if arguments.status and show_status(arguments.study, arguments.out, arguments.only):
         return
     from ..study.plan_file import plan_of, write_plan
     from . import study_file
@@ -114,36 +108,6 @@ def run(arguments: Namespace) -> None:
         sequential(runs, out, arguments.threads, arguments.retry, arguments.device, arguments.checkpoint_seconds)
     else:
         in_processes(runs, out, arguments)
-
-
-def show_status(arguments: Namespace) -> bool:
-    """Print how a study stands, by its plan and the folders of its runs; torch is not needed.
-
-    Returns:
-        False if no study was started there, so that its file has to be read.
-    """
-    from ..study.plan_file import plan_of, read_plan
-    from ..study.status import overview
-
-    file, out = None, Path(arguments.study)
-    if out.is_dir() and arguments.out:
-        raise ValueError(f"{out} is the folder of a study: leave --out out")
-    if not out.is_dir():
-        file = find_study(arguments.study)
-        content = read_yaml(file)
-        name = content.get("name", file.stem) if isinstance(content, dict) else file.stem
-        out = Path(arguments.out or f"runs/{name}")
-    plan = read_plan(out)
-    if plan is None and file is None:
-        raise ValueError(f"{out} has no study.json: no study was started there; name the study's file instead")
-    if plan is None:
-        say(f"note: no study was started in {out} (there is no study.json)")
-        return False
-    if plan.has_changed() or (file and plan_of("", (), file).file_digest != plan.file_digest):
-        say(f"note: {file or plan.file} has changed since the study was last started, with what is shown here")
-    for line in overview(chosen(plan.name, plan.runs, arguments.only), out):
-        say(line)
-    return True
 
 
 def show_plan(
@@ -217,14 +181,6 @@ def training_seconds(runs: "list[Planned]", device: str | None) -> dict[str, flo
             out[run.name] = by_kind[kind]
             on_progress(number, len(runs), "timing")
     return out
-
-
-def chosen(study: str, runs: Sequence[Run], globs: list[str] | None) -> list[Run]:
-    """The runs of the study of that name whose names match; ValueError if a pattern matches none."""
-    for glob in globs or []:
-        if not any(fnmatchcase(run.name, glob) for run in runs):
-            raise ValueError(f"--only {glob}: {study} has no such run; its first run is {runs[0].name}")
-    return [run for run in runs if globs is None or any(fnmatchcase(run.name, glob) for glob in globs)]
 
 
 def in_processes(runs: "list[Planned]", out: Path, arguments: Namespace) -> None:

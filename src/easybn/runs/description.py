@@ -39,8 +39,11 @@ def describe(value: Any) -> Any:
     return value
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path, verify: bool = True) -> dict[str, Any]:
     """The experiment in a run's config.json, as :func:`describe` wrote it.
+
+    Args:
+        verify: whether the checksum is tested.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,16 +51,16 @@ def read_description(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
-    found = read_json(path, {}).get("experiment")
+    found = read_json(path, {}, verify=verify).get("experiment")
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged: it does not describe an experiment")
     check(found, _FIELDS, str(path))
     return found
 
 
-def check_description(folder: Path, description: dict[str, Any]) -> None:
+def check_description(folder: Path, description: dict[str, Any], verify: bool = True) -> None:
     """Raise ValueError, naming the fields that differ, if another experiment than ``description`` has trained here."""
-    if different := differences(description, read_description(folder / "config.json")):
+    if different := differences(description, read_description(folder / "config.json", verify)):
         raise ValueError(f"{folder} holds another run ({'; '.join(different)}): give another --out")
 
 

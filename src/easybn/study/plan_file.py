@@ -48,8 +48,8 @@ class StudyPlan:
     file_digest: str | None = None
 
     def has_changed(self) -> bool:
-        """Whether the file holds something else now, or is gone."""
-        return self.file is not None and _digest(Path(self.file)) != self.file_digest
+        """Whether the file, if it is still there, holds something else now."""
+        return self.file is not None and _digest(Path(self.file)) not in (None, self.file_digest)
 
 
 def plan_of(name: str, runs: Sequence[Expected], file: Path | None = None) -> StudyPlan:

@@ -110,7 +110,8 @@ def read_state(expected: Expected, folder: Path, check_complete: Callable[[Path]
     Args:
         check_complete: called with the folder of a finished run; raises Damaged unless all its files are there and
             whole (:meth:`easybn.runs.run.Run.check_complete`). None for a quick look, which neither reads the weights
-            nor more than the last row of metrics.jsonl; what is done then is done for all that these rows say.
+            nor more than the last row of metrics.jsonl, and tests no other checksums; what is done then is done by all
+            that these rows say.
     """
     names, error = set[str](), None
     try:
@@ -127,9 +128,11 @@ def read_state(expected: Expected, folder: Path, check_complete: Callable[[Path]
     remaining = len(expected.evaluations)
     try:
         if started:
-            check_description(folder, expected.experiment)
-            last = _last_epoch(folder / "metrics.jsonl", every=check_complete is not None)
-            scores, entries = read_rows(folder / "scores.jsonl", SCORES), evaluations_done(folder)
+            whole = check_complete is not None
+            check_description(folder, expected.experiment, whole)
+            last = _last_epoch(folder / "metrics.jsonl", whole)
+            scores = read_rows(folder / "scores.jsonl", SCORES, verify=whole)
+            entries = evaluations_done(folder, whole)
             remaining = len(missing(expected.evaluations, entries, scores))
         if finished and check_complete is not None:
             finished = _complete(folder, check_complete)
@@ -184,10 +187,14 @@ def _clean(scores: list[Row]) -> float | None:
 # Evaluations that are done.
 
 
-def evaluations_done(folder: Path) -> list[Row]:
-    """One entry per evaluation that is done: digest, what was asked, seconds, and findings of the diagnosis."""
+def evaluations_done(folder: Path, verify: bool = True) -> list[Row]:
+    """One entry per evaluation that is done: digest, what was asked, seconds, and findings of the diagnosis.
+
+    Args:
+        verify: whether checksums are tested.
+    """
     try:
-        return read_json(folder / EVALUATED, [], _FIELDS)
+        return read_json(folder / EVALUATED, [], _FIELDS, verify)
     except ValueError as error:
         raise ValueError(f"{error}: delete it; what scores.jsonl holds is not measured again") from error
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.live import Live
-
-from ..tables.formats import Fitted
-from ..tables.table import Cell, Table, TableRow
 from .state import LOG, Expected, State, StudyStatus, at_work, read_state
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..tables.formats import Fitted
 
 OnStatus = Callable[[StudyStatus], object]
 
@@ -69,11 +70,13 @@ def _mean(seconds: Sequence[float], times: int) -> float | None:
 
 
 @contextmanager
-def live_status(console: Console, remaining: RemainingTime) -> Iterator[OnStatus]:
+def live_status(console: "Console", remaining: RemainingTime) -> Iterator[OnStatus]:
     """What :func:`.execute.parallel` calls to show the status on ``console``."""
     if not console.is_terminal:
         yield StatusLines(console)
         return
+    from rich.live import Live
+
     with Live(console=console, refresh_per_second=2, vertical_overflow="crop") as live:
         # a terminal lower than the table still shows the runs under way
         yield lambda status: live.update(status_table(status, remaining(status), most=max(5, console.height - 6)))
@@ -83,7 +86,7 @@ def live_status(console: Console, remaining: RemainingTime) -> Iterator[OnStatus
 class StatusLines:
     """Prints a line for each run whose status has changed since the last call."""
 
-    console: Console
+    console: "Console"
     _shown: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, status: StudyStatus) -> None:
@@ -115,13 +118,16 @@ def describe(name: str, state: State, status: StudyStatus) -> str:
     return f"{text}, again and alone, because it ran out of memory beside others"
 
 
-def status_table(status: StudyStatus, eta: dict[str, float | None], most: int | None = None) -> Fitted:
+def status_table(status: StudyStatus, eta: dict[str, float | None], most: int | None = None) -> "Fitted":
     """A table with one row per run, and a summary line below it.
 
     Args:
         eta: of :class:`RemainingTime`.
         most: rows at most: first runs under way, then failures, then the latest that are done and the next ones.
     """
+    from ..tables.formats import Fitted
+    from ..tables.table import Cell, Table, TableRow
+
     lines = []
     for name in _foremost(status, most):
         state = status.states[name]
@@ -186,7 +192,7 @@ def overview(runs: Sequence[Expected], out: Path) -> list[str]:
     lines += ["not under way:"] * bool(stopped)
     lines += [f"  {_some(names)}: {text}" for text, names in stopped.items()]
     if any(state.kind == "done" for state in states.values()):
-        lines.append("Weights were not read for this, and of each metrics.jsonl only the end; --dry_run verifies them.")
+        lines.append("Weights were not read for this, and no checksums tested: --dry_run verifies what is done.")
     return lines
 
 
