@@ -4,9 +4,14 @@ What they end with is compared with the same commands on this machine, which not
 """
 
 import os
+import random
+import re
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,13 +30,13 @@ STUDY = """
 name: tiny
 runs:
   - {name: vanilla, train_images: 120, epochs: 2, batch_size: 10}
-  - {name: ebn, train_images: 120, epochs: 2, batch_size: 10, recipe: EBN, recipe.attack.ball.eps: 8/255}
+  - {name: ebn, train_images: 120, epochs: 6, batch_size: 10, recipe: EBN, recipe.attack.ball.eps: 8/255}
 grid: {seed: [0, 1]}
 evaluate:
   - {points: 4, batch_size: 4, steps: 2, eps: 8/255}
 """
 RUNS = ("vanilla-0", "vanilla-1", "ebn-0", "ebn-1")
-WORDS = ("study", "tiny.yaml", "--device", "cpu", "--checkpoint_seconds", "0")
+WORDS = ("study", "tiny.yaml", "--out", "study", "--device", "cpu")
 ATTACK = (
     *("--attacks", "apgd-ce", "--norm", "linf", "--eps", "8/255", "--points", "24", "--batch_size", "8"),
     *("--chunk", "2", "--no_diagnosis", "--device", "cpu"),
@@ -45,7 +50,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         Path("tiny.yaml").write_text(STUDY)
-        assert main([*WORDS, "--jobs", "0", "--out", "study"]) == 0
+        assert main([*WORDS, "--jobs", "0"]) == 0
         shutil.copytree("study/ebn-0", "evaluated")
         assert main(["evaluate", "evaluated", *ATTACK]) == 0
     finally:
@@ -77,23 +82,26 @@ def meanwhile(disturb: Callable[[], object]) -> "Future[object]":
     return future
 
 
-def job_of(slurm: Cluster, folder: Path) -> str:
-    """Number of the job that works in the folder of a run, by the note of its lock."""
-    note = (folder / ".study.lock.by").read_text()
-    return note.partition("(Slurm job ")[2].partition(" of ")[0]
+def worker(folder: Path, job: bool = False) -> str:
+    """Number of the process, or of the Slurm job, that works on a run, by the note of its lock; "" if none does."""
+    with suppress(FileNotFoundError):
+        found = re.match(r"process (\d+) on \S+ \(Slurm job (\S+) of ", (folder / ".study.lock.by").read_text())
+        return found[1 + job] if found else ""
+    return ""
 
 
-def restarts(folder: Path) -> list[int]:
+def restarts(folder: Path) -> dict[str, int]:
     """How often Slurm had restarted the job that ended each element of the last array."""
     array = read_json(folder / ".slurm" / "arrays.json")["arrays"][-1]
     reports = [(folder / ".slurm" / array["name"]).glob(f"{i}-*.json") for i in range(len(array["tasks"]))]
-    return [max((read_json(path)["restart"] for path in paths), default=-1) for paths in reports]
+    most = [max((read_json(path)["restart"] for path in paths), default=-1) for paths in reports]
+    return dict(zip(array["tasks"], most, strict=True))
 
 
 def assert_same_runs(one: Path, other: Path, names: tuple[str, ...] = RUNS) -> None:
     for name in names:
         assert rows(one / name) == rows(other / name)
-        assert len(rows(one / name)["scores"]) == 2
+        assert len(rows(one / name)["scores"]) == 3  # clean, and PGD under two protocols
         assert (one / name / "model.safetensors").read_bytes() == (other / name / "model.safetensors").read_bytes()
 
 
@@ -117,25 +125,74 @@ def test_a_step_runs_on_both_nodes(slurm):
 
 
 def test_a_study_of_which_a_job_is_preempted(easybn, slurm_here, local):
-    folder = Path("study/vanilla-0").absolute()
+    folder = Path("study/ebn-0").absolute()
 
     def preempt() -> None:
-        wait_until((folder / "checkpoint.pt").exists, "it has saved", SECONDS)
-        slurm_here.call("scancel", "--signal=USR2", job_of(slurm_here, folder))
+        wait_until((folder / "metrics.jsonl").exists, "it trains", SECONDS)
+        slurm_here.call("scancel", "--signal=USR2", worker(folder, job=True))
 
     disturbance = meanwhile(preempt)
-    found = easybn(*WORDS, "--executor", "slurm", "--slurm.partition", "main", "--out", "study")
+    found = easybn(*WORDS, "--executor", "slurm", "--slurm.partition", "main", "--checkpoint_seconds", "1e9")
     assert disturbance.exception() is None
     assert found.status == 0, found.out
     assert "submitted 4 of 4 as job" in found.out
     assert "4 of 4 runs done: study" in found.out
-    assert restarts(Path("study"))[0] > 0
+    assert restarts(Path("study"))["ebn-0"] > 0
+    assert "saved to study/ebn-0/checkpoint.pt" in (folder / "study.log").read_text()
     assert_same_runs(Path("study"), local / "study")
     assert_nothing_left(Path("study"))
-    assert "saved to" in (folder / "study.log").read_text()
-    again = easybn(*WORDS, "--executor", "slurm", "--out", "study")
-    assert again.status == 0
-    assert "submitted" not in again.out
+    more = easybn(*WORDS, "--executor", "slurm")
+    assert more.status == 0
+    assert "submitted" not in more.out
+
+
+@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_run_on_a_node_that_is_cut_off_and_found_alive_later(told, easybn, slurm_here, local):
+    folder, words = Path("study/ebn-0").absolute(), (*WORDS, "--executor", "slurm", "--only", "ebn-0")
+    assert easybn(*words, "--checkpoint_seconds", "0", "--slurm.detach").status == 0
+    wait_until((folder / "checkpoint.pt").exists, "it has saved", SECONDS)
+    earlier = int(worker(folder))
+    os.kill(earlier, signal.SIGSTOP)
+    (node,) = [name for name in slurm_here.nodes() if earlier in slurm_here.processes(name)]
+    slurm_here.lose_node(node, steps=False)
+    if told:  # before Slurm would have noticed
+        slurm_here.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+    wait_until(lambda: worker(folder) not in ("", str(earlier)), "the job was started again elsewhere", SECONDS)
+    os.kill(earlier, signal.SIGCONT)
+    wait_until(lambda: earlier not in slurm_here.processes(), "the earlier process has ended", SECONDS)
+    assert "is another process's now" in (folder / "study.log").read_text()
+    found = easybn(*words, "--checkpoint_seconds", "0")
+    assert found.status == 0, found.out
+    assert "submitted" not in found.out
+    assert restarts(Path("study")) == {"ebn-0": 1}
+    assert_same_runs(Path("study"), local / "study", ("ebn-0",))
+    assert_nothing_left(Path("study"))
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_any_moment_of_the_processes_of_jobs(kills, easybn, slurm_here, local):
+    """Of the command, of what started it in the job, or of Slurm's own process that watches the job."""
+    names, draw = ("vanilla-0", "ebn-0"), random.Random(kills)
+    words = (*WORDS, "--executor", "slurm", "--only", *names, "--checkpoint_seconds", "0")
+    for _ in range(kills):
+        before = {path: path.stat().st_mtime_ns for path in Path("study").glob("*/checkpoint.pt")}
+
+        def moved(before=before) -> bool:
+            now = {path: path.stat().st_mtime_ns for path in Path("study").glob("*/checkpoint.pt")}
+            return now != before or not slurm_here.jobs()
+
+        assert easybn(*words, "--slurm.detach").status == 0
+        wait_until(moved, "a run has saved once more", SECONDS)
+        time.sleep(draw.uniform(0, 0.5))
+        if processes := slurm_here.processes():
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(processes), signal.SIGKILL)
+        slurm_here.call("scancel", *slurm_here.jobs())
+        wait_until(lambda: not slurm_here.jobs(), "the jobs have ended", SECONDS)
+    found = easybn(*words)
+    assert found.status == 0, found.out
+    assert_same_runs(Path("study"), local / "study", names)
+    assert_nothing_left(Path("study"))
 
 
 def test_an_evaluation_in_shards_of_which_a_node_is_lost(easybn, slurm_here, local):
@@ -151,6 +208,6 @@ def test_an_evaluation_in_shards_of_which_a_node_is_lost(easybn, slurm_here, loc
     assert disturbance.exception() is None
     assert found.status == 0, found.out
     assert "run shard 3/4: done" in found.out
-    assert sum(restarts(Path("run"))) == 1
+    assert sorted(restarts(Path("run")).values()) == [0, 0, 0, 1]
     assert_same_verdicts(Path("run"), local / "evaluated")
     assert_nothing_left(Path("run"))

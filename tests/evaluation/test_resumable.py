@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import signal
 from importlib import import_module
 
 import numpy as np
@@ -15,6 +16,7 @@ from easybn.evaluation.resumable import chunks_within
 from easybn.evaluation.store import Store, stage_file
 from easybn.evaluation.store import worker as task
 from easybn.files import Removed
+from easybn.interrupt import Interrupted
 from easybn.json_files import Damaged
 
 from ..small import small_images, small_net
@@ -51,6 +53,22 @@ def test_one_chunk_is_the_run_in_memory(problem, in_memory, tmp_path, monkeypatc
     monkeypatch.setattr(Store, "write", None)
     again = evaluate(*problem, **HOW, keep_images=True, store=str(tmp_path / "s"))
     assert same(again.record, in_memory.record)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_at_once_and_it_goes_on_to_the_same_bits(problem, in_memory, tmp_path, signum):
+    told = []
+
+    def interrupt(done: int, total: int, what: str) -> None:
+        if "apgd" in what and 0 < done < total and not told:
+            told.append(what)
+            signal.raise_signal(signum)
+
+    with pytest.raises(Interrupted, match="what is done so far is saved") as stopped:
+        evaluate(*problem, **HOW, store=tmp_path / "s", progress=interrupt)
+    assert stopped.value.signum == signum
+    assert list((tmp_path / "s" / "partial").iterdir())
+    assert same(evaluate(*problem, **HOW, store=tmp_path / "s").record, in_memory.record)
 
 
 @pytest.mark.parametrize("stop", [3, 150])

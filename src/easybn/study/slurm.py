@@ -70,6 +70,8 @@ class Command:
         finally:
             if child.poll() is None:
                 child.kill()
+            with child:  # closes the pipe, and waits
+                pass
         job = SlurmJob.current() or SlurmJob("?", 0)
         how = {"job": job.name, "restart": job.restart, "status": child.returncode}
         write_json(Path(f"{self.report}-{job.restart}.json"), how, indent=None)

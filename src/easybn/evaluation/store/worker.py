@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...attacks.runner import STATE_VERSION
 from ...files import Removed, check_guards, explained
+from ...interrupt import Interrupted, Requests, deferred_signals
 from ...json_files import Damaged
 from ...locks import Held, held
 from ...progress import OnProgress, silent
@@ -28,7 +29,7 @@ from .store import Store
 
 
 class DeadlinePassed(Exception):
-    """The deadline has passed, and the state is saved."""
+    """The deadline has passed, or the process was asked to stop, and the state is saved."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Task:
         points: int64 (n,), n at least 1, ids of the points to attack.
         deadline: moment of ``time.monotonic`` after which to stop at the next save.
         save_seconds: between two states.
+        requests: to stop at the next save, by a signal.
     """
 
     store: Store
@@ -66,6 +68,7 @@ class Task:
     points: NDArray[np.int64]
     deadline: float | None = None
     save_seconds: float = 60.0
+    requests: Requests = field(default_factory=Requests)
     _saved: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
     _earlier: float = 0.0  # seconds of earlier sessions
@@ -118,8 +121,8 @@ class Task:
 
     @property
     def late(self) -> bool:
-        """The deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        """The deadline has passed, or the process was asked to stop."""
+        return self.requests.signum is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
 
 
 RunStage = Callable[[Task], StageResult]
@@ -158,16 +161,18 @@ def work(
     Raises:
         ValueError: a shard that does not exist; or ``run_stage`` did not do all of its task.
         OSError: something could not be written, as on a full disk.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved. A second one acts at once.
     """
     part, parts = shard or (0, 1)
     if not 0 <= part < parts:
         raise ValueError(f"a shard is i of n with 0 <= i < n, got {part} of {parts}")
-    worker = _Worker(store, run_stage, deadline, save_seconds)
+    requests = Requests()
     remaining = list(range(store.manifest.chunks))[:most][part::parts]
     stages = len(store.manifest.stages)
     total = len(remaining) * stages
     try:
-        with store.at_work():
+        with store.at_work(), deferred_signals() as requests:
+            worker = _Worker(store, run_stage, deadline, save_seconds, requests)
             while remaining:
                 before = len(remaining)
                 for chunk in [*remaining]:
@@ -187,6 +192,9 @@ def work(
                     progress(done, total, f"waiting for another process (chunk {remaining[0] + 1})")
                     time.sleep(poll if deadline is None else max(0.0, min(poll, deadline - time.monotonic())))
     except DeadlinePassed:
+        if requests.signum is not None:
+            told = "stopped; what is done so far is saved: run the same command to continue"
+            raise Interrupted(requests.signum, told) from None
         return False
     return True
 
@@ -219,6 +227,7 @@ class _Worker:
     run_stage: RunStage
     deadline: float | None
     save_seconds: float
+    requests: Requests = field(default_factory=Requests)
 
     def stages_of(self, chunk: int) -> Iterator[Stage]:
         """Do the stages of a chunk in order, and yield each; those that are stored are read and checked only."""
@@ -228,7 +237,7 @@ class _Worker:
             found = store.stage_record(chunk, number, points)
             if found is None:
                 self.check_time()
-                found = self._run(Task(store, chunk, number, points, self.deadline, self.save_seconds))
+                found = self._run(Task(store, chunk, number, points, self.deadline, self.save_seconds, self.requests))
             store.file(chunk, number).drop_state()  # a kill may have left it
             record = Record.joined([record, found])
             yield stage
@@ -240,5 +249,5 @@ class _Worker:
         return result.record
 
     def check_time(self) -> None:
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if self.requests.signum is not None or (self.deadline is not None and time.monotonic() >= self.deadline):
             raise DeadlinePassed
