@@ -176,7 +176,7 @@ def comparison(folder: Path) -> None:
     tiles += [
         {"eps": 8 / 255, "point": i, "class": "shirt", "only": "second", "broken_by": "clean"} for i in (12, 13, 14)
     ]
-    greys = np.repeat(np.arange(40, 240, 40, np.uint8)[: len(tiles)], 28)
+    greys = np.repeat(np.arange(30, 240, 30, np.uint8)[: len(tiles)], 28)
     Image.fromarray(np.tile(greys, (28, 1))).save(folder / "points.png")
     row = {
         "names": ["runs/a", "runs/b"],

@@ -268,6 +268,10 @@ def test_a_comparison_that_is_damaged_is_named(tmp_path):
         path.write_text(json.dumps(kept | broken))
         with pytest.raises(ValueError, match=r"comparison.json is damaged: \w+ must be"):
             report(tmp_path)
+    huge = {"size": [10**9, 10**9], "tiles": kept["pictures"]["tiles"]}
+    path.write_text(json.dumps(kept | {"pictures": huge}))
+    with pytest.raises(ValueError, match=r"points.png is damaged: it has no room for 6 tiles of 1,000,000,000 x"):
+        report(tmp_path)
     path.write_text(json.dumps(kept))
     (tmp_path / "vs" / "points.png").unlink()
     assert "points that only" not in Page(report(tmp_path)).texts["compared"].partition("withstands")[2]

@@ -138,6 +138,9 @@ def _tiles(compared: ComparedRows) -> dict[str, list[dict[str, Any]]]:
     if not stored["tiles"] or not (compared.folder / SHEET).exists():
         return {}
     sheet, (height, width) = open_sheet(compared.folder / SHEET), stored["size"]
+    if width * len(stored["tiles"]) > sheet.width or height > sheet.height:
+        path, room = compared.folder / SHEET, f"{len(stored['tiles']):,} tiles of {height:,} x {width:,}"
+        raise ValueError(f"{path} is damaged: it has no room for {room} pixels")
     by_title = {}
     for pair in compared.row["pairs"]:
         at = f"{compared.row['norm']} {format_eps(pair['eps'], compared.row['norm'])}"
