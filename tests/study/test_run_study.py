@@ -183,6 +183,7 @@ def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path, monkeypat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_code_that_is_not_where_the_run_is_done_fails_in_a_line(tmp_path, waits, monkeypatch):
     class Moved(ThreadPoolExecutor):
         def submit(self, *args: object, **options: object) -> Future:

@@ -19,7 +19,7 @@ from .test_run_study import SHORT, begun, clean, study, waits
 __all__ = ["waits"]  # a fixture
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client() -> Iterator[distributed.Client]:
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}
     with dask.config.set(settings):  # the first death of a worker is told to the caller
@@ -29,20 +29,7 @@ def client() -> Iterator[distributed.Client]:
             yield client
 
 
-def test_dasks_executor_does_what_is_done_here(client, tmp_path, waits):
-    (tmp_path / "go").touch()
-    both = study(bad=replace(SHORT, data="later"), good=waits)
-    states = run_study(both, tmp_path / "dask", client.get_executor(), device="cpu", threads=1)
-    assert [states["bad"].kind, states["good"].kind] == ["failed", "done"]
-    assert "unknown data set 'later'" in states["bad"].error
-    assert os.getpid() not in begun(tmp_path)
-    assert run_study(study(good=waits), tmp_path / "here", device="cpu")["good"].kind == "done"
-    one, other = (tmp_path / name / "good" for name in ("dask", "here"))
-    assert clean(one) == clean(other)
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-
-
-def test_a_worker_that_is_killed_costs_no_run(client, tmp_path, waits):
+def test_dasks_workers_do_the_runs_and_one_that_is_killed_costs_none(client, tmp_path, waits):
     workers = set(client.run(os.getpid).values())
     killed: list[int] = []
 
@@ -55,8 +42,15 @@ def test_a_worker_that_is_killed_costs_no_run(client, tmp_path, waits):
             os.kill(killed[0], signal.SIGKILL)
             (tmp_path / "go").touch()
 
-    states = run_study(study(a=waits), tmp_path / "s", client.get_executor(), device="cpu", on_status=on_status)
+    both = study(bad=replace(SHORT, data="later"), good=waits)
+    executor = client.get_executor()
+    states = run_study(both, tmp_path / "s", executor, device="cpu", threads=1, on_status=on_status)
     assert killed
-    assert states["a"].kind == "done", states["a"].error
+    assert states["bad"].kind == "failed"
+    assert "unknown data set 'later'" in states["bad"].error
+    assert states["good"].kind == "done", states["good"].error
     assert len(begun(tmp_path)) == 2
-    assert len(Run(tmp_path / "s" / "a").metrics) == 1
+    assert os.getpid() not in begun(tmp_path)
+    assert len(Run(tmp_path / "s" / "good").metrics) == 1
+    (row,) = clean(tmp_path / "s" / "good")
+    assert (row["attack"], row["n"]) == ("clean", 1000)

@@ -133,8 +133,8 @@ def test_who_works_on_a_run(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from easybn.runs.run import alone
-with alone(Path(sys.argv[1], ".lock"), "process"):
+from easybn.locks import held
+with held(Path(sys.argv[1], ".lock"), Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
