@@ -124,6 +124,21 @@ def test_a_step_runs_on_both_nodes(slurm):
     assert {line.split()[0] for line in told.splitlines()} == {"0", "1"}
 
 
+def test_mistakes_are_told_in_a_line_and_leave_no_job(easybn, slurm_here):
+    for words, told in (
+        (("--slurm.partition", "nope"), "easybn: error: sbatch refuses the job: .*Invalid partition name specified"),
+        (("--slurm.time", "0"), "easybn: error: --slurm.time must be positive, got 0"),
+        (("--slurm.extra", "=a"), r"easybn: error: --slurm.extra =a: give options of sbatch without dashes.*"),
+        (("--slurm.partitoin", "main"), r".* unrecognized arguments: --slurm.partitoin .*mean slurm.partition\?.*"),
+        (("--executor", "local", "--slurm.cpus", "2"), "easybn: error: --slurm.cpus goes with --executor slurm"),
+    ):
+        found = easybn(*WORDS, "--executor", "slurm", *words)
+        assert found.status == 2
+        assert re.fullmatch(told + "\n", found.err), found.err
+    assert not slurm_here.jobs()
+    assert not [path for path in Path("study").rglob("*") if path.is_dir() and path.name != ".slurm"]
+
+
 def test_a_study_of_which_a_job_is_preempted(easybn, slurm_here, local):
     folder = Path("study/ebn-0").absolute()
 

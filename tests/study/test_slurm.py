@@ -79,7 +79,7 @@ def test_what_ended_well_is_done_and_what_did_not_names_its_log(fake, tmp_path, 
     fake.on_look = end
     failed = evaluate_on_slurm(tasks(tmp_path), SlurmOptions())
     assert list(failed) == ["shard 1"]
-    assert failed["shard 1"].startswith("its Slurm job ended with status 2; easybn: error: no such data (log: ")
+    assert failed["shard 1"].startswith("its Slurm job ended with status 2: easybn: error: no such data (log: ")
     place, commands = fake.submitted[0]
     assert len(fake.submitted) == 1
     assert len(commands) == 2
@@ -88,6 +88,17 @@ def test_what_ended_well_is_done_and_what_did_not_names_its_log(fake, tmp_path, 
     assert "submitted 2 of 2 as job 1 (to end it: scancel 1)" in out
     assert "shard 0: done" in out
     assert "shard 1: failed" in out
+
+
+def test_a_job_that_never_began_the_command_is_told_by_its_own_log(fake, tmp_path):
+    def end() -> None:
+        if fake.submitted:
+            (fake.submitted[0][0] / "1_0_log.out").write_text("Traceback\nModuleNotFoundError: No module named 'x'\n")
+
+    fake.on_look = end
+    failed = evaluate_on_slurm(tasks(tmp_path, 1), SlurmOptions())
+    told = "its Slurm job ended without a word (cancelled, or killed?): ModuleNotFoundError: No module named 'x' (log: "
+    assert failed["shard 0"].startswith(told)
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(fake, tmp_path):

@@ -7,11 +7,11 @@ and left its work undone is a failure that names its log; one that Slurm requeue
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..escapes import say
-from ..files import explained, read_text
+from ..files import explained
 from ..interrupt import Interrupted, deferred_signals
 from ..locks import Held, held
 from .execute import BUSY
@@ -186,8 +186,7 @@ def study_on_slurm(
 
         def lost(self, name: str, how: str) -> None:
             (out / name).mkdir(parents=True, exist_ok=True)
-            logs = f"{out / name / LOG}, and of the job: {queue.log(name).parent}"
-            record_failure(out / name, f"{how}; its output: {logs}")
+            record_failure(out / name, f"{how}: {queue.last_words(self.tasks[name])}")
 
         def busy(self, name: str) -> bool:
             return is_busy(out / name)
@@ -229,12 +228,7 @@ def evaluate_on_slurm(tasks: Sequence[Task], options: SlurmOptions, wait: bool =
             return name in failed or (name in self.seen and task.queue.status(task.key) == 0)
 
         def lost(self, name: str, how: str) -> None:
-            log = self.tasks[name].queue.log(self.tasks[name].key)
-            lines = [""]
-            with suppress(OSError, ValueError):
-                lines += read_text(log).split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-            failed[name] = f"{how}; {last} (log: {log})"
+            failed[name] = f"{how}: {self.tasks[name].queue.last_words(self.tasks[name])}"
 
         def show(self, jobs: Mapping[str, Job]) -> None:
             for name in self.tasks:

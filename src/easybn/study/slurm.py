@@ -10,6 +10,7 @@ else may enter, and unpickled in the job; nothing else is unpickled, least of al
 jobs wait or run is asked of squeue, since many a Slurm keeps no accounts.
 """
 
+import io
 import os
 import re
 import shlex
@@ -20,13 +21,13 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..files import check_regular, explained
+from ..files import check_regular, explained, read_text
 from ..interrupt import CHILD
 from ..json_files import read_json, write_json
 from ..locks import SlurmJob
@@ -300,10 +301,17 @@ class Queue:
                 reports[int(report["restart"])] = int(report["status"])
         return reports[max(reports)] if reports else None
 
-    def log(self, key: str) -> Path:
-        """The output of a task without a log of its own."""
-        place, index = self._place(key)
-        return (place or self.folder) / f"{index}.log"
+    def last_words(self, task: Task) -> str:
+        """The last line of what a task's command has said, or of its job if it said nothing, and where more is."""
+        place, index = self._place(task.key)
+        own = [task.log] if task.log else []
+        of_job = [] if place is None else [*place.glob(f"*_{index}_0_log.out"), *place.glob("[0-9]*_0_log.out")]
+        for log in [*own, *([] if place is None else [place / f"{index}.log"]), *of_job]:
+            with suppress(OSError, ValueError):
+                lines = [line.strip() for line in read_text(log).splitlines() if line.strip()]
+                if lines and not (log in own and lines[-1].startswith("--- ")):  # it was started, and that is all
+                    return f"{lines[-1]} (log: {log})"
+        return f"no output (see {place or self.folder})"
 
     def _command(self, place: Path, index: int, task: Task) -> Command:
         log = place / f"{index}.log" if task.log is None else task.log
@@ -335,10 +343,11 @@ def _sbatch(place: Path, commands: Sequence[Command], options: SlurmOptions) -> 
     try:
         executor = submitit.SlurmExecutor(folder=place, max_num_timeout=TIMEOUTS, python=python)
         executor.update_parameters(**options.parameters(place.name))
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what it raises
             jobs = [executor.submit(command) for command in commands]
         return str(jobs[0].job_id).partition("_")[0]
     except Exception as error:  # of many kinds, with sbatch's lines somewhere in it
+        shutil.rmtree(place, ignore_errors=True)
         lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
         raise ValueError(f"sbatch refuses the job: {lines[-1].rpartition('error:')[2].strip()}") from error
 
