@@ -15,14 +15,6 @@ from ..report.made_up import study
 HALF = t_quantile(2, 0.95) / math.sqrt(3)  # times s
 
 
-def change(folder, **fields):
-    """Other training fields in a run's config."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["experiment"]["training"] |= fields
-    path.write_text(json.dumps(config))
-
-
 def test_means_and_intervals_by_hand(setting):
     table = paper_table(setting)
     assert table.columns[:2] == ["Basic", "l2 0.1"]

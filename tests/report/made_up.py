@@ -205,3 +205,11 @@ def stacked(folder: Path, seeds: int) -> None:
                     accuracy = left[eps, half] + 0.002 * seed * (1 if half == "copy" else -1)
                     rows.append({**row, "half": half, "how": how, "accuracy": accuracy})
     lines(folder / "rows.jsonl", rows)
+
+
+def change(folder: Path, **fields: object) -> None:
+    """Other training fields in a run's config."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["experiment"]["training"] |= fields
+    path.write_text(json.dumps(config))

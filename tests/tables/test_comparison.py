@@ -16,14 +16,6 @@ from ..report.made_up import run, study
 HALF = t_quantile(2, 0.95) / math.sqrt(3)  # times s
 
 
-def change(folder, **fields):
-    """Other training fields in a run's config."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["experiment"]["training"] |= fields
-    path.write_text(json.dumps(config))
-
-
 def test_differences_over_seeds_and_over_points(setting):
     vanilla, advprop, ebn, _ = setting.recipes
     found = compare(ebn, advprop, CLEAN)  # -1.20, -1.18 and -1.16 points

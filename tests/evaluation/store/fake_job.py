@@ -69,6 +69,18 @@ class Fake:
                 file.write(line)
 
 
+def killed(task: Task) -> StageResult:
+    """As :class:`Fake`, but ends with a ZeroDivisionError once stage 4 of chunk 1 has saved its third iteration."""
+
+    def save(state: dict[str, Any]) -> None:
+        type(task).save(task, state)
+        if (task.chunk, task.number, state["i"]) == (1, 4, 3):
+            raise ZeroDivisionError
+
+    task.save = save
+    return Fake()(task)
+
+
 def found(task: Task, total: np.ndarray) -> StageResult:
     attack, eps = task.stage
     if task.stage == CLEAN:

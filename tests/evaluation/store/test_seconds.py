@@ -7,7 +7,7 @@ from easybn.evaluation.record import Record
 from easybn.evaluation.store import Store, work
 from easybn.evaluation.store.stage_file import seconds_in, to_parquet
 
-from .fake_job import Fake, manifest
+from .fake_job import Fake, killed, manifest
 
 LONG = 1000.0
 
@@ -39,19 +39,12 @@ def test_the_stages_add_up(tmp_path):
 def test_what_was_saved_of_a_stage_counts_in_the_next_session(tmp_path):
     store = Store.open(tmp_path, manifest())
 
-    def killed(task):
+    def slow_and_killed(task):
         task._began -= LONG
-
-        def save(state):
-            type(task).save(task, state)
-            if (task.chunk, task.number, state["i"]) == (1, 4, 3):
-                raise ZeroDivisionError
-
-        task.save = save
-        return Fake()(task)
+        return killed(task)
 
     with pytest.raises(ZeroDivisionError):
-        work(store, killed, save_seconds=0)
+        work(store, slow_and_killed, save_seconds=0)
     work(store, slow)
     assert store.file(1, 4).seconds == pytest.approx(2 * LONG, abs=LONG / 2)
     assert store.seconds == pytest.approx(LONG * (stages_with_points(store) + 1), abs=LONG / 2)

@@ -21,7 +21,7 @@ from easybn.evaluation.store.stage_file import from_parquet, to_parquet
 from easybn.evaluation.store.worker import chunk_lock
 from easybn.files import Removed
 
-from .fake_job import ITERATIONS, POINTS, Fake, manifest, same
+from .fake_job import ITERATIONS, POINTS, Fake, killed, manifest, same
 
 
 @pytest.fixture(autouse=True)
@@ -318,15 +318,6 @@ def test_a_deadline_within_a_stage(undisturbed, tmp_path, monkeypatch):
 def test_a_state_is_gone_on_from_if_it_is_whole(damage, undisturbed, tmp_path):
     lines, begun = [], []
     store = Store.open(tmp_path, manifest(), lines.append)
-
-    def killed(task):
-        def save(state):
-            type(task).save(task, state)
-            if (task.chunk, task.number, state["i"]) == (1, 4, 3):
-                raise ZeroDivisionError
-
-        task.save = save
-        return Fake()(task)
 
     with pytest.raises(ZeroDivisionError):
         work(store, killed, save_seconds=0)
