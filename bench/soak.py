@@ -12,6 +12,7 @@ The exit status is 1 if anything differed; the folder of such a round is kept.
 
 import argparse
 import gc
+import math
 import os
 import shutil
 import statistics
@@ -22,14 +23,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from scipy import stats
 from soak_rounds import KINDS, Round, parts
 
 import easybn
 from easybn.json_files import read_rows, write_json, write_rows
 from easybn.recipes import RECIPES
 from easybn.runs.run import alone, environment
+from easybn.stats import t_quantile
 
 WARM_UP = len(RECIPES)  # rounds of a session that do not count for slopes: every recipe once
 HELD = {  # what this process and the folders hold after a round, and how a table names it
@@ -122,11 +124,14 @@ def one_round(number: int, root: Path, kinds: list[str], kills: int) -> dict[str
 def slope(rows: list[dict[str, Any]], name: str) -> Slope | None:
     """Of the longest session; None where it is too short."""
     longest = Counter(row["session"] for row in rows).most_common(1)[0][0]
-    values = [row[name] for row in rows if row["session"] == longest][WARM_UP:]
-    if len(values) < 3:
+    values = np.array([row[name] for row in rows if row["session"] == longest][WARM_UP:], float)
+    if (n := len(values)) < 3:
         return None
-    fit = stats.linregress(range(len(values)), values)
-    return Slope(fit.slope, float(stats.t.ppf(0.975, len(values) - 2)) * fit.stderr, len(values))
+    x = np.arange(n) - (n - 1) / 2
+    slope = x @ values / (x @ x)
+    rest = values - values.mean() - slope * x
+    error = math.sqrt(rest @ rest / (n - 2) / (x @ x))
+    return Slope(float(slope), t_quantile(n - 2, 0.95) * error, n)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
