@@ -24,7 +24,8 @@ STUDIES = [path for path in FOLDERS if any(path.glob("*/scores.jsonl")) and path
 STACKED = [path for path in FOLDERS if (path / "stacked.json").exists()]
 SHOWN = ("Basic", "l2 0.5 strong", "AA linf 8/255", "AA l2 0.5")  # columns of the study in the README
 CENSUS = [path.parent for path in sorted((ROOT / "results").glob("*/census/census.jsonl"))]
-CURVES = [path for path in FOLDERS if path not in STUDIES + SEEDED + STACKED]  # trainings watched, not measured
+# trainings watched, not measured
+CURVES = [path for path in FOLDERS if any(path.glob("*/config.json")) and path not in STUDIES + SEEDED + STACKED]
 TEXT = (ROOT / "docs" / "results.md").read_text()
 
 
