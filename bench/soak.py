@@ -11,6 +11,7 @@ The exit status is 1 if anything differed; the folder of such a round is kept.
 """
 
 import argparse
+import ctypes
 import gc
 import math
 import os
@@ -36,6 +37,7 @@ from easybn.stats import t_quantile
 WARM_UP = len(RECIPES)  # rounds of a session that do not count for slopes: every recipe once
 HELD = {  # what this process and the folders hold after a round, and how a table names it
     "rss_mib": "resident memory, MiB",
+    "kept_mib": "the same, of what is in use, MiB",
     "objects": "Python objects",
     "descriptors": "open files",
     "threads": "threads",
@@ -70,13 +72,20 @@ def settle_in(root: Path) -> None:
     torch.set_num_threads(1)
 
 
+def resident() -> float:
+    """This process's resident memory, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2)
+
+
 def held(root: Path) -> dict[str, float]:
-    """See :data:`HELD`; Linux's /proc."""
+    """See :data:`HELD`; of Linux's /proc and the GNU C library."""
     gc.collect()
-    process = Path("/proc/self")
-    pages = int((process / "statm").read_text().split()[1])
+    process, memory = Path("/proc/self"), resident()
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later goes back to the system
     return {
-        "rss_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
+        "rss_mib": memory,
+        "kept_mib": resident(),
         "objects": len(gc.get_objects()),
         "descriptors": len(os.listdir(process / "fd")) - 1,  # noqa: PTH208  (one of them is this listing's)
         "threads": len(list((process / "task").iterdir())),
@@ -162,6 +171,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, title in HELD.items():
+        if any(name not in row for row in rows):  # of an earlier version
+            continue
         values = [row[name] for row in rows]
         late = values[WARM_UP:] or values[-1:]
         fit = slope(rows, name)
