@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -187,27 +188,32 @@ def test_a_run_on_a_node_that_is_cut_off_and_found_alive_later(told, easybn, slu
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_any_moment_of_the_processes_of_jobs(kills, easybn, slurm_here, local):
     """Of the command, of what started it in the job, or of Slurm's own process that watches the job."""
-    names, draw = ("vanilla-0", "ebn-0"), random.Random(kills)
-    words = (*WORDS, "--executor", "slurm", "--only", *names, "--checkpoint_seconds", "0")
-    for _ in range(kills):
-        before = {path: path.stat().st_mtime_ns for path in Path("study").glob("*/checkpoint.pt")}
+    names, draw, killed, studies = ("vanilla-0", "ebn-0"), random.Random(kills), 0, ["study0"]
+    words = (*WORDS, "--executor", "slurm", "--only", *names, "--checkpoint_seconds", "0", "--out")
 
-        def moved(before=before) -> bool:
-            now = {path: path.stat().st_mtime_ns for path in Path("study").glob("*/checkpoint.pt")}
-            return now != before or not slurm_here.jobs()
+    def saved() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in Path(studies[-1]).glob("*/checkpoint.pt")}
 
-        assert easybn(*words, "--slurm.detach").status == 0
-        wait_until(moved, "a run has saved once more", SECONDS)
+    while killed < kills:
+        before = saved()
+        if "submitted" not in easybn(*words, studies[-1], "--slurm.detach").out:  # all is done
+            studies.append(f"study{len(studies)}")
+            continue
+        wait_until(lambda before=before: saved() != before or not slurm_here.jobs(), "a run has saved", SECONDS)
         time.sleep(draw.uniform(0, 0.5))
         if processes := slurm_here.processes():
             with suppress(ProcessLookupError):
                 os.kill(draw.choice(processes), signal.SIGKILL)
-        slurm_here.call("scancel", *slurm_here.jobs())
+                killed += 1
+        if jobs := slurm_here.jobs():  # the other run is killed too
+            with suppress(subprocess.CalledProcessError):  # it has ended meanwhile
+                slurm_here.call("scancel", "--signal=KILL", *jobs)
         wait_until(lambda: not slurm_here.jobs(), "the jobs have ended", SECONDS)
-    found = easybn(*words)
-    assert found.status == 0, found.out
-    assert_same_runs(Path("study"), local / "study", names)
-    assert_nothing_left(Path("study"))
+    for study in studies:
+        found = easybn(*words, study)
+        assert found.status == 0, found.out
+        assert_same_runs(Path(study), local / "study", names)
+        assert_nothing_left(Path(study))
 
 
 def test_an_evaluation_in_shards_of_which_a_node_is_lost(easybn, slurm_here, local):
