@@ -36,6 +36,7 @@ class FakeSlurm:
         monkeypatch.setattr(in_jobs, "SHORTEST", 0.01)
         monkeypatch.setattr(in_jobs, "LONGEST", 0.01)
         monkeypatch.setattr(in_jobs, "GONE_SECONDS", 0.0)
+        monkeypatch.setattr(in_jobs, "BUSY_SECONDS", 0.0)
 
     def sbatch(self, place: Path, commands: list[Command], options: SlurmOptions) -> str:
         self.submitted.append((place, commands))

@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from ..terminal import Terminal
 from .arguments import Parser
 
-EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "slurm": ("submitit",)}
 GIB = 2**30
 
 

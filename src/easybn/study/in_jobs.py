@@ -21,9 +21,8 @@ from .state import LOG, State, StudyStatus, is_busy, record_failure
 from .status import OnStatus
 
 SHORTEST, LONGEST = 1.0, 10.0  # seconds between two looks at the queue
-GONE_SECONDS = (
-    4.0  # a job that the queue has lacked for so long has ended, and a network file system shows what it left
-)
+GONE_SECONDS = 4.0  # a job that the queue has lacked for so long has ended, and what it left is seen on any file system
+BUSY_SECONDS = 60.0  # from a job that found another process at work, perhaps unseen from here, to the next one
 
 
 class Follower:
@@ -75,7 +74,7 @@ class Follower:
                         missing[name] = 0.0
                     elif not missing[name]:
                         missing[name] = now
-                    elif now - missing[name] > GONE_SECONDS and not self.ended(name):
+                    elif now - missing[name] > self._patience(name) and not self.ended(name):
                         again += self._gone(name)
                         missing[name] = 0.0
                 self.show(jobs)
@@ -120,6 +119,11 @@ class Follower:
                     say(f"submitted {len(tasks)} of {len(self.tasks)} as job {numbers} (to end it: scancel {numbers})")
             self.seen |= {*chosen}
         return jobs
+
+    def _patience(self, name: str) -> float:
+        """Seconds without a job after which it counts as gone."""
+        status = self.tasks[name].queue.status(self.tasks[name].key)
+        return BUSY_SECONDS if status == BUSY else GONE_SECONDS
 
     def _gone(self, name: str) -> list[str]:
         """What to submit again after a job has ended and left its task unfinished."""
