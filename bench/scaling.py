@@ -56,8 +56,10 @@ def processes(work: Callable[..., None], *arguments: Any) -> Iterator[tuple[Path
         context = mp.spawn(_group, (work, folder, turn, *arguments), nprocs=COUNT, join=False)
         try:
             yield Path(folder), turn.wait
+        except BaseException:
+            turn.abort()  # or they would wait for ever
+            raise
         finally:
-            turn.abort()
             while not context.join():
                 pass
 
@@ -239,29 +241,17 @@ def loop(rounds: int) -> None:
 NETS = (("resnet_tiny", "fashion-mnist"), ("resnet18", "cifar10"), ("resnet50", "cifar10"))
 MACHINES, LINKS = 8, (1, 10, 100)
 """Processes of the ring, and Gbit/s of each one's link."""
-
-
-def core() -> float:
-    """Operations per second of this machine's core at a product of two 1024 x 1024 matrices, the best of some."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    a, took = torch.rand(1024, 1024), []
-    for _ in range(10):
-        began = time.perf_counter()
-        a @ a
-        took.append(time.perf_counter() - began)
-    torch.set_num_threads(threads)
-    return 2 * 1024**3 / min(took)
+COMPUTERS = {"a core": 15e9, "an A100": SHARE * PEAK}
+"""Operations a second that a training reaches; a core of docs/performance.md's machine: half of its matrix products."""
 
 
 def paper() -> None:
     """The table of docs/performance.md."""
-    rate = core()
-    computers = {"a core here": 0.5 * rate, "A100": SHARE * PEAK}
-    print(f"a core here: half of {rate / 1e9:.0f} GFLOP/s; A100: {SHARE:.0%} of {PEAK / 1e12:.0f} TFLOP/s in TF32")
-    print(f"EBN, {BATCH} images a process and step, {MACHINES} processes in a ring; share of a step that computes")
+    reached = ", ".join(f"{name} {speed / 1e9:,.0f} GFLOP/s" for name, speed in COMPUTERS.items())
+    print(f"EBN, {BATCH} images a process and step, {MACHINES} processes in a ring, which reach: {reached}")
     links = " | ".join(f"{link} Gbit/s" for link in LINKS)
-    print(f"| net | parameters | MB a step | moved | on | step | {links} |\n|{' --- |' * (6 + len(LINKS))}")
+    print(f"| net | parameters | MB | MB moved | on | computing, s | {links} |")
+    print(f"| --- |{' ---: |' * 3} --- |{' ---: |' * (1 + len(LINKS))}")
     for name, data in NETS:
         experiment = Experiment(recipe=recipes.EBN(), model=name, data=data)
         shape = shape_of(experiment)
@@ -270,14 +260,14 @@ def paper() -> None:
         ring = 2 * (MACHINES - 1) / MACHINES * size
         operations = Passes(experiment, shape).step(experiment) * BATCH
         parameters = sum(p.numel() for p in model.parameters())
-        for computer, speed in computers.items():
+        for computer, speed in COMPUTERS.items():
             step = operations / speed
-            shares = " | ".join(f"{step / (step + 8 * ring / (link * 1e9)):.1%}" for link in LINKS)
+            shares = " | ".join(f"{step / (step + 8 * ring / (link * 1e9)):.0%}" for link in LINKS)
             sizes = f"{parameters:,} | {size / 1e6:.2f} | {ring / 1e6:.2f}"
-            print(f"| {name} | {sizes} | {computer} | {step:.3g} s | {shares} |", flush=True)
+            print(f"| {name} | {sizes} | {computer} | {float(f'{step:.2g}'):g} | {shares} |", flush=True)
 
 
-PARTS = {"weak": lambda rounds: weak(rounds), "loop": lambda rounds: loop(rounds), "bytes": lambda rounds: paper()}
+PARTS: dict[str, Callable[[int], None]] = {"weak": weak, "loop": loop, "bytes": lambda rounds: paper()}
 
 
 def main() -> None:

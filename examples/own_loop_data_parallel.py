@@ -71,6 +71,7 @@ def main() -> None:
             accuracy = float((plain(x).argmax(1) == y).double().mean())
         torch.save(plain.state_dict(), "own_loop.pt")
         print(f"test accuracy {accuracy:.1%}; weights in own_loop.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -216,9 +216,7 @@ def _sharded_recipes(rank: int) -> Iterator[tuple[str, Any]]:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(EXAMPLES.parent), *sys.path])  # where the processes find this module
-        mp.spawn(_work, (str(folder),), nprocs=RANKS)  # type: ignore[attr-defined]
+    mp.spawn(_work, (str(folder),), nprocs=RANKS)  # type: ignore[attr-defined]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

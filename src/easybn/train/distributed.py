@@ -18,6 +18,7 @@ import os
 import re
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Processes:
         if self.count == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.int64, device=_messenger())
-        with _explained():
+        with _explained(tensor):
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.tolist()
 
@@ -86,7 +87,7 @@ class Processes:
         padded[: len(mine)] = mine
         padded = padded.to(_messenger())
         every = [torch.empty_like(padded) for _ in range(self.count)]
-        with _explained():
+        with _explained(padded, *every):
             dist.all_gather(every, padded)
         return [json.loads(bytes(each.tolist())) for each in every]
 
@@ -119,14 +120,14 @@ class Processes:
         if self.first and size:
             content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         content = content.to(_messenger())
-        with _explained():
+        with _explained(content):
             dist.broadcast(content, 0)
         return content.cpu().numpy().tobytes()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.count > 1:
-            with _explained():
+            with _explained(tensor):
                 dist.all_reduce(tensor)
         return tensor
 
@@ -242,9 +243,16 @@ def _messenger() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+_exchanged: deque[tuple[Tensor, ...]] = deque(maxlen=4)
+"""The last messages, until their process group has ended: its end waits for gloo's threads, which in torch 2.6 wait for
+Python if theirs is the last reference to a tensor, and so for ever."""
+
+
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(*messages: Tensor) -> Iterator[None]:
     """A ProcessLost for an exchange that failed."""
+    if messages:
+        _exchanged.append(messages)
     try:
         yield
     except torch.OutOfMemoryError:
@@ -285,7 +293,8 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launched | None:
     has ``SLURM_PROCID`` and ``SLURM_STEP_NUM_TASKS``. (The batch script of a job has no step: it is one process.)
 
     Raises:
-        ValueError: some are there and others are not, or they are no numbers.
+        ValueError: some are there and others are not, or they are no numbers; processes that MPI started; the single
+            one that ``accelerate launch --cpu --num_processes 2`` starts.
     """
     if int(environ.get("WORLD_SIZE") or 1) > 1:
         names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -303,6 +312,11 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launched | None:
             address=environ.get("MASTER_ADDR") or _first_host(environ),
             port=int(environ.get("MASTER_PORT") or port),
         )
+    instead = "use torchrun, srun, or accelerate launch --multi_gpu, which starts processes for CPUs too"
+    if any(int(environ.get(name) or 1) > 1 for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")):
+        raise ValueError(f"several processes were started by MPI, of which easybn knows nothing: {instead}")
+    if environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and environ.get("MASTER_ADDR"):
+        raise ValueError(f"accelerate launch --cpu starts a single process, which would train alone: {instead}")
     return None
 
 
@@ -350,6 +364,7 @@ def process_group(device: torch.device | str | None = None) -> Iterator[Processe
         yield processes
     finally:
         dist.destroy_process_group()
+        _exchanged.clear()
 
 
 def check_gpus(gpus: Sequence[Sequence[str]]) -> None:
