@@ -272,9 +272,11 @@ PARTS: dict[str, Callable[[int], None]] = {"weak": weak, "loop": loop, "bytes": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {', '.join(PARTS)}; by default all")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    if unknown := [part for part in arguments.parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}")
     for part in arguments.parts:
