@@ -8,17 +8,17 @@ demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, 
 	$(BIN)/easybn demo --out runs/demo
 
 test: .venv/installed-dev  ## the tests that CI runs
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/installed-dev  ## the long ones and those of the extras too
 	$(BIN)/pip install --quiet --editable ".[medmnist,onnx,plot,track]" --group fuzz
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-portable: .venv/installed-dev  ## the same tests as other processors, threads, orders and paths would run them
 	$(BIN)/python tests/portable.py
 
 test-oldest: .venv-oldest/installed  ## the same tests with the oldest versions that pyproject.toml allows
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/installed-dev  ## style, types, and that imports go down only
 	$(BIN)/ruff check .

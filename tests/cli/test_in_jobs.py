@@ -26,8 +26,6 @@ from ..evaluation.store.fake_job import same
 from ..slurm import Cluster, wait_until
 from .test_study import rows
 
-pytestmark = pytest.mark.xdist_group("jobs")  # what the module shares is made once
-
 SECONDS = 240.0  # in which anything happens, on a busy machine
 STUDY = """
 name: tiny

@@ -19,8 +19,6 @@ from easybn.train.distributed import launched
 from ..ranks import Ranks
 from ..slurm import wait_until
 
-pytestmark = pytest.mark.xdist_group("launched")  # what the module shares is made once
-
 WORDS = (
     "train", "--recipe", "EBN", "--train_images", "90", "--epochs", "3", "--batch_size", "15", "--lr", "0.05",
     "--augment", "crop_flip", "--device", "cpu",

@@ -32,8 +32,6 @@ from easybn.train.step import SGD, take_step
 
 from ..small import small_images, small_net
 
-pytestmark = pytest.mark.xdist_group("distributed")  # what the module shares is made once
-
 COUNT, STEPS, CLASSES = 2, 20, 4
 UNEVEN = 9
 """Images of a batch that two processes cannot share evenly."""

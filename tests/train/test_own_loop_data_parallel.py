@@ -30,8 +30,6 @@ from ..recipes.conftest import every_recipe
 from ..small import small_images, small_net
 from ..test_examples import EXAMPLES, module
 
-pytestmark = pytest.mark.xdist_group("own_loop")  # what the module shares is made once
-
 RANKS, EACH, STEPS = 2, 8, 3
 WAYS = ("every term", "the last term", "one joint loss", "without DDP")  # where gradients are averaged
 SHARDS = ("whole", "layers")  # what FSDP2 splits as one
