@@ -16,7 +16,6 @@ import gc
 import math
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -160,27 +159,29 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Markdown: what happened, what each round held where that changed, and what it held where it did not."""
     total = summary(rows)
+    names = [name for name in HELD if all(name in row for row in rows)]  # earlier versions had fewer
+    constant = [name for name in names if len({row[name] for row in rows}) == 1]
+    slopes = {name: slope(rows, name) for name in names}
+    rounds = next((fit.rounds for fit in slopes.values() if fit), 0)
     lines = [
-        f"{total['rounds']} rounds in {total['minutes']:.0f} minutes ({total['sessions']} sessions), "
-        f"{total['kills']} kills, {len(total['mismatches'])} mismatches",
-        *(f"{name}: {number}" for name, number in sorted(total["counts"].items())),
+        f"{total['rounds']} rounds in {total['minutes']:.0f} minutes ({total['sessions']} sessions): "
+        f"{total['kills']} kills, {len(total['mismatches'])} mismatches.",
         "",
-        "| after each round | first | after warm-up | last | least | most | slope a round (95%) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(f"- {name}: {number}" for name, number in sorted(total["counts"].items())),
+        f"- the same after every round: {', '.join(f'{HELD[name]} {rows[0][name]:g}' for name in constant)}",
+        "",
+        f"| after a round | first | last | least | most | change a round, of the last {rounds} (95%) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, title in HELD.items():
-        if any(name not in row for row in rows):  # of an earlier version
+    for name in names:
+        if name in constant:
             continue
-        values = [row[name] for row in rows]
-        late = values[WARM_UP:] or values[-1:]
-        fit = slope(rows, name)
-        shown = "too few rounds" if fit is None else f"{fit.slope:+.4f} ± {fit.half_width:.4f}"
-        middle = statistics.median(late)
-        lines.append(
-            f"| {title} | {values[0]:g} | {middle:g} | {values[-1]:g} | {min(late):g} | {max(late):g} | {shown} |"
-        )
+        values, fit = [row[name] for row in rows], slopes[name]
+        shown = "too few rounds" if fit is None else f"{fit.slope:+.3f} ± {fit.half_width:.3f}"
+        numbers = f"{values[0]} | {values[-1]} | {min(values)} | {max(values)}"
+        lines.append(f"| {HELD[name]} | {numbers} | {shown} |")
     return "\n".join([*lines, *(f"MISMATCH {line}" for line in total["mismatches"])])
 
 

@@ -1,3 +1,4 @@
+import gc
 import re
 from fractions import Fraction
 
@@ -164,3 +165,18 @@ def test_a_result_in_one_line():
     assert headline(score, 200) == headline(score) == f"{line}, 200 points, AutoAttack standard"
     own = Score("apgd-ce+mine+square", 200, 119, None, "l2", 0.5)
     assert headline(own).endswith("at l2 0.5: 59.5% (95%: 52.6 to 66.1), 200 points, apgd-ce, mine and square")
+
+
+def test_no_tensor_of_an_evaluation_stays(trained, tmp_path):
+    """With everything on, so that a process which evaluates for days does not grow; found by bench/soak.py."""
+    model, x, y = trained
+
+    how = {"norm": "linf", "eps": 0.3, "attacks": "standard", "keep_images": True}
+
+    def tensors_after(number: int) -> int:
+        evaluate(model, x[:2], y[:2], **how, store=tmp_path / str(number))
+        gc.collect()
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+    tensors_after(0)  # what is made once and kept
+    assert tensors_after(1) == tensors_after(2)

@@ -1,4 +1,5 @@
 import copy
+import gc
 import json
 import signal
 import threading
@@ -198,6 +199,18 @@ def test_going_on_from_an_older_checkpoint_cuts_the_metrics_back(net, images, tm
         file.write('{"epoch": 2, "st')  # cut off
     assert_same(session(net, EBN(), images, SHORT, tmp_path).model, whole.model)
     assert untimed(read_rows(tmp_path / "metrics.jsonl")) == whole.history
+
+
+def test_no_tensor_of_a_training_stays(net, images, tmp_path):
+    """So that a process which trains for days does not grow."""
+
+    def tensors_after(number: int) -> int:
+        session(net, EBN(), images, SHORT, tmp_path / str(number), checkpoint_seconds=0)
+        gc.collect()
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+    tensors_after(0)  # what is made once and kept
+    assert tensors_after(1) == tensors_after(2)
 
 
 def test_dropout_is_exact_too(images, tmp_path):
