@@ -165,6 +165,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     constant = [name for name in names if len({row[name] for row in rows}) == 1]
     slopes = {name: slope(rows, name) for name in names}
     rounds = next((fit.rounds for fit in slopes.values() if fit), 0)
+    change = f"change a round, of the last {rounds} (95%)" if rounds else "change a round"
     lines = [
         f"{total['rounds']} rounds in {total['minutes']:.0f} minutes ({total['sessions']} sessions): "
         f"{total['kills']} kills, {len(total['mismatches'])} mismatches.",
@@ -172,7 +173,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         *(f"- {name}: {number}" for name, number in sorted(total["counts"].items())),
         f"- the same after every round: {', '.join(f'{HELD[name]} {rows[0][name]:g}' for name in constant)}",
         "",
-        f"| after a round | first | last | least | most | change a round, of the last {rounds} (95%) |",
+        f"| after a round | first | last | least | most | {change} |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in names:

@@ -198,7 +198,7 @@ def disturb(round: Round, commands: Sequence[Sequence[str]], log: str, folder: P
                 wait_seconds(draw.choice((0.0, 0.3 * seconds * draw.random())), processes)
         round.end(processes, log, killed=True)
         if left := len(parts(folder)):
-            round.count("half-written files that kills left", left)
+            round.count("half-written files found after kills", left)
         if any(process.returncode == 0 for process in processes):
             return  # it was faster than the kills
 
@@ -319,7 +319,7 @@ def distributed(round: Round) -> None:
             round.mismatch(f"{log}: processes are left: {alive(ranks)}")
             kill_all(ranks)
         if left := len(parts(run)):
-            round.count("half-written files that kills left", left)
+            round.count("half-written files found after kills", left)
     round.run(command, log)
     compare_runs(round, whole, run)
     for folder in Path(tempfile.gettempdir()).glob("torchelastic_*"):  # torchrun's own, which it leaves there
