@@ -14,7 +14,7 @@ import pytest
 
 from easybn.json_files import read_json
 from easybn.runs.run import Run
-from easybn.train.distributed import launched
+from easybn.train.launch import launched
 
 from ..ranks import Ranks
 from ..slurm import wait_until

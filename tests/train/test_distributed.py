@@ -24,7 +24,8 @@ from easybn.data import Split
 from easybn.norm.convert import strip
 from easybn.recipes import EBN, RECIPES, AdvProp, Context, Recipe, Vanilla
 from easybn.train.checkpoint import load
-from easybn.train.distributed import GradientAverage, Processes, check_gpus, launched, synchronised
+from easybn.train.distributed import GradientAverage, Processes, synchronised
+from easybn.train.launch import check_gpus, launched
 from easybn.train.observers import Observer, TrainingState
 from easybn.train.prepare import Batches, seeded, with_branches
 from easybn.train.schedule import Training

@@ -17,7 +17,7 @@ from ..runs.evaluate import evaluate_run
 from ..runs.run import Run, train
 from ..runs.target import EvaluationTarget
 from ..terminal import Terminal
-from ..train.distributed import process_group
+from ..train.launch import process_group
 from ..train.observers import Observer, ProgressBar
 from ..train.schedule import Training
 from .arguments import Parser

@@ -21,10 +21,10 @@ class Process:
     Args:
         command: its command line.
         folder: of the run.
-        told: written to its standard input, which stays open until this process ends.
+        message: written to its standard input, which stays open until this process ends.
     """
 
-    def __init__(self, command: list[str], folder: Path, told: bytes = b""):
+    def __init__(self, command: list[str], folder: Path, message: bytes = b""):
         with explained(folder / LOG), ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / LOG).is_symlink():  # of a folder made by somebody else: another file would be appended to
@@ -41,7 +41,7 @@ class Process:
             )  # fmt: skip
         assert self._child.stdin is not None
         try:
-            self._child.stdin.write(told)
+            self._child.stdin.write(message)
             self._child.stdin.flush()
         except BrokenPipeError:  # it has ended already, and its status says how
             pass

@@ -193,7 +193,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _message(planned: Planned, out: Path, threads: int | None, options: dict[str, Any]) -> bytes:
-    """What the process of one run is told: its length, and a pickle of plain values.
+    """The message for the process of one run: its length, and a pickle of plain values.
 
     Raises:
         ValueError: something of it cannot be imported there.
