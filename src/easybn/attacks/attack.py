@@ -58,7 +58,8 @@ class AttackState(dict[str, Tensor]):
     ``original``       (B, ...)            original image
     ``image``          (B, ...)            image that the model sees next
     ``best_distance``  float64 (B,)        distance of the best adversarial image found; infinite if none
-    ``margin``         float64 (B,)        by how much the original model is wrong there; NaN if none
+    ``margin``         float64 (B,)        by how much the original model is wrong there; without such an image NaN,
+                                           or the largest margin that the attempt has seen, not above 0
     ``forwards``       int64 (B,)          forward passes spent on it
     ``backwards``      int64 (B,)          backward passes spent on it
     ``non_finite``     int64 (B,)          gradients with a NaN or infinite entry
@@ -172,11 +173,15 @@ class Attack(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Steps of an attempt; it evaluates one image more."""
+        """Steps of an attempt, at most; it evaluates one image more."""
 
     def attempts(self, classes: int) -> list[Attempt]:
         """The attempts at a point, in order, given the number of classes; a point is done at its first success."""
         return [Attempt()]
+
+    def ended(self, state: AttackState) -> Tensor:
+        """bool (B,): the rows whose image just evaluated was their last: by default those at their last step."""
+        return state["iteration"] >= self.steps
 
     @abstractmethod
     def init(self, state: AttackState) -> None:
@@ -220,7 +225,13 @@ def evaluate_with_gradient(
         steps: of an attempt; rows of that iteration are evaluated for the last time, and need no gradient.
         differentiate: logits of the rows of a mask (bool, (B,)); it leaves their gradients in columns.
     """
-    continues = state["iteration"] < steps
+    return evaluate_where(model, state, state["iteration"] < steps, differentiate)
+
+
+def evaluate_where(
+    model: TargetModel, state: AttackState, continues: Tensor, differentiate: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(B, K) logits of ``state["image"]``; by ``differentiate`` for the rows of ``continues`` (bool (B,)) alone."""
     if continues.all():
         return differentiate(continues)
     state.count_passes(~continues, forwards=1)

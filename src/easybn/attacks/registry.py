@@ -1,4 +1,4 @@
-"""The package's attacks by name, and the presets of AutoAttack (Croce & Hein, 2020).
+"""The package's attacks by name, and the presets: those of AutoAttack (Croce & Hein, 2020), and fast.
 
 They are found in this folder: a class with ``variants`` is listed by their names.
 """
@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, MakeAttack]] = {
         **{name: ATTACKS[name] for name in ("square", "apgd-t", "fab-t")},
     },
     "rand": {name: _changed(name, eot=20) for name in ("apgd-ce", "apgd-dlr")},
+    "fast": {name: ATTACKS[name] for name in ("momentum-pgd", "malt", "window-starts")},
 }
 
 
@@ -57,7 +58,7 @@ def suite(attacks: str | Sequence[str], norm: str, eps: float) -> list[Attack]:
     """The attacks of a preset, or of a list of names, in their order.
 
     Args:
-        attacks: "standard", "plus", "rand", the name of one attack, or several names.
+        attacks: "standard", "plus", "rand", "fast", the name of one attack, or several names.
         norm: "l2" or "linf".
         eps: radius in [0, 1] pixel units.
 

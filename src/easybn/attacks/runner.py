@@ -48,8 +48,9 @@ class AttackResult:
         columns: of R rows each: ``row`` the point, ``target`` the rank of the target class (0 for none),
             ``restart``, ``finished`` (False: given up because another attempt at the point had succeeded),
             ``iteration`` at which it succeeded or ended, ``distance`` of its best adversarial image (infinite if
-            there is none), ``margin`` of the original model there, ``forwards`` and ``backwards`` spent on it,
-            numbers of gradients that were ``non_finite`` and of ``zero_gradients``.
+            there is none), ``margin`` of the original model there (without one: NaN, or of attacks that keep it the
+            largest margin seen, not above 0), ``forwards`` and ``backwards`` spent on it, numbers of gradients that
+            were ``non_finite`` and of ``zero_gradients``.
         best_distance: float64 (n,), distance of each point's kept adversarial image, infinite if there is none.
         images: (n, ...), the adversarial images; undefined where ``best_distance`` is infinite.
     """
@@ -305,7 +306,7 @@ class AttackRunner:
 
     def _remove_ended(self, success: Tensor) -> None:
         """Remove the attempts that succeeded or are at their last step, and the other attempts at broken points."""
-        ended = success | (self.active["iteration"] >= self.attack.steps)
+        ended = success | self.attack.ended(self.active)
         if not ended.any():
             return
         if not self.attack.bounded:

@@ -79,7 +79,7 @@ class Square(Attack):
         # windows run along the rows of an image: with the channels between its pixels all of this takes 7 times as long
         original = state["original"].contiguous()
         start = stripes if isinstance(self.ball, Linf) else tiles
-        image = start(_as_images(original), float(self.ball.eps), Noise(state["key"]).child("start"))
+        image = start(as_images(original), float(self.ball.eps), Noise(state["key"]).child("start"))
         image = image.view_as(original)
         worst = torch.full((state.count,), -torch.inf, dtype=torch.float64, device=original.device)
         state.update(
@@ -107,7 +107,7 @@ class Square(Attack):
 
     def _proposal(self, state: AttackState, query: Tensor) -> Tensor:
         """(B, ...) the image of a query (int64, (B,)), given the best one so far."""
-        best, original, linf = _as_images(state["best"]), _as_images(state["original"]), isinstance(self.ball, Linf)
+        best, original, linf = as_images(state["best"]), as_images(state["original"]), isinstance(self.ball, Linf)
         noise, stage = Noise(state["key"]).numbered(query), stages(query)
         sizes = sides(self.p_init, *best.shape[2:], linf)
         propose = flip_window if linf else move_mass
@@ -153,7 +153,7 @@ def lookahead_depth(improvement_rate: Tensor, most: int) -> Tensor:
     return (1 + 2 * MAX_WASTE / improvement_rate.clamp(min=1e-9)).clamp(max=most).long()
 
 
-def _as_images(x: Tensor) -> Tensor:
+def as_images(x: Tensor) -> Tensor:
     """Points (B, ...) as images (B, C, H, W): a vector as a row of pixels, a signal (C, L) as a row of C channels."""
     if x.dim() == 4:
         return x

@@ -70,8 +70,9 @@ class Record:
         iteration: int32, at which it succeeded or ended.
         distance: float64, of the adversarial image found, infinite if there is none. An attempt of a
             minimum-distance attack may find one beyond ``eps``.
-        margin: float64, largest other logit minus the true one at the kept image, on the original model; NaN
-            if unknown.
+        margin: float64, largest other logit minus the true one at the kept image, on the original model. Where no
+            image was found, the largest margin that the attempt has seen, 0 at most, of attacks that keep it (preset
+            fast): from it one sees how near they came. NaN if unknown.
         forwards: int32, images that went forward; backwards: int32, and backward.
         non_finite: int32, gradients that were not finite; zero_gradients: int32, those that were zero throughout.
 

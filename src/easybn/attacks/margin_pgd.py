@@ -1,0 +1,239 @@
+"""PGD on the margin with momentum, from a random start, towards the likeliest targets, or from windows: preset fast.
+
+One attempt at a point is a sequence of ascents of the same length, one after the other in the same row. What they
+share is paid for once: the gradients of all classes at the clean image (MALT), and the decision whether another round
+from windows is worth while. That decision is made by the row's own margins alone.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..keyed_random import Noise
+from ..perturb.ball import L2, Ball, Linf, per_sample
+from .attack import Attack, AttackState, evaluate_where, finite_gradient, target_count
+from .attack_mode import TargetModel
+from .losses import margin, targeted_margin
+from .square import as_images, flip_window, move_mass, sides, stripes, tiles
+
+MOMENTUM = 0.75
+TARGET_CLASSES = 9  # of the largest clean logits: those that MALT puts in order
+STEP = 2.0  # the first step of an ascent, in units of eps
+SHARE = 0.8  # of the image that the largest windows cover
+STAGES = 6  # of Square's schedule that windows are drawn from: they halve in area from one to the next
+ROWS = 64  # images a pass at least, where there are that many windows to try
+
+
+@dataclass(frozen=True)
+class MarginPGD(Attack):
+    """Ascents of the margin: sign steps (l2: steps along the gradient) with momentum, whose length falls as a cosine.
+
+    The largest margin seen is kept in the record also of an attempt that does not succeed.
+
+    Args:
+        ball: ``Linf(eps)`` or ``L2(eps)``.
+        start: "random", a point of the ball; or "window", the best of some random windows as Square makes them.
+        targets: ascents of a difference of two logits, each towards another class, in the order of MALT (Melamed et
+            al., arXiv 2407.02240): margin over gradient norm at the clean image. 0 for ascents of the margin itself.
+        iterations: steps of an ascent; it evaluates one image more.
+        rounds: ascents at most, where there are no targets. An attempt ends when two of them have led to the same
+            margin, the largest of all, to within ``agreement``: a lone best one may be surpassed.
+        agreement: of two rounds' margins, in units of the margin of the clean image.
+        windows: tried for one start.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    ball: Ball
+    start: str = "random"
+    targets: int = 0
+    iterations: int = 40
+    rounds: int = 1
+    agreement: float = 0.05
+    windows: int = 20
+    variants: ClassVar = {
+        "momentum-pgd": {},
+        "malt": {"targets": 3},
+        "window-starts": {"start": "window", "rounds": 16},
+    }
+    order = 5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ball, (L2, Linf)):
+            raise ValueError(f"MarginPGD knows the balls L2 and Linf, got {type(self.ball).__name__}")
+        if self.start not in ("random", "window"):
+            raise ValueError(f"unknown start {self.start!r}; known: random, window")
+        for name in ("iterations", "rounds", "windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("targets", "agreement"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def name(self) -> str:
+        return "malt" if self.targets else "window-starts" if self.start == "window" else "momentum-pgd"
+
+    @property
+    def ascents(self) -> int:
+        """Of an attempt, at most."""
+        return self.targets or self.rounds
+
+    @property
+    def steps(self) -> int:
+        return self.ascents * (self.iterations + 1) - 1
+
+    def init(self, state: AttackState) -> None:
+        image, none = state["original"], torch.full_like(state["best_distance"], -torch.inf)
+        state.update(
+            velocity=torch.zeros_like(image), gradient=torch.zeros_like(image),
+            clean_margin=none, largest=none, of_ascent=none, of_best_ascent=none, of_second_ascent=none,
+        )  # fmt: skip
+        if self.targets:
+            state["order"] = torch.full((state.count, self.targets), -1, device=image.device)
+        self._begin_ascent(state, torch.ones_like(state["row"], dtype=torch.bool), state["iteration"])
+
+    def evaluate(self, model: TargetModel, state: AttackState) -> Tensor:
+        step, first = state["iteration"] % (self.iterations + 1), state["iteration"] == 0
+        if first.any() and (self.targets or self.rounds > 1):
+            self._look_at_clean_image(model, state, first)
+        if self.start == "window" and (step == 0).any():
+            self._choose_windows(model, state, step == 0)
+        logits = evaluate_where(model, state, step < self.iterations, partial(self._differentiate, model, state))
+        self._note_margins(state, margin(logits, state["label"]), step == self.iterations)
+        return logits
+
+    def ended(self, state: AttackState) -> Tensor:
+        whole_ascents = state["iteration"] % (self.iterations + 1) == self.iterations
+        apart = state["of_best_ascent"] - state["of_second_ascent"]
+        twice = (apart <= self.agreement * state["clean_margin"].abs()) & (not self.targets)
+        return (state["iteration"] >= self.steps) | (whole_ascents & twice)
+
+    def step(self, model: TargetModel, state: AttackState) -> None:
+        iteration = state["iteration"]
+        number, step = iteration // (self.iterations + 1), iteration % (self.iterations + 1)
+        image = state["image"]
+        length = (1 + (math.pi * step / self.iterations).cos()) * (STEP * float(self.ball.eps) / 2)
+        state["velocity"] = MOMENTUM * state["velocity"] + self._unit(state["gradient"])
+        ascent = per_sample(length.to(image.dtype), image) * self.ball.steepest(state["velocity"])
+        state["image"] = self.ball.project(image + ascent, state["original"])
+        if (again := step == self.iterations).any():
+            self._begin_ascent(state, again, number + 1)
+
+    # The beginning of an attempt, and of its ascents.
+
+    def _look_at_clean_image(self, model: TargetModel, state: AttackState, rows: Tensor) -> None:
+        """Write ``clean_margin`` and, if there are targets, their ``order`` for ``rows`` (bool (B,))."""
+        label = state["label"][rows]
+        if self.targets:
+            logits, order = malt_order(model, state["original"][rows], label, isinstance(self.ball, Linf))
+            state.count_passes(rows, forwards=1, backwards=target_count(logits.shape[1], TARGET_CLASSES))
+            width = min(self.targets, order.shape[1])
+            padded = torch.nn.functional.pad(order[:, :width], (0, self.targets - width), value=-1)
+            state.update_rows(rows, order=padded, target=padded[:, 0])
+        else:
+            with torch.no_grad():
+                logits = model(state["original"][rows])
+            state.count_passes(rows, forwards=1)
+        state.update_rows(rows, clean_margin=margin(logits, label))
+
+    def _begin_ascent(self, state: AttackState, rows: Tensor, number: Tensor) -> None:
+        """Put ``rows`` (bool (B,)) at the start of their ascent ``number`` (int64 (B,)); windows are chosen later."""
+        part = state.select(rows)
+        image = self.ball.random(part["original"], Noise(part["key"]).child("start").numbered(number[rows]))
+        state.update_rows(rows, image=image, velocity=torch.zeros_like(image))
+        if self.targets:
+            state.update_rows(rows, target=part["order"].gather(1, number[rows][:, None])[:, 0])
+
+    def _choose_windows(self, model: TargetModel, state: AttackState, rows: Tensor) -> None:
+        """Put the image of largest margin among ``windows`` random ones into ``state["image"]`` of ``rows``."""
+        part = state.select(rows)
+        number = part["iteration"] // (self.iterations + 1)
+        best, largest = part["image"], torch.full_like(part["best_distance"], -torch.inf)
+        at_once = max(max(ROWS, state.count) // part.count, 1)
+        for some in torch.split(torch.arange(self.windows, device=number.device), at_once):
+            images = torch.cat([self._window(part, number * self.windows + each) for each in some])
+            with torch.no_grad():
+                margins = margin(model(images), part["label"].repeat(len(some))).view(len(some), -1)
+            highest, which = margins.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).max(0)
+            chosen = images.view(len(some), *best.shape)[which, torch.arange(part.count, device=number.device)]
+            better = highest > largest
+            best, largest = torch.where(per_sample(better, best), chosen, best), torch.where(better, highest, largest)
+        state.count_passes(rows, forwards=self.windows)
+        state.update_rows(rows, image=best)
+
+    def _window(self, state: AttackState, number: Tensor) -> Tensor:
+        """(B, ...) for each row the random pattern of Square, changed in one window; ``number`` (B,) names the draw."""
+        original, linf = as_images(state["original"].contiguous()), isinstance(self.ball, Linf)
+        noise, eps = Noise(state["key"]).child("window").numbered(number), float(self.ball.eps)
+        pattern, change = (stripes, flip_window) if linf else (tiles, move_mass)
+        start = pattern(original, eps, noise.child("pattern"))
+        table = sides(SHARE, *original.shape[2:], linf)
+        stage = noise.child("stage").integers(STAGES)
+        return change(start, original, eps, table, stage, noise).view_as(state["original"])
+
+    # An ascent.
+
+    def _differentiate(self, model: TargetModel, state: AttackState, rows: Tensor) -> Tensor:
+        image = state["image"][rows].detach().requires_grad_()
+        logits = model(image)
+        loss = targeted_margin(logits, state["label"][rows], state["target"][rows])
+        (gradient,) = torch.autograd.grad(loss.sum(), image)
+        state.count_passes(rows, forwards=1, backwards=1)
+        state.update_rows(rows, gradient=finite_gradient(state, rows, gradient))
+        return logits.detach()
+
+    def _unit(self, gradient: Tensor) -> Tensor:
+        """Gradients of all rows and steps made comparable: of mean absolute value 1, in l2 of length 1."""
+        if isinstance(self.ball, L2):
+            return self.ball.steepest(gradient)
+        mean = gradient.abs().flatten(1).mean(1)
+        return gradient / per_sample(mean.where(mean > 0, torch.ones_like(mean)), gradient)
+
+    def _note_margins(self, state: AttackState, margins: Tensor, last: Tensor) -> None:
+        """Keep the largest margins of the attempt and of its ascents, of which ``last`` (bool (B,)) have ended."""
+        state["largest"] = torch.fmax(state["largest"], margins)
+        state["of_ascent"] = torch.fmax(state["of_ascent"], margins)
+        # an image that fools the surrogate alone is as near to adversarial as one can be
+        known = state["best_distance"].isfinite()
+        state["margin"] = torch.where(known, state["margin"], state["largest"].clamp(max=0.0))
+        if last.any():
+            new, best, second = state["of_ascent"], state["of_best_ascent"], state["of_second_ascent"]
+            state["of_best_ascent"] = torch.where(last, torch.maximum(best, new), best)
+            state["of_second_ascent"] = torch.where(last, torch.maximum(second, torch.minimum(best, new)), second)
+            state["of_ascent"] = torch.where(last, -torch.inf, new)
+
+
+def malt_order(model: TargetModel, x: Tensor, y: Tensor, linf: bool) -> tuple[Tensor, Tensor]:
+    """The other classes by how near their boundaries are if logits are linear: margin over dual norm of the gradient.
+
+    Args:
+        model: to differentiate, once forward and backward for each of the classes in question.
+        x: images, (N, ...); y: their classes, int64 (N,).
+        linf: whether distances are in l-infinity (gradients in l1) or in l2.
+
+    Returns:
+        Logits (N, K), and int64 (N, C) the ``TARGET_CLASSES`` classes of largest logits, the nearest first; -1 for
+        those without a boundary (masked by -inf, without a gradient).
+    """
+    with torch.enable_grad():
+        image = x.detach().requires_grad_()
+        logits = model(image)
+        true = logits.gather(1, y[:, None])
+        others = logits.detach().scatter(1, y[:, None], -torch.inf)
+        classes = others.topk(target_count(logits.shape[1], TARGET_CLASSES), dim=1).indices
+        gaps = logits.gather(1, classes).double() - true.double()
+        distances = []
+        for i in range(classes.shape[1]):
+            (slope,) = torch.autograd.grad(gaps[:, i].sum(), image, retain_graph=i + 1 < classes.shape[1])
+            norm = slope.flatten(1).double().norm(p=1 if linf else 2, dim=1)
+            distances.append(-gaps[:, i].detach() / norm)
+    distance = torch.stack(distances, 1).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    order = distance.argsort(dim=1, stable=True)
+    nearest = classes.gather(1, order)
+    return logits.detach(), nearest.masked_fill(distance.gather(1, order).isinf(), -1)

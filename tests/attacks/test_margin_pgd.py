@@ -1,0 +1,158 @@
+"""The attacks of preset fast: optima of linear models, MALT's order by a slow loop, margins, passes, where they end."""
+
+import pytest
+import torch
+from torch import nn
+
+from easybn import L2, Linf
+from easybn.attacks.attack_mode import attack_mode
+from easybn.attacks.losses import margin, targeted_margin
+from easybn.attacks.margin_pgd import MarginPGD, malt_order
+from easybn.attacks.registry import ATTACKS, PRESETS
+from easybn.attacks.runner import AttackRunner
+
+from ..small import small_images, small_net
+
+BALLS = [pytest.param(Linf(0.02), id="linf"), pytest.param(L2(0.2), id="l2")]
+
+
+class Watched(nn.Module):
+    """Counts the images that go forward and backward through a model, and keeps those that it saw."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen, self.backwards = model, [], 0
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        logits = self.model(x)
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, gradient):
+        self.backwards += len(gradient)
+
+
+class LinearLogits(nn.Module):
+    """Logits that are linear in images (N, 3, 4, 4) near 0.5, of which class 0 is the largest by some margin."""
+
+    def __init__(self, classes=5, lead=0.0, seed=1):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, 48, generator=generator, dtype=torch.float64))
+        self.lead = lead
+
+    def forward(self, x):
+        logits = (x.flatten(1) - 0.5) @ self.weight.T
+        return logits + self.lead * nn.functional.one_hot(torch.zeros(len(x), dtype=torch.int64), logits.shape[1])
+
+    def optimum(self, ball):
+        """The largest margin in the ball around the image 0.5, by the dual norm of each difference of weights."""
+        slopes = (self.weight[1:] - self.weight[0]).detach()
+        reach = slopes.abs().sum(1) if isinstance(ball, Linf) else slopes.norm(dim=1)
+        return float(ball.eps) * float(reach.max()) - self.lead
+
+
+def run(model, attack, x, y, **options):
+    with attack_mode(model) as ready, torch.no_grad():
+        ranking = model(x).scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
+        if isinstance(model, Watched):
+            model.seen.clear()
+        with torch.enable_grad():
+            return AttackRunner(ready, attack, x, y, torch.arange(len(x)), ranking, **options).run()
+
+
+def grey(n):
+    return torch.full((n, 3, 4, 4), 0.5, dtype=torch.float64), torch.zeros(n, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("name", PRESETS["fast"])
+def test_the_margin_of_a_linear_model_reaches_its_maximum_in_the_ball(name, ball):
+    # with more classes an ascent without a target may end at the maximum towards another class
+    model, (x, y) = LinearLogits(5 if name == "malt" else 2, lead=100.0), grey(4)
+    found = run(model, ATTACKS[name](ball), x, y)
+    optimum, best = model.optimum(ball), found.columns["margin"]
+    assert not found.success(float(ball.eps)).any()
+    assert (best <= optimum + 1e-9).all()
+    assert (best >= optimum - 1e-3 * (optimum + 100.0)).all()
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("name", PRESETS["fast"])
+def test_passes_are_those_that_the_model_saw_and_the_margin_is_the_largest_seen(name, ball):
+    model, x = Watched(small_net().double()), small_images(6, dtype=torch.float64)
+    y = model.model(x).argmax(1)
+    tiny = type(ball)(float(ball.eps) / 1000)
+    found = run(model, ATTACKS[name](tiny), x, y)
+    assert not found.success(float(tiny.eps)).any()
+    assert sum(map(len, model.seen)) == found.columns["forwards"].sum()
+    assert model.backwards == found.columns["backwards"].sum()
+    seen = torch.cat(model.seen)
+    nearest = torch.stack([tiny.distance(seen, each[None].expand_as(seen)) for each in x]).argmin(0)
+    with torch.no_grad():
+        margins = margin(model.model(seen), y[nearest])
+    largest = torch.stack([margins[nearest == row].max() for row in range(len(x))])
+    # windows that are not chosen are no images of the attempt
+    assert (found.columns["margin"] <= largest + 1e-12).all()
+    if name != "window-starts":
+        torch.testing.assert_close(found.columns["margin"], largest, rtol=0, atol=1e-12)
+
+
+def test_where_it_succeeds_the_margin_is_the_models_at_the_kept_image():
+    net, x = small_net().double(), small_images(8, dtype=torch.float64)
+    y = net(x).argmax(1)
+    found = run(net, MarginPGD(Linf(0.05)), x, y)
+    broken = found.success(0.05)
+    assert broken.any()
+    expected = margin(net(found.images[broken]).detach(), y[broken])
+    torch.testing.assert_close(found.columns["margin"][broken], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("linf", [True, False])
+def test_malts_order_is_that_of_a_loop_over_classes(linf):
+    net, x = small_net(classes=7).double(), small_images(9, dtype=torch.float64)
+    y = net(x).argmax(1)
+    with attack_mode(net) as ready:
+        logits, order = malt_order(ready, x, y, linf)
+    torch.testing.assert_close(logits, net(x).detach())
+    for row in range(len(x)):
+        distance = {}
+        for other in range(7):
+            image = x[row : row + 1].clone().requires_grad_()
+            z = net(image)[0]
+            if other != y[row]:
+                (slope,) = torch.autograd.grad(z[other] - z[y[row]], image)
+                distance[other] = float((z[y[row]] - z[other]).detach() / (slope.abs().sum() if linf else slope.norm()))
+        assert order[row].tolist() == sorted(distance, key=distance.__getitem__)
+
+
+def test_classes_without_a_boundary_are_no_targets():
+    class Few(nn.Module):
+        def forward(self, x):
+            z = x.flatten(1).sum(1)
+            masked = torch.full_like(z, -torch.inf)
+            return torch.stack((5 + z * 0, z, masked, z * 0), 1)
+
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    with attack_mode(Few()) as ready:
+        assert malt_order(ready, x, y, True)[1].tolist() == [[1, -1, -1]] * 2
+    found = run(Few(), MarginPGD(Linf(0.1), targets=3), x, y)
+    assert found.columns["margin"].tolist() == pytest.approx([2.4 - 5] * 2)
+
+
+def test_a_margin_towards_a_target():
+    logits = torch.tensor([[3.0, 1.0, 2.0]] * 3)
+    y, target = torch.zeros(3, dtype=torch.int64), torch.tensor([-1, 1, 2])
+    assert targeted_margin(logits, y, target).tolist() == [-1.0, -2.0, -1.0]
+
+
+def test_arguments_out_of_range():
+    for options in ({"iterations": 0}, {"rounds": 0}, {"windows": 0}, {"targets": -1}, {"agreement": -0.1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            MarginPGD(Linf(0.1), **options)
+    with pytest.raises(ValueError, match="unknown start 'there'"):
+        MarginPGD(Linf(0.1), start="there")
+    with pytest.raises(ValueError, match="L2 and Linf"):
+        MarginPGD(0.1)
