@@ -16,7 +16,6 @@ composition of batches (``AttackRunner``, ``PendingAttempts``); another rule of 
 the text changes.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Noise
-from ..perturb.ball import Ball, Linf, per_sample
+from ..perturb.ball import Ball, Linf, l2_norm, per_sample, rounding
 from ..rows import check_colours
 from .attack_mode import TargetModel
 
@@ -211,7 +210,7 @@ def random_start(state: AttackState, ball: Ball, distance: float) -> Tensor:
         size = offset.flatten(1).abs().amax(1)
     else:
         offset = noise.normal(*original.shape[1:])
-        size = offset.flatten(1).norm(dim=1)
+        size = l2_norm(offset)
     offset = offset * per_sample(distance / (size + 1e-12), offset)
     return (original + offset.to(original.dtype)).clamp_(0, 1)
 
@@ -312,11 +311,9 @@ def check_in_ball(ball: Ball, images: Tensor, original: Tensor) -> Tensor:
     distance = ball.distance(images, original)
     if not len(images):
         return distance
-    # a pixel of float32 rounds by 6e-8 at most, and the roundings of d pixels add up to its square root in l2
-    slack = 1e-7 * math.sqrt(images[0].numel())
     low, high = (float(v) for v in images.aminmax())
     farthest = float(distance.max())
-    if not (low >= 0 and high <= 1 and farthest <= float(ball.eps) + slack):
+    if not (low >= 0 and high <= 1 and farthest <= float(ball.eps) + rounding(images.shape[1:])):
         raise RuntimeError(
             f"an attack left its ball: distance {farthest:g} for eps {float(ball.eps):g}, pixels {low:g} .. {high:g}"
         )

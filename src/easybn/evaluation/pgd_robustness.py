@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..attacks.attack import check_in_ball, invalid_logits, misclassified
 from ..attacks.attack_mode import TargetModel
-from ..perturb.ball import L2, per_sample
+from ..perturb.ball import L2, l2_norm, per_sample
 from ..perturb.eps import format_eps
 from ..perturb.pgd import PGD
 from ..progress import OnProgress, silent
@@ -148,6 +148,8 @@ def _direction(attack: PGD, gradient: Tensor) -> Tensor:
 def _project(attack: PGD, point: Tensor, centre: Tensor) -> Tensor:
     eps, offset = float(attack.ball.eps), point - centre
     if isinstance(attack.ball, L2):
-        offset = offset.renorm(p=2, dim=0, maxnorm=eps)  # times eps / (norm + 1e-7) where the norm exceeds eps
-        return (centre + offset).clamp(0, 1)
+        # what torch.renorm does there, with a norm that is accurate for large images too
+        norm = l2_norm(offset)
+        shrink = torch.where(norm > eps, eps / (norm + 1e-7), torch.ones_like(norm))
+        return (centre + offset * per_sample(shrink, offset)).clamp(0, 1)
     return (centre + offset.clamp(-eps, eps)).clamp(0, 1)

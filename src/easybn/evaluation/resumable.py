@@ -25,7 +25,7 @@ from .record import CLEAN, Record
 from .store import Manifest, StageResult, Store, Task, work
 from .store.manifest import data_digest, model_digest
 
-VERSION = "1"
+VERSION = "2"
 """Of the attacks; :mod:`easybn.attacks.attack` says when it is to be raised."""
 CHUNK = 1000
 PILOT = 32

@@ -1,6 +1,5 @@
 """Adversarial images classified again: those of a store, and those on which two evaluations disagree."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..attacks.attack import misclassified
 from ..attacks.attack_mode import attack_mode
 from ..attacks.losses import margin
-from ..perturb.ball import L2, Ball, Linf
+from ..perturb.ball import L2, Ball, Linf, rounding
 from ..perturb.eps import format_eps
 from ..progress import OnProgress, silent
 from .record import CLEAN, Record, Stage
@@ -183,8 +182,7 @@ def _outside(ball: Ball, image: Tensor, original: Tensor, radius: NDArray[np.flo
     if not len(image):
         return {}
     pixels = image.flatten(1)
-    slack = 1e-7 * math.sqrt(pixels.shape[1])  # of roundings, as in check_within
-    within = ball.distance(image, original).numpy() <= radius + slack
+    within = ball.distance(image, original).numpy() <= radius + rounding(image.shape[1:])
     inside = ((pixels >= 0) & (pixels <= 1)).all(1).numpy()
     return {"the image is outside its ball": ~within, "the image is outside [0, 1]": ~inside}
 

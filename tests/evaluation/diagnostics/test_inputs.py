@@ -1,5 +1,6 @@
 """Inputs in other units than the model's or the attack's, and the protocol that depends on its batches."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import comb
 
@@ -10,7 +11,7 @@ from torch import nn
 from easybn.evaluation import evaluate
 from easybn.evaluation.diagnostics import diagnose
 from easybn.evaluation.diagnostics.cross_checks import batch_sizes
-from easybn.evaluation.diagnostics.inputs import normalisation, units
+from easybn.evaluation.diagnostics.inputs import normalisation, perturbation, units
 from easybn.models import Normalise
 from easybn.stats import mcnemar
 
@@ -126,3 +127,15 @@ def test_batch_sizes_are_looked_at_for_the_protocol_that_depends_on_them(trained
     for protocol in ("robustness", "strong"):
         found = evaluate(model, x[:8], y[:8], protocol=protocol, **how).findings
         assert ("batch sizes" in {finding.name for finding in found}) == (protocol == "robustness")
+
+
+def test_the_rounding_of_pixels_is_not_outside_the_ball(trained):
+    """At linf 4/255 a float32 pixel is up to 3e-8 off, two millionths of eps; 1% is not rounding."""
+    model, x, y = trained
+    found = evaluate(model, x[:20], y[:20], norm="linf", eps=4 / 255, protocol="robustness", steps=3)
+    assert found.scores[1].max_perturbation > 4 / 255 * (1 + 1e-6)
+    assert [finding.severity for finding in found.findings if finding.name == "perturbation"] == ["ok"]
+    farther = replace(found, scores=[found.scores[0], replace(found.scores[1], max_perturbation=4.04 / 255)])
+    told = _finding(perturbation, model, x[:20], y[:20], "linf", 4 / 255, evaluation=farther)
+    assert told.severity == "warning"
+    assert "outside the ball" in told.what

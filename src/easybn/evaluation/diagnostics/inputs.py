@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ...attacks.registry import UNBOUNDED
+from ...perturb.ball import rounding
 from ...perturb.eps import format_eps
 from ...stats import SIGNIFICANT, accuracy_interval, mcnemar
 from ..record import CLEAN
@@ -96,8 +97,6 @@ CHANCE = 0.01
 """Distances spread evenly over (0, eps] all miss its last 5% with this probability or less..."""
 ENOUGH = math.ceil(math.log(CHANCE) / math.log(NEAR))
 """...if there are that many (90): fewer prove nothing. An attack ends at the first success, and may be early."""
-OVER = 1e-6
-"""Rounding that a distance may exceed eps by, relative to it."""
 HALF_STEP = 0.5 / 255
 """Smaller perturbations vanish when an image is stored in 8 bits."""
 GREY = 0.5
@@ -114,7 +113,7 @@ def perturbation(subject: Subject) -> list[Finding]:
             continue
         farthest, telling = known
         size = f"largest distance {farthest:.4g} for eps {format_eps(eps, subject.norm)}"
-        if farthest > eps * (1 + OVER):
+        if farthest > eps + rounding(subject.x.shape[1:]):
             remedy = "do not use these verdicts: check the units of eps, and that the record is of this norm"
             what = "adversarial images lie outside the ball"
             findings.append(Finding("perturbation", "warning", what, size, WHY, remedy))
