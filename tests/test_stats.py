@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,7 @@ from easybn.stats import (
     overlap,
     paired_difference_interval,
     paired_t,
+    repeated_interval,
     t_quantile,
 )
 
@@ -263,3 +265,44 @@ def test_a_paired_interval_covers_what_it_says():
             if low <= p - q <= high:
                 covered += scipy_stats.multinomial.pmf([b, c, n - b - c], n, [p, q, 1 - p - q])
     assert 0.94 < covered < 0.97
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 20))
+def test_answers_that_are_always_the_same_count_each_point_once(right, times):
+    found = repeated_interval([times * each for each in right], times)
+    assert tuple(found) == pytest.approx(tuple(accuracy_interval(sum(right), len(right))), abs=1e-9)
+
+
+def test_independent_answers_count_as_points_and_no_answers_for_more():
+    even = repeated_interval([5] * 40, 10)  # they vary less than independent ones would
+    assert tuple(even) == pytest.approx(tuple(accuracy_interval(200, 400)), abs=1e-9)
+    drawn = np.random.default_rng(0).binomial(10, 0.3, 4000)
+    found = repeated_interval(drawn.tolist(), 10)
+    assert found.half_width == pytest.approx(accuracy_interval(int(drawn.sum()), 40_000).half_width, rel=0.03)
+
+
+def test_the_interval_of_repeated_answers_is_that_of_a_bootstrap_over_points():
+    generator = np.random.default_rng(1)
+    shares = generator.beta(1.2, 0.5, 500)  # easy points and hard ones
+    counts = generator.binomial(75, shares)
+    means = generator.choice(counts, (4000, 500)).mean(1) / 75
+    low, high = np.quantile(means, (0.025, 0.975))
+    found = repeated_interval(counts.tolist(), 75)
+    assert (found.high - found.low) == pytest.approx(high - low, rel=0.06)
+    assert found.low == pytest.approx(low, abs=0.006)
+    assert found.half_width > 3 * accuracy_interval(int(counts.sum()), 75 * 500).half_width
+
+
+def test_the_interval_of_repeated_answers_covers():
+    generator, inside = np.random.default_rng(2), 0
+    for _ in range(400):
+        counts = generator.binomial(15, generator.beta(2, 1, 60))
+        low, high = repeated_interval(counts.tolist(), 15)
+        inside += low <= 2 / 3 <= high
+    assert inside / 400 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 400)
+
+
+@pytest.mark.parametrize(("counts", "times"), [([], 3), ([4], 3), ([-1], 3), ([0], 0)])
+def test_counts_that_are_none_have_no_interval(counts, times):
+    with pytest.raises(ValueError, match=r"one count in 0 \.\. "):
+        repeated_interval(counts, times)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .attacks.attack import Attack
     from .evaluation import evaluate
     from .evaluation.config import EvaluateConfig
+    from .evaluation.corruptions import CorruptionConfig, evaluate_corruptions
     from .models.weights import load
     from .modes import evaluating, frozen_stats
     from .norm.branched import BranchedNorm
@@ -51,6 +52,8 @@ _HOMES = {
     "Planned": ".study.plan",
     "Experiment": ".runs.config",
     "EvaluateConfig": ".evaluation.config",
+    "CorruptionConfig": ".evaluation.corruptions",
+    "evaluate_corruptions": ".evaluation.corruptions",
 }
 
 __all__ = [  # written out, since type checkers do not compute it
@@ -78,6 +81,8 @@ __all__ = [  # written out, since type checkers do not compute it
     "Planned",
     "Experiment",
     "EvaluateConfig",
+    "CorruptionConfig",
+    "evaluate_corruptions",
     "__version__",
 ]
 

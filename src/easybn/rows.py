@@ -163,10 +163,18 @@ SCORES: Mapping[str, Field] = {
     "branch": TEXT, "protocol": optional(TEXT), "norm": optional(TEXT), "eps": optional(RADIUS), "steps": COUNT,
     "step_size": optional(NUMBER), "batch_size": optional(POSITIVE), "test_images": POSITIVE,
     "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
-    "right": TEXT, "points": TEXT, "findings": FINDINGS,
+    "right": TEXT, "points": TEXT, "findings": FINDINGS, "low": NUMBER, "high": NUMBER, "clean_correct": COUNT,
 }  # fmt: skip
 """Of scores.jsonl: one row per attack and radius (:class:`easybn.evaluation.Score`); the first row of those that were
-measured together has the findings about all of them."""
+measured together has the findings about all of them. Of the attack "corruptions" a row has the answers under all kinds
+and severities together, n of them about ``test_images`` points, and the ends of the interval of its accuracy, mCA."""
+
+CORRUPTED: Mapping[str, Field] = {
+    "corruption": needed(TEXT), "severity": needed(POSITIVE), "source": needed(TEXT), "n": needed(POSITIVE),
+    "correct": needed(COUNT), "right": needed(TEXT), "points": needed(TEXT), "points_seed": needed(COUNT),
+    "branch": TEXT, "data": TEXT,
+}  # fmt: skip
+"""Of corruptions.jsonl: one row per kind, severity and source of corruptions, with one bit per point."""
 
 HIDDEN: Mapping[str, Field] = {
     "perturbation": needed(TEXT), "layer": needed(TEXT), "depth": needed(COUNT), "relative_distance": needed(NUMBER),

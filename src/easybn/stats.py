@@ -50,14 +50,47 @@ def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> Interva
         raise ValueError(f"correct must be in 0 .. n and n at least 1, got {correct} of {n}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    return _score_interval(correct / n, n, confidence)
+
+
+def _score_interval(p: float, n: float, confidence: float) -> Interval:
+    """Of a proportion ``p`` of n points, which need not be a whole number."""
     from scipy.special import ndtri
 
-    z, p = float(ndtri((1 + confidence) / 2)), correct / n
+    z = float(ndtri((1 + confidence) / 2))
     shrink = 1 / (1 + z * z / n)
     centre = (p + z * z / (2 * n)) * shrink
     half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2) * shrink
     # the ends at 0% and 100% are exact on paper and not in floating point
-    return Interval(0.0 if correct == 0 else centre - half, 1.0 if correct == n else centre + half)
+    return Interval(0.0 if p == 0 else centre - half, 1.0 if p == 1 else centre + half)
+
+
+def repeated_interval(correct: Sequence[int], times: int, confidence: float = 0.95) -> Interval:
+    """The interval of an accuracy for which every point was classified several times, such as under 15 corruptions.
+
+    Answers about one point are alike, so that 15 answers about each of n points tell less than 15 n points would. It is
+    Wilson's interval for the number of points that would vary as much (Kish's effective sample size, 1965; with
+    intervals of proportions Korn & Graubard, 1998): times * n if all answers were independent, n if a point's answers
+    were always the same. It is about points drawn like these, not about other corruptions.
+
+    Args:
+        correct: for each point, how often it was classified correctly.
+        times: how often it was classified.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: no points, or counts or a confidence out of range.
+    """
+    if not correct or times < 1 or not 0 <= min(correct) <= max(correct) <= times:
+        raise ValueError(f"one count in 0 .. {times} for each of at least one point, and at least one time")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    n, p = len(correct), sum(correct) / (times * len(correct))
+    if p in (0, 1):
+        return _score_interval(p, n, confidence)
+    of_answers = p * (1 - p)
+    of_points = sum((count / times - p) ** 2 for count in correct) / n
+    return _score_interval(p, n * of_answers / max(of_points, of_answers / times), confidence)
 
 
 # Values of several seeds: their mean with its interval, and the paired test (Student, 1908).

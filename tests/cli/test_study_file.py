@@ -10,6 +10,7 @@ from easybn.cli.arguments import Parser
 from easybn.cli.study_file import read
 from easybn.cli.study_status import find_study, packaged_studies
 from easybn.evaluation.config import EvaluateConfig
+from easybn.evaluation.corruptions import CorruptionConfig
 from easybn.runs.config import Experiment
 from easybn.study.plan import CLEAN, Study
 
@@ -179,3 +180,19 @@ def test_the_cpu_study_has_the_radii_that_its_names_say():
         last = run.name.rpartition("-")[0].rpartition("-")[2]
         if last in ("1", "8"):
             assert radii == {float(last)}
+
+
+def test_corruptions_are_an_evaluation():
+    (found,) = study(
+        "runs: [{config: demo}]\n"
+        "evaluate: [{corruptions: true, corruptions_source: generated, points: 200}, {corruptions: true}]"
+    ).runs
+    assert found.evaluations == (CLEAN, CorruptionConfig("generated", points=200), CorruptionConfig())
+    for entry, said in (
+        ("{corruptions: true, norm: l2}", "--norm is for attacks and does not go with --corruptions"),
+        ("{corruptions_source: generated}", "--corruptions_source goes with --corruptions"),
+        ("{corruptions: true, corruptions_folder: x}", "corruptions_folder is not for a study"),
+        ("{corruptions: true}, {corruptions: true}", "evaluate, entry 2: is there twice"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            study(f"runs: [{{config: demo}}]\nevaluate: [{entry}]")

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-from easybn.study.execute import BUSY, parallel
+from easybn.evaluation.corruptions import CorruptionConfig
+from easybn.runs.run import Run
+from easybn.study.execute import BUSY, parallel, train_and_evaluate
 from easybn.study.plan import CLEAN, Planned, Study, state
 from easybn.study.state import State, StudyStatus, clear_failure, failure
 from easybn.study.status import RemainingTime, StatusLines, status_table
@@ -198,3 +200,15 @@ def test_what_fails_alone_too_has_failed_and_nothing_ran_beside_it(done, tmp_pat
     clear_failure(out / "a")
     cleared = state(runs("a")[0], out / "a")
     assert (cleared.kind, cleared.retried) == ("waiting", "")
+
+
+def test_corruptions_are_measured_once(done):
+    planned = Planned("done", TINY, (CLEAN, CorruptionConfig("generated", points=3)))
+    assert state(planned, done).kind == "evaluating"
+    train_and_evaluate(planned, done, device="cpu")
+    assert state(planned, done).kind == "done"
+    assert [row["attack"] for row in Run(done).scores] == ["clean", "corruptions"]
+    assert len(Run(done).corruptions) == 75
+    rows = Run(done).corruptions
+    train_and_evaluate(planned, done, device="cpu")
+    assert Run(done).corruptions == rows

@@ -10,8 +10,13 @@ all points: --budget 10m. Several processes on one machine: the same command in 
 one, 1/3 and 2/3 on the others. A Slurm cluster: --executor slurm --slurm.shards 8 submits a job array, waits and shows
 the result; Ctrl-C leaves the jobs to themselves, and the same command shows them again.
 
+--corruptions measures accuracy under the 15 common corruptions of Hendrycks and Dietterich (2019) at five severities,
+and their mean, mCA: on the published files of CIFAR-10-C or CIFAR-100-C where they are found (nothing is downloaded),
+else made of the test images. Finished kinds are kept and not measured again.
+
 easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
+easybn evaluate runs/ebn --corruptions
 easybn evaluate runs/ebn --attacks autoattack --executor slurm --slurm.shards 8 --slurm.partition gpu --slurm.gpus 1
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
 """
@@ -28,12 +33,14 @@ from rich.console import Console
 
 from ..escapes import say
 from ..evaluation.config import POINTS, EvaluateConfig
+from ..evaluation.corruptions import AnyConfig, CorruptionConfig
 from ..interrupt import CHILD, stop_with_the_parent
 from ..perturb.eps import format_eps
 from ..tables.formats import show
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
 from ..user_code import is_user_code, load_object
+from . import corruptions
 from .arguments import (
     MODEL_OPTIONS,
     Parser,
@@ -166,6 +173,7 @@ def configure(parser: Parser) -> None:
     groups["store"] = parser.add_argument_group("all other attacks")
     for each in option_fields():
         _add_option(groups[each.metadata["scope"]], each)
+    corruptions.add_options(parser)
     help = "time a few steps on these images and say how long it will take here"
     groups["store"].add_argument("--estimate", action="store_true", help=help)
     add = add_model_options(parser)
@@ -207,12 +215,15 @@ def _add_option(group: Any, each: Field) -> None:
     group.add_argument(name, default=None, **about, **({"nargs": "+"} if isinstance(each.default, tuple) else {}))
 
 
-def config_of(arguments: Namespace) -> EvaluateConfig:
+def config_of(arguments: Namespace) -> AnyConfig:
     """The evaluation that the arguments describe; attacks of the form ``my.py:MyAttack`` are loaded.
 
     Raises:
-        ValueError: an option that does not go with the attacks; code that is not an attack.
+        ValueError: an option that does not go with the attacks or with corruptions; code that is not an attack.
     """
+    if corruptions.are_asked_for(arguments):
+        others = {option_name(each): each.name for each in option_fields()}
+        return corruptions.config_of(arguments, others, _device(arguments))
     given: dict[str, Any] = {}
     for each in option_fields():
         value = getattr(arguments, option_name(each))
@@ -241,14 +252,16 @@ def _attack(name: str) -> Any:
 def run(arguments: Namespace) -> None:
     check_one_target(arguments)
     config = config_of(arguments)
-    if arguments.slurm.shards > 1 and config.chunk is None and not config.is_pgd:
+    if arguments.slurm.shards > 1 and isinstance(config, EvaluateConfig) and config.chunk is None and not config.is_pgd:
         points = config.points or POINTS
         config = replace(config, chunk=-(-points // arguments.slurm.shards))  # every shard has something to do
     if os.environ.get(CHILD):
         stop_with_the_parent()
     if (slurm := slurm_options_of(arguments)) is not None and not _in_jobs(arguments, config, slurm):
         return
-    if config.is_pgd:
+    if isinstance(config, CorruptionConfig):
+        corruptions.run(arguments, config)
+    elif config.is_pgd:
         _run_pgd(arguments, config)
     else:
         _run_attacks(arguments, config)
@@ -286,7 +299,7 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
         show_notes(console, [target])
 
 
-def _in_jobs(arguments: Namespace, config: EvaluateConfig, slurm: "SlurmOptions") -> bool:
+def _in_jobs(arguments: Namespace, config: AnyConfig, slurm: "SlurmOptions") -> bool:
     """Evaluate in Slurm jobs what was not measured yet; whether all of it is there now.
 
     Raises:
@@ -296,41 +309,42 @@ def _in_jobs(arguments: Namespace, config: EvaluateConfig, slurm: "SlurmOptions"
     from ..study.in_jobs import evaluate_on_slurm
     from ..study.slurm import FOLDER, Queue, Task
 
-    shards = arguments.slurm.shards
+    shards, name = arguments.slurm.shards, "corruptions"
     if shards < 1:
         raise ValueError(f"--slurm.shards must be at least 1, got {shards}")
-    for name, given in (("shard", config.shard), ("estimate", arguments.estimate), ("budget", config.budget)):
-        if given:
-            raise ValueError(f"--{name} does not go with --executor slurm")
-    if shards > 1 and config.is_pgd:
+    for option in ("shard", "estimate", "budget"):
+        if getattr(arguments, option):
+            raise ValueError(f"--{option} does not go with --executor slurm")
+    if shards > 1 and (isinstance(config, CorruptionConfig) or config.is_pgd):
         raise ValueError("--slurm.shards is for attacks with stored verdicts: --attacks autoattack")
-    points = config.points or POINTS
-    shards = min(shards, -(-points // (config.chunk or 1)))  # a chunk is one job's
+    if isinstance(config, EvaluateConfig):
+        name, points = "+".join(config.names), config.points or POINTS
+        shards = min(shards, -(-points // (config.chunk or 1)))  # a chunk is one job's
     queues, tasks = {}, []
     for target in targets_of(arguments):
         run = target.run.folder
         if WantedRows.of(replace(config, branch=target.branch)).are_in(target.run.scores):
             continue
-        queues[run] = Queue(run / FOLDER, f"{run.name}-{'+'.join(config.names)}")
+        queues[run] = Queue(run / FOLDER, f"{run.name}-{name}")
         for shard in range(shards):
             part = [] if shards == 1 else ["--shard", f"{shard}/{shards}"]
             words = [*easybn(), "evaluate", *_repeated(arguments, config, run), *part]
-            name, key = f"{run} {' '.join(part).lstrip('-')}".strip(), " ".join([config.digest, *part])
-            tasks.append(Task(name, key, words, queues[run]))
+            task, key = f"{run} {' '.join(part).lstrip('-')}".strip(), " ".join([config.digest, *part])
+            tasks.append(Task(task, key, words, queues[run]))
     failed = evaluate_on_slurm(tasks, slurm, not arguments.slurm.detach)
-    for name, why in failed.items():
-        say(f"failed: {name}: {why}")
+    for task, why in failed.items():
+        say(f"failed: {task}: {why}")
     if failed:
         say("what is done is kept: the same command submits the others again")
         raise SystemExit(1)
     return not (tasks and arguments.slurm.detach)
 
 
-def _repeated(arguments: Namespace, config: EvaluateConfig, run: Path) -> list[str]:
+def _repeated(arguments: Namespace, config: AnyConfig, run: Path) -> list[str]:
     """The words that ask for the same evaluation of one run, or of a user's model with its results in ``run``."""
     given = {option_name(each): getattr(arguments, option_name(each)) for each in option_fields()}
-    given |= {name: getattr(arguments, name) for name in MODEL_OPTIONS}
-    given |= {"shard": None, "chunk": config.chunk, "out": None if arguments.runs else run}
+    given |= {name: getattr(arguments, name) for name in (*MODEL_OPTIONS, *corruptions.OPTIONS)}
+    given |= {"shard": None, "chunk": getattr(config, "chunk", None), "out": None if arguments.runs else run}
     words = [str(run)] if arguments.runs else []
     for name, value in given.items():
         if value is True:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.config import EvaluateConfig
+from ..evaluation.corruptions import AnyConfig
 from ..recipes.vanilla import Vanilla
 from ..runs.config import Experiment
 from ..study.plan import CLEAN, Planned, Study
@@ -23,7 +23,7 @@ from .user_code import CodeNotRun, read_yaml, resolved
 KEYS = ("name", "runs", "grid", "evaluate")
 
 
-def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[EvaluateConfig, ...], tuple[str, ...]]:
+def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[AnyConfig, ...], tuple[str, ...]]:
     """The evaluations of every run, clean accuracy on all test images first; and attacks that were not loaded.
 
     Args:
@@ -33,7 +33,7 @@ def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[Evaluat
     """
     if content is not None and not (isinstance(content, list) and all(isinstance(each, dict) for each in content)):
         raise ValueError("evaluate: a list of entries such as {attacks: [autoattack], norm: linf, eps: 8/255}")
-    configs, not_loaded = [CLEAN], list[str]()
+    configs, not_loaded = list[AnyConfig]([CLEAN]), list[str]()
     for number, entry in enumerate(content or [], 1):
         try:
             entry = resolved(entry, str(path), (path.parent,), run_code)
@@ -53,14 +53,17 @@ def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[Evaluat
     return tuple(configs), tuple(not_loaded)
 
 
-def _evaluation(entry: dict[str, Any]) -> EvaluateConfig:
+def _evaluation(entry: dict[str, Any]) -> AnyConfig:
     if entry.get("attacks") in ("clean", ["clean"]):
         if len(entry) > 1:
             raise ValueError("clean accuracy is measured on all test images and has no options")
         return CLEAN
     parser = Parser(prog="easybn evaluate", allow_abbrev=False, exit_on_error=False)
     evaluate.configure(parser)
-    known = {evaluate.option_name(each) for each in evaluate.option_fields(study=True)}
+    known = {evaluate.option_name(each) for each in evaluate.option_fields(study=True)} | {
+        "corruptions",
+        "corruptions_source",
+    }
     options = {action.dest for action in parser._actions}
     if unfit := [key for key in entry if key in options - known]:
         raise ValueError(f"{unfit[0]} is not for a study")
@@ -109,9 +112,7 @@ def read(path: Path, run_code: bool = True) -> Study:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _runs(
-    content: dict[str, Any], path: Path, configs: tuple[EvaluateConfig, ...], run_code: bool
-) -> Iterator[Planned]:
+def _runs(content: dict[str, Any], path: Path, configs: tuple[AnyConfig, ...], run_code: bool) -> Iterator[Planned]:
     grid = content.get("grid") or {}
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise ValueError("grid: a list of values for each field, such as seed: [0, 1, 2]")

@@ -20,7 +20,7 @@ from .split import DataError, draw, printable
 _CHUNK = 256  # images decoded at a time
 _USUAL_SIZE = 224  # pixels: the most that pictures of several sizes are brought to unless a size is asked for
 
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def image_folder(
@@ -182,7 +182,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _name(path: Path, listing: Listing, shape: tuple[int, int, int]) -> str:
     files = [*listing.train, *(listing.test or [])]
-    is_cifar10 = listing.classes == _CIFAR10 and shape[1:] == (32, 32) and len(files) == 60_000
+    is_cifar10 = listing.classes == CIFAR10_CLASSES and shape[1:] == (32, 32) and len(files) == 60_000
     if is_cifar10 and all(name.lower().endswith((".jpg", ".jpeg")) for name, _ in files):
         return "cifar10-jpeg"
     return printable(path.stem)

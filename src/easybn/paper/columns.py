@@ -252,6 +252,7 @@ def _column_name(score: Score) -> str:
 def _scores(run: Run, rows: Sequence[Row]) -> list[Score]:
     """The run's scores, the latest first, then the accuracy under all stored attacks at the paper's radii."""
     known = {each.name for each in fields(Score)}
+    rows = [row for row in rows if row["attack"] != "corruptions"]  # no column of the paper, and bounds no attack
     scores = [Score.from_dict({name: row[name] for name in known & set(row)}) for row in reversed(rows)]
     scores = [score for score in scores if score.protocol != "robustness" or score.steps == STEPS]
     stores = _stores(run)

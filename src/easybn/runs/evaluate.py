@@ -184,7 +184,7 @@ def evaluate_run(target: EvaluationTarget, config: EvaluateConfig, progress: OnP
     began = time.monotonic()
     if config.is_pgd:
         with target.run.locked():
-            _measure_clean(target, config, progress)
+            measure_clean(target, config.device, progress)
             for protocol in config.protocols:
                 _measure_pgd(target, replace(config, protocols=(protocol,)), progress)
         return Result(None, None, time.monotonic() - began)
@@ -229,11 +229,12 @@ def _index(target: EvaluationTarget, config: EvaluateConfig) -> torch.Tensor:
     return draw_test_points(target.source, config.points or default, config.seed)
 
 
-def _measure_clean(target: EvaluationTarget, config: EvaluateConfig, progress: OnProgress) -> None:
+def measure_clean(target: EvaluationTarget, device: str | None, progress: OnProgress) -> None:
+    """Add a row of accuracy on all test images as they are, unless there is one."""
     count = len(target.source.test)
     request = {"branch": target.branch, "attack": "clean", "test_images": count}
     if not any(is_row(row, {**request, "n": count}) for row in target.run.scores):
-        clean = EvaluateConfig(("clean",), batch_size=CLEAN_BATCH, device=config.device)
+        clean = EvaluateConfig(("clean",), batch_size=CLEAN_BATCH, device=device)
         _measure(target, clean, torch.arange(count), request, progress)
 
 

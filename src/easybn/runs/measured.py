@@ -8,6 +8,7 @@ from ..json_files import Row
 
 if TYPE_CHECKING:
     from ..evaluation.config import EvaluateConfig
+    from ..evaluation.corruptions import AnyConfig
 
 EARLIER = {"branch": "main", "compile": False, "precision": "float32"}
 """What rows of earlier versions, which do not have these keys, were made with."""
@@ -38,7 +39,7 @@ class WantedRows:
     Args:
         digest: of the evaluation's config.
         branch: whose accuracy on clean images is asked for.
-        rows: what each attack's rows must have, one for each protocol and radius.
+        rows: what each attack's rows must have, one for each protocol and radius; one of corruptions.
         points: number of test images; None if any number will do, as under a budget.
     """
 
@@ -48,9 +49,14 @@ class WantedRows:
     points: int | None
 
     @classmethod
-    def of(cls, config: "EvaluateConfig") -> "WantedRows":
+    def of(cls, config: "AnyConfig") -> "WantedRows":
         from ..evaluation.config import POINTS
+        from ..evaluation.corruptions import CorruptionConfig
 
+        if isinstance(config, CorruptionConfig):
+            row = {"attack": "corruptions", "points_seed": config.seed, "branch": config.branch or "main"}
+            row |= {} if config.source == "auto" else {"protocol": config.source}
+            return cls(config.digest, config.branch or "main", (row,), config.asked)
         requests = []
         if config.is_pgd:
             requests = [request_of(replace(config, protocols=(protocol,))) for protocol in config.protocols]

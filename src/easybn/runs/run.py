@@ -23,7 +23,7 @@ from ..locks import Held, held
 from ..models import weights
 from ..models.convolutions import CHANNELS, training_channels, winograd_from
 from ..recipes import RECIPES
-from ..rows import ENVIRONMENT, METRICS, SCORES
+from ..rows import CORRUPTED, ENVIRONMENT, METRICS, SCORES
 from ..train import checkpoint
 from ..train.distributed import Processes
 from ..train.fit import fit
@@ -48,6 +48,7 @@ class Run:
     README.md              the model card: what the model is, how it was trained, how to load it
     model.safetensors      the plain model to deploy; written last, so it means that the run is finished
     scores.jsonl           one row per measurement on the test images
+    corruptions.jsonl      one row per kind and severity of corrupted test images
     ====================== =====================================================
 
     Files have checksums (JSON lines one per row) that are verified on reading; files of earlier versions have none.
@@ -89,6 +90,14 @@ class Run:
     def add_scores(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows to scores.jsonl, all or none."""
         write_rows(self.folder / "scores.jsonl", [*self.scores, *rows])
+
+    @property
+    def corruptions(self) -> list[dict[str, Any]]:
+        return read_rows(self.folder / "corruptions.jsonl", CORRUPTED)
+
+    def add_corruptions(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows to corruptions.jsonl, all or none."""
+        write_rows(self.folder / "corruptions.jsonl", [*self.corruptions, *rows])
 
     def check(self, experiment: Experiment) -> None:
         """Raise ValueError, naming the fields that differ, if another experiment has trained here."""
@@ -151,8 +160,8 @@ class Run:
 
 _FILES = {  # files that are written under the lock
     "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt", "README.md",
-    "model.safetensors", "scores.jsonl", "hidden.jsonl", "branches.jsonl", "summary.json", "gallery.png",
-    "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl", "overlap.jsonl",
+    "model.safetensors", "scores.jsonl", "corruptions.jsonl", "hidden.jsonl", "branches.jsonl", "summary.json",
+    "gallery.png", "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl", "overlap.jsonl",
 }  # fmt: skip
 
 

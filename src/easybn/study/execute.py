@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import torch
 
 from ..escapes import say
-from ..evaluation.config import EvaluateConfig
+from ..evaluation.corruptions import AnyConfig, CorruptionConfig
 from ..interrupt import CHILD, Interrupted, Requests, deferred_signals, stop_with_the_parent
 from ..memory import is_out_of_memory
 from ..progress import ProgressBars, progress_display
+from ..runs.corruptions import evaluate_run_corrupted
 from ..runs.evaluate import evaluate_run
 from ..runs.run import BusyError, Run, train
 from ..runs.target import EvaluationTarget
@@ -78,9 +79,13 @@ def train_and_evaluate(
             raise
 
 
-def _measured(target: EvaluationTarget, config: EvaluateConfig, device: str) -> list[dict[str, Any]]:
+def _measured(target: EvaluationTarget, config: AnyConfig, device: str) -> list[dict[str, Any]]:
     """Write the evaluation's rows to the run's scores; returns the findings of the diagnosis."""
     with progress_display() as display:
+        if isinstance(config, CorruptionConfig):
+            bars = ProgressBars(display, target.run.folder.name)
+            evaluate_run_corrupted(target, replace(config, device=device), bars)
+            return []
         bars = ProgressBars(display, target.run.folder.name, "evaluation" if config.is_pgd else None)
         result = evaluate_run(target, replace(config, device=device), bars)
     if not result.complete and not config.budget:

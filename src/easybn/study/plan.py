@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.config import EvaluateConfig
+from ..evaluation.corruptions import AnyConfig
 from ..files import sweep
 from ..json_files import read_rows, write_json
 from ..rows import SCORES
@@ -35,7 +36,7 @@ class Planned:
 
     name: str
     experiment: Experiment
-    evaluations: tuple[EvaluateConfig, ...] = (CLEAN,)
+    evaluations: tuple[AnyConfig, ...] = (CLEAN,)
     code: str | None = None
 
     @cached_property
@@ -88,14 +89,14 @@ def study_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def missing_evaluations(folder: Path, wanted: Sequence[EvaluateConfig]) -> list[EvaluateConfig]:
+def missing_evaluations(folder: Path, wanted: Sequence[AnyConfig]) -> list[AnyConfig]:
     """Evaluations that are not done, or whose rows are gone from the scores."""
     scores = read_rows(folder / "scores.jsonl", SCORES)
     left = {rows.digest for rows in missing([*map(WantedRows.of, wanted)], evaluations_done(folder), scores)}
     return [config for config in wanted if config.digest in left]
 
 
-def record_evaluation(folder: Path, config: EvaluateConfig, seconds: float, findings: list[dict[str, Any]]) -> None:
+def record_evaluation(folder: Path, config: AnyConfig, seconds: float, findings: list[dict[str, Any]]) -> None:
     """Record that an evaluation is done and its rows are in the scores."""
     entry = {"digest": config.digest, "wanted": config.description, "seconds": round(seconds, 1), "findings": findings}
     others = [each for each in evaluations_done(folder) if each["digest"] != config.digest]

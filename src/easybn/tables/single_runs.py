@@ -6,6 +6,7 @@ from typing import Any
 from ..json_files import Row
 from ..perturb.eps import format_eps
 from ..runs.run import Run
+from .corruptions import SOURCES, evaluations, means_table
 from .table import Cell, Table, TableRow, accuracy_cell
 
 # Scores: clean accuracy, and each attack at each eps under each protocol.
@@ -19,15 +20,26 @@ TITLES = {
 def score_tables(runs: Sequence[Run]) -> list[Table]:
     """A table for each attack and protocol in the runs' scores (one of clean accuracy alone if there is none).
 
-    A branch other than the deployed one has a row of its own.
+    Then one for each source of corruptions. A branch other than the deployed one has a row of its own.
     """
     titles = [run_title(run) for run in runs]
     labels = [t if titles.count(t) == 1 else f"{t} {run.folder.name}" for t, run in zip(titles, runs, strict=True)]
     labelled = [each for label, run in zip(labels, runs, strict=True) for each in _by_branch(label, run.scores)]
     every = [score for _, scores in labelled for score in scores]
-    attacks = {(score["attack"], score["protocol"]) for score in every if score["attack"] != "clean"}
+    no_attack = ("clean", "corruptions")
+    attacks = {(score["attack"], score["protocol"]) for score in every if score["attack"] not in no_attack}
     order = sorted(attacks, key=lambda each: (each[0] != "pgd", each[0], str(each[1]))) or [("clean", None)]
-    return [_table(attack, protocol, labelled) for attack, protocol in order]
+    corrupted = {
+        label: evaluations(rows)
+        for name, run in zip(labels, runs, strict=True)
+        for label, rows in _by_branch(name, run.corruptions)
+    }
+    means = [
+        means_table(f"Under {words}", {label: [of[source]] for label, of in corrupted.items() if source in of}, source)
+        for source, words in SOURCES.items()
+        if any(source in of for of in corrupted.values())
+    ]
+    return [*(_table(attack, protocol, labelled) for attack, protocol in order), *means]
 
 
 def run_title(run: Run) -> str:

@@ -17,6 +17,7 @@ class Cell:
         seeds: number of seeds it is the mean of; n: number of points of each.
         bold: a test supports that it is the best of its column.
         style: of the terminal, such as "green".
+        heat: in [0, 1], a shade of the cell in HTML.
     """
 
     text: str = ""
@@ -27,6 +28,7 @@ class Cell:
     n: int = 0
     bold: bool = False
     style: str = ""
+    heat: float | None = None
 
     def __str__(self) -> str:
         return self.text
