@@ -32,6 +32,21 @@ def test_means_and_intervals_by_hand(setting):
     assert "t = 4.30" in table.caption
 
 
+def test_mca_is_a_column_with_the_interval_over_seeds_or_that_of_its_row(setting, tmp_path):
+    table = paper_table(setting)
+    assert table.columns[-1] == "mCA"
+    cells = {line.label: line.cells[-1] for line in table.rows}
+    assert cells["AdvProp 8/255"].text == f"61.00 ±{HALF:.2f}"  # 120, 122, 124 of 200
+    assert (cells["AdvProp 8/255"].bold, cells["AdvProp 8/255"].n) == (True, 200)
+    assert cells["paper: RN-18 (AP)"].text == ""
+    assert "mCA: 200 test images, mean over 15 common corruptions at five severities, made here (frost" in table.caption
+    assert "Attacks: 200 test images, PGD 100 steps" in table.caption
+    study(tmp_path, ("vanilla", "advprop"), seeds=1)
+    single = paper_table(settings(read(tmp_path).runs)[0])
+    cell = single.rows[1].cells[-1]
+    assert (cell.text, cell.low, cell.high) == ("60.00 ±35.00", 20, 90)  # of 200 points, not of 15,000 answers
+
+
 def test_bold_where_a_test_tells_the_best_from_every_other(setting):
     table = paper_table(setting)
     bold = {

@@ -15,7 +15,7 @@ from easybn.report.page import report
 from .made_up import HOSTILE, comparison, robust_correct, run, study
 
 ROOT = Path(__file__).parents[2]
-IDS = ["claims", "tables", "eps", "every-eps", "broken", "compared", "training",
+IDS = ["claims", "tables", "eps", "every-eps", "broken", "compared", "corruptions", "training",
        "gallery", "branches", "hidden", "confidences", "stacked",
        "diagnosis", "made"]  # fmt: skip
 MAKES = {
@@ -24,6 +24,7 @@ MAKES = {
     "every-eps": "easybn evaluate",
     "broken": "easybn evaluate",
     "compared": "easybn compare",
+    "corruptions": "easybn evaluate RUNS --corruptions",
     "training": "easybn train",
     "gallery": "easybn summarise",
     "branches": "easybn hidden",
@@ -120,6 +121,17 @@ def test_nothing_comes_from_outside(html):
             assert (about.get(name) or "#").startswith(("data:", "#"))
     (policy,) = [about["content"] for tag, about in page.tags if about.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in policy
+
+
+def test_corruptions_are_shown_by_recipe_kind_and_severity(html):
+    text = " ".join(Page(html).texts["corruptions"].split())
+    assert "fashion-mnist, resnet_tiny: corruptions made here" in text
+    assert "AdvProp 8/255 61.0 ±2.5 61.0 ±2.5" in text
+    assert "frost*" in text
+    assert "mean over 3 seeds" in text.lower()
+    # advprop at severity 1: 160, 162, 164 of 200
+    assert '<td class="n" data-value="81.0" style="--heat:0.810">81.0</td>' in html
+    assert html.count("--heat:") == 4 * 5 + 16 * 4 + 4 * 16 * 6  # means, kinds by recipe, kinds by severity
 
 
 def test_every_picture_says_what_it_shows(html):
@@ -224,7 +236,7 @@ def test_names_that_contain_markup_are_shown_as_text(tmp_path):
 @pytest.mark.parametrize("section", MAKES)
 def test_a_section_without_rows_says_what_makes_them(tmp_path, section):
     run(tmp_path / "r", "ebn", 0)
-    for name in ("metrics", "scores", "verdicts", "hidden", "branches"):
+    for name in ("metrics", "scores", "verdicts", "corruptions", "hidden", "branches"):
         (tmp_path / "r" / f"{name}.jsonl").unlink()
     for name in ("summary", "evaluated"):
         (tmp_path / "r" / f"{name}.json").unlink()

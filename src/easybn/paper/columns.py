@@ -7,7 +7,7 @@ from ..evaluation.result import ROUNDING, Score, chance, contradictions, display
 from ..evaluation.store import Store
 from ..json_files import Row
 from ..runs.run import Run
-from ..tables.rows import CLEAN, Column
+from ..tables.rows import CLEAN, MCA, Column
 from ..tables.single_runs import run_title
 from ..tables.table import Cell, Table, TableRow, accuracy_cell
 
@@ -35,8 +35,8 @@ COLUMNS = (
 LIBRARY = tuple(each for each in COLUMNS if each.attack == "pgd")
 STRONG = tuple(replace(each, name=f"{each.name} strong", protocol="strong") for each in LIBRARY)
 AUTO_ATTACK = tuple(each for each in COLUMNS if each.attack == "autoattack")
-OURS = (CLEAN, *LIBRARY, *STRONG, *AUTO_ATTACK)
-"""The columns of our tables: the paper's, and beside its PGD the same under the strong protocol."""
+OURS = (CLEAN, *LIBRARY, *STRONG, *AUTO_ATTACK, *MCA)
+"""The columns of our tables: the paper's, beside its PGD the same under the strong protocol, and common corruptions."""
 
 
 @dataclass(frozen=True)

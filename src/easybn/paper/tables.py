@@ -8,7 +8,7 @@ from ..json_files import Row
 from ..stats import Aggregate, holm, t_quantile
 from ..tables.aggregate import RecipeRuns, Setting
 from ..tables.comparison import compare, difference_cell, p_text, paired_t_cells
-from ..tables.rows import CLEAN, Column
+from ..tables.rows import CLEAN, MCA, Column
 from ..tables.table import Cell, Table, TableRow, accuracy_cell, mean_cell
 from .claims import FAILS, HOLDS, NOT_MEASURED, RULES, UNDECIDED, Evidence, Judged
 from .columns import COLUMNS, METHODS, OURS, TWINS, PaperRow, nearest_row
@@ -147,11 +147,16 @@ def recipe_cell(recipe: RecipeRuns, column: Column, bold: bool = False, of_point
     accuracy, scores = recipe.accuracy(column), list(recipe.scores(column).values())
     if accuracy is None:
         return Cell()
+    if accuracy.half_width is None and of_points and column in MCA:
+        (row,) = scores  # its answers share their points: the row has the interval
+        low, high = 100 * row["low"], 100 * row["high"]
+        text = f"{100 * accuracy.mean:.2f} ±{(high - low) / 2:.2f}"
+        return Cell(text, 100 * accuracy.mean, low, high, 1, row["test_images"], bold)
     if accuracy.half_width is None and of_points:
         cell = accuracy_cell(scores[0]["correct"], scores[0]["n"], 2, bold)
         return replace(cell, seeds=1)
     half = None if accuracy.half_width is None else 100 * accuracy.half_width
-    n = max(score["n"] for score in scores)
+    n = max(score["test_images" if column in MCA else "n"] for score in scores)
     return mean_cell(Aggregate(100 * accuracy.mean, half, accuracy.seeds), 2, n, bold)
 
 
@@ -176,12 +181,17 @@ def _caption(setting: Setting, columns: Sequence[Column]) -> str:
         )
         words += " Without an interval: one seed." if seeds[0] == 1 else ""
     words += f" Basic: {_values(setting, [CLEAN], 'n')} test images." if _scores(setting, [CLEAN]) else ""
-    attacked = [column for column in columns if column != CLEAN]
+    corrupted = [column for column in columns if column in MCA]
+    attacked = [column for column in columns if column != CLEAN and column not in MCA]
     if attacked:
         words += f" Attacks: {_values(setting, attacked, 'n')} test images"
         pgd = [column for column in attacked if column.attack == "pgd"]
         words += f", PGD {_values(setting, pgd, 'steps')} steps" if pgd else ""
         words += "; l2 as the library robustness computes it, strong: float64 losses, any misclassified iterate."
+    if corrupted:
+        words += f" mCA: {_values(setting, corrupted, 'test_images')} test images, mean over 15 common corruptions at "
+        words += "five severities, made here (frost is drawn)."
+        words += " Published: the files of CIFAR-10-C or its kin." if MCA[1] in corrupted else ""
     unlike = {paper.data for each in setting.recipes if (paper := paper_row_of(setting, each))} - {setting.data}
     words += f" The paper's rows are of {', '.join(sorted(unlike))}: other images." if unlike else ""
     repeated = list(setting.repeated)

@@ -82,6 +82,16 @@ def means_table(title: str, models: Mapping[str, Sequence[CorruptionEvaluation]]
     return Table(title, "Model", ["mCA", *GROUPS], rows, f"{mean}, on {counts} points. {about}{_drawn(source)}")
 
 
+def side_by_side(title: str, models: Mapping[str, Sequence[CorruptionEvaluation]], source: str) -> Table:
+    """A row for each kind, a column for each model or recipe: means over the severities; arguments as of the others."""
+    rows = [
+        TableRow(kind_label(kind, source) if kind else "mCA", [_cell(seeds, kind, None) for seeds in models.values()])
+        for kind in (*CORRUPTIONS, None)
+    ]
+    caption = f"Mean accuracy in % over five severities.{_drawn(source)}"
+    return Table(title, "Corruption", list(models), rows, caption)
+
+
 def kind_label(kind: str, source: str) -> str:
     """The name of a kind, with a star if it is not the published definition."""
     return f"{kind}*" if kind == "frost" and source == "generated" else kind

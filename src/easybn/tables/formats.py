@@ -254,7 +254,8 @@ def html(
             kind = _class("n") if is_number else _class("long", len(cell.text) > LONG)
             value = "" if cell.value is None else f' data-value="{cell.value}"'
             text = f"<strong>{_html(cell.text)}</strong>" if cell.bold else _html(cell.text)
-            body.append(f"<td{kind}{value}>{text}</td>")
+            shade = "" if cell.heat is None else f' style="--heat:{cell.heat:.3f}"'
+            body.append(f"<td{kind}{value}{shade}>{text}</td>")
             if heading in drawings:
                 body.append(f'<td class="mini">{drawings[heading][number]}</td>')
         body.append("</tr>")

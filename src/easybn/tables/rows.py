@@ -11,6 +11,7 @@ from ..recipes.recipe import Recipe
 from ..rows import (
     BRANCHES,
     COMPARISON,
+    CORRUPTED,
     ENVIRONMENT,
     HIDDEN,
     METRICS,
@@ -29,7 +30,10 @@ from ..runs.verdicts import findings_in
 DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
 RUN, STACKED, COMPARED = "config.json", "stacked.json", "comparison.json"
 
-LINES = {"metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS}
+LINES = {
+    "metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS,
+    "corruptions": CORRUPTED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,15 @@ class Column:
         if row.get("attack") != self.attack:
             return False
         if self.norm is None or self.eps is None:
-            return True
+            return self.protocol in (None, row.get("protocol"))
         same = (row.get("protocol"), row.get("norm")) == (self.protocol, self.norm)
         return same and abs(float(row.get("eps") or 0.0) - self.eps) < 1e-9
 
 
 CLEAN = Column("Basic", "clean")
 """Clean accuracy, under the heading that the paper gives it."""
+MCA = (Column("mCA", "corruptions", "generated"), Column("mCA published", "corruptions", "published"))
+"""Mean accuracy under common corruptions, by source; protocol: the source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,7 @@ class RunRows:
         hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
         verdicts: verdicts.jsonl, see :mod:`easybn.runs.verdicts`.
+        corruptions: corruptions.jsonl, of the deployed branch: verdicts by kind and severity.
         summary: summary.json, see :mod:`easybn.runs.summary`.
         stored_appearance: of a user's recipe, as :meth:`easybn.recipes.Recipe.appearance` gave it in training.
     """
@@ -90,6 +97,7 @@ class RunRows:
     hidden: Sequence[Row] = ()
     branches: Sequence[Row] = ()
     verdicts: Sequence[Row] = ()
+    corruptions: Sequence[Row] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     stored_appearance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -203,6 +211,7 @@ def _run(folder: Path, name: str) -> RunRows:
         for name, fields in LINES.items()
     }
     scores = lines.pop("scores")
+    lines["corruptions"] = [row for row in lines["corruptions"] if row.get("branch", "main") == "main"]
     lines["hidden"] = [row for row in lines["hidden"] if _deployed_blocks(row)]
     return RunRows(
         name=name,
