@@ -117,11 +117,29 @@ def _manifest() -> Reader:
     return Reader(lambda content, _: Manifest.from_json(content.decode("utf-8")), lambda: [job.to_json().encode()])
 
 
+def _published() -> Reader:
+    from easybn.data.published_corruptions import mapped
+
+    def seeds() -> list[bytes]:
+        found = []
+        for version in ((1, 0), (2, 0), (3, 0)):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), version)
+            found.append(buffer.getvalue())
+        return found
+
+    return Reader(_as_file(lambda path: np.array(mapped(path)), ".npy"), seeds)
+
+
 def _rows() -> Reader:
+    from easybn.data.corruptions import CORRUPTIONS
+    from easybn.tables.corruptions import evaluations
     from easybn.tables.rows import read
 
     names = ("config.json", "scores.jsonl", "metrics.jsonl", "verdicts.jsonl", "summary.json", "environment.json")
+    names += ("corruptions.jsonl",)
     config = {"experiment": {"data": "x", "model": "m", "recipe": {"class": "EBN"}, "training": {"seed": 1}}}
+    corrupted = {"source": "generated", "n": 2, "correct": 2, "right": "wA==", "points": "x", "points_seed": 0}
     score = {"attack": "pgd", "n": 3, "correct": 2, "eps": 0.1, "norm": "l2", "protocol": "strong", "broke": {"a": 1}}
     texts = [
         json.dumps(config),
@@ -130,6 +148,11 @@ def _rows() -> Reader:
         json.dumps({"attack": "clean", "n": 2, "points": "x", "right": "wA=="}) + "\n",
         json.dumps({"findings": []}),
         "[{}]",
+        "".join(
+            json.dumps({**corrupted, "corruption": kind, "severity": severity}) + "\n"
+            for kind in CORRUPTIONS
+            for severity in (1, 2, 3, 4, 5)
+        ),
     ]
 
     def run(content: bytes, file: Path) -> object:
@@ -145,6 +168,7 @@ def _rows() -> Reader:
             for each in found.runs:
                 assert each.seed is not None
                 assert each.method
+                evaluations(each.corruptions, each.folder)
             return found
         finally:
             (file / names[which]).write_text(texts[which])
@@ -283,6 +307,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "packed": _packed,
     "parquet": _parquet,
     "pictures": _pictures,
+    "published": _published,
     "rows": _rows,
     "users_weights": _users_weights,
     "weights": _weights,

@@ -1,5 +1,7 @@
 """Rows of corruptions.jsonl as tables."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from easybn.data.corruptions import CORRUPTIONS, SEVERITIES
 from easybn.evaluation.corruptions import CorruptionEvaluation
 from easybn.evaluation.verdicts import pack_bits
+from easybn.json_files import Damaged
 from easybn.stats import accuracy_interval, aggregate, repeated_interval
 from easybn.tables.corruptions import evaluations, kinds_table, means_table, side_by_side
 
@@ -38,13 +41,23 @@ def test_rows_give_the_latest_evaluation_that_is_complete():
         *rows_of(second, seed=1),
         *rows_of(first, points="b")[:74],
     ]
-    found = evaluations(rows)
+    found = evaluations(rows, Path("r"))
     assert {*found} == {"generated", "published"}
     for mine, theirs in ((found["generated"], second), (found["published"], published)):
         assert all(torch.equal(mine.right[each], theirs.right[each]) for each in EVERY)
-    assert evaluations(rows_of(first)[:-1]) == {}
-    with pytest.raises(ValueError, match=r"."):
-        evaluations([{**row, "right": "!"} for row in rows_of(first)])
+    assert evaluations(rows_of(first)[:-1], Path("r")) == {}
+    for change, said in (
+        ({"right": "!"}, r"r/corruptions\.jsonl is damaged: verdicts of gaussian_noise 1: no packed points"),
+        (
+            {"n": 59, "correct": rows_of(first)[0]["correct"]},
+            "verdicts of gaussian_noise [12] are not as many as it says",
+        ),
+        ({"correct": 0}, "the verdicts of gaussian_noise 1 are not as many as it says: delete it"),
+    ):
+        damaged = rows_of(first)
+        damaged[0] |= change
+        with pytest.raises(Damaged, match=said):
+            evaluations(damaged, Path("r"))
 
 
 def test_kinds_and_severities_of_one_seed():

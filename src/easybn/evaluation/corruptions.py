@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from ..attacks.attack import misclassified
 from ..attacks.attack_mode import TargetModel, attack_mode
 from ..data.corruptions import CORRUPTIONS, SEVERITIES, check_shape, corrupt
+from ..json_files import Damaged, Row
 from ..modes import is_sharded
 from ..perturb.pgd import check_images
 from ..progress import OnProgress, silent
 from ..stats import Interval, accuracy_interval, repeated_interval
 from .config import POINTS, EvaluateConfig
 from .points import check_labels
+from .verdicts import unpack_bits
 
 SOURCES = ("auto", "generated", "published")
 PROBE = 16  # images on which it is found out how the model takes them
@@ -167,6 +169,28 @@ def corruption_headline(mean: float, interval: Interval, points: int, total: int
 
 
 Known = Mapping[tuple[str, int], Tensor]
+
+
+def verdicts_in(rows: Sequence[Row], where: str) -> dict[tuple[str, int], Tensor]:
+    """By kind and severity, bool (n,): the verdicts that rows of corruptions.jsonl keep, about the same points each.
+
+    Args:
+        where: what an error names.
+
+    Raises:
+        Damaged: a row has verdicts about another number of points.
+    """
+    found = {}
+    for row in rows:
+        corruption = f"{row['corruption']} {row['severity']}"
+        try:
+            right = torch.from_numpy(unpack_bits(row["right"], row["n"]))
+        except ValueError as error:
+            raise Damaged(f"{where} is damaged: verdicts of {corruption}: {error}: delete it") from error
+        if len(right) != rows[0]["n"] or int(right.sum()) != row["correct"]:
+            raise Damaged(f"{where} is damaged: the verdicts of {corruption} are not as many as it says: delete it")
+        found[row["corruption"], row["severity"]] = right
+    return found
 
 
 def evaluate_corruptions(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ..data.corruptions import check_shape
@@ -20,8 +19,9 @@ from ..evaluation.corruptions import (
     CorruptionEvaluation,
     estimate_corruptions,
     evaluate_corruptions,
+    verdicts_in,
 )
-from ..evaluation.verdicts import pack_bits, points_digest, unpack_bits
+from ..evaluation.verdicts import pack_bits, points_digest
 from ..json_files import Row
 from ..keyed_random import permutation
 from ..progress import OnProgress, silent
@@ -71,11 +71,8 @@ def evaluate_run_corrupted(
     began = time.monotonic()
     with target.run.locked():
         measure_clean(target, config.device, progress)
-        known = {
-            (row["corruption"], row["severity"]): torch.from_numpy(unpack_bits(row["right"], row["n"]))
-            for row in target.run.corruptions
-            if is_row(row, shared)
-        }
+        same = [row for row in target.run.corruptions if is_row(row, {**shared, "n": len(points.index)})]
+        known = verdicts_in(same, str(target.run.folder / "corruptions.jsonl"))
 
         def add(kind: str, right: Mapping[tuple[str, int], Tensor]) -> None:
             target.run.add_corruptions([{**shared, **_row(*each)} for each in right.items()])

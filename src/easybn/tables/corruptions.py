@@ -1,12 +1,10 @@
 """Accuracy under common corruptions, as tables: kinds by severities of one recipe, and recipes side by side."""
 
 from collections.abc import Mapping, Sequence
-
-import torch
+from pathlib import Path
 
 from ..data.corruptions import CORRUPTIONS, GROUPS, SEVERITIES
-from ..evaluation.corruptions import CorruptionEvaluation
-from ..evaluation.verdicts import unpack_bits
+from ..evaluation.corruptions import CorruptionEvaluation, verdicts_in
 from ..json_files import Row
 from ..stats import aggregate
 from .table import Cell, Table, TableRow
@@ -20,14 +18,15 @@ OF_POINTS = (
 OF_SEEDS = "Mean over {seeds} seeds with the half-width of its 95% interval (Student)."
 
 
-def evaluations(rows: Sequence[Row]) -> dict[str, CorruptionEvaluation]:
+def evaluations(rows: Sequence[Row], where: Path) -> dict[str, CorruptionEvaluation]:
     """By source the latest evaluation that has all kinds and severities.
 
     Args:
         rows: of corruptions.jsonl, of one branch.
+        where: the folder of that file.
 
     Raises:
-        ValueError: a row whose verdicts are damaged.
+        Damaged: a row whose verdicts are damaged.
     """
     found: dict[tuple[str, str, int], dict[tuple[str, int], Row]] = {}
     for row in rows:
@@ -37,8 +36,7 @@ def evaluations(rows: Sequence[Row]) -> dict[str, CorruptionEvaluation]:
     every = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
     for (source, _, _), by_corruption in found.items():
         if by_corruption.keys() >= {*every}:
-            chosen = {each: by_corruption[each] for each in every}
-            right = {each: torch.from_numpy(unpack_bits(row["right"], row["n"])) for each, row in chosen.items()}
+            right = verdicts_in([by_corruption[each] for each in every], str(where / "corruptions.jsonl"))
             complete[source] = CorruptionEvaluation(None, right)
     return complete
 

@@ -30,7 +30,7 @@ def score_tables(runs: Sequence[Run]) -> list[Table]:
     attacks = {(score["attack"], score["protocol"]) for score in every if score["attack"] not in no_attack}
     order = sorted(attacks, key=lambda each: (each[0] != "pgd", each[0], str(each[1]))) or [("clean", None)]
     corrupted = {
-        label: evaluations(rows)
+        label: evaluations(rows, run.folder)
         for name, run in zip(labels, runs, strict=True)
         for label, rows in _by_branch(name, run.corruptions)
     }

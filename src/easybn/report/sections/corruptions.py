@@ -23,7 +23,10 @@ def corruptions(material: Material) -> Content:
 
 
 def _blocks(setting: Setting) -> Iterator[Block]:
-    found = {recipe.label: [evaluations(run.corruptions) for run in recipe.runs.values()] for recipe in setting.recipes}
+    found = {
+        recipe.label: [evaluations(run.corruptions, run.folder) for run in recipe.runs.values()]
+        for recipe in setting.recipes
+    }
     for source, words in SOURCES.items():
         models: dict[str, list[CorruptionEvaluation]] = {
             label: [each[source] for each in seeds if source in each] for label, seeds in found.items()
