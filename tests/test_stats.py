@@ -1,6 +1,7 @@
 """Intervals and tests against printed tables, closed forms, counts by hand and scipy.stats."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from easybn.stats import (
     Overlap,
     accuracy_interval,
     aggregate,
+    count_interval,
     holm,
     mcnemar,
     overlap,
     paired_difference_interval,
     paired_t,
     repeated_interval,
+    sample_size,
     t_quantile,
 )
 
@@ -306,3 +309,73 @@ def test_the_interval_of_repeated_answers_covers():
 def test_counts_that_are_none_have_no_interval(counts, times):
     with pytest.raises(ValueError, match=r"one count in 0 \.\. "):
         repeated_interval(counts, times)
+
+
+# A sample of finitely many.
+
+
+def tails(found, drawn, count, population):
+    """The chances of at most and of at least so many in a sample, by counting samples."""
+    ways = {k: math.comb(count, k) * math.comb(population - count, drawn - k) for k in range(drawn + 1)}
+    total = math.comb(population, drawn)
+    below, above = (sum(ways[k] for k in ways if keep(k)) for keep in (lambda k: k <= found, lambda k: k >= found))
+    return Fraction(below, total), Fraction(above, total)
+
+
+@given(
+    st.integers(0, 40).flatmap(
+        lambda population: st.integers(0, population).flatmap(
+            lambda drawn: st.tuples(st.integers(0, drawn), st.just(drawn), st.just(population))
+        )
+    ),
+    st.sampled_from([0.8, 0.95, 0.99]),
+)
+def test_the_interval_of_a_count_has_what_no_exact_test_rejects(counts, confidence):
+    found, drawn, population = counts
+    tail = Fraction(1 - confidence) / 2
+    kept = [
+        count
+        for count in range(found, population - drawn + found + 1)
+        if min(tails(found, drawn, count, population)) > tail
+    ]
+    assert count_interval(found, drawn, population, confidence) == (kept[0], kept[-1])
+    assert kept == [*range(kept[0], kept[-1] + 1)]
+
+
+@pytest.mark.parametrize(
+    ("found", "drawn", "low", "high"),
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0000, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_in_a_large_set_the_limits_are_those_of_clopper_and_pearson(found, drawn, low, high):
+    """Newcombe (Statistics in Medicine, 1998), table I, method 5."""
+    interval = count_interval(found, drawn, 10**7)
+    assert [end / 10**7 for end in interval] == pytest.approx([low, high], abs=6e-5)
+    exact = scipy_stats.binomtest(found, drawn).proportion_ci()
+    assert [end / 10**7 for end in interval] == pytest.approx([exact.low, exact.high], abs=1e-5)
+
+
+def test_a_sample_of_all_leaves_nothing_open():
+    for found in (0, 3, 17):
+        assert count_interval(found, 17, 17) == (found, found)
+    assert count_interval(0, 0, 17) == (0, 17)
+    assert count_interval(0, 0, 0) == (0, 0)
+    for counts in ((2, 1, 5), (0, 6, 5), (-1, 2, 5)):
+        with pytest.raises(ValueError, match="found <= drawn <= population"):
+            count_interval(*counts)
+    with pytest.raises(ValueError, match="confidence"):
+        count_interval(1, 2, 5, 1.0)
+
+
+def test_the_interval_of_a_count_covers_as_often_as_it_says():
+    population, drawn = 120, 40
+    ends = [count_interval(found, drawn, population) for found in range(drawn + 1)]
+    for count in (0, 1, 3, 10, 60, 119):
+        chance = scipy_stats.hypergeom(population, count, drawn).pmf(range(drawn + 1))
+        assert sum(p for p, (low, high) in zip(chance, ends, strict=True) if low <= count <= high) >= 0.95
+
+
+@pytest.mark.parametrize(("population", "most"), [(0, 0), (1, 0), (120, 7), (120, 0), (750, 10), (9, 30)])
+def test_the_smallest_sample_that_shows_so_few(population, most):
+    sizes = range(population + 1)
+    slow = next(size for size in sizes if count_interval(0, size, population).high <= most)
+    assert sample_size(population, most) == slow

@@ -93,6 +93,79 @@ def repeated_interval(correct: Sequence[int], times: int, confidence: float = 0.
     return _score_interval(p, n * of_answers / max(of_points, of_answers / times), confidence)
 
 
+# A sample drawn from finitely many: how many of all have what some of the sample have.
+
+
+class Counts(NamedTuple):
+    """Two numbers of members of a finite set between which the true one lies."""
+
+    low: int
+    high: int
+
+
+@cache
+def count_interval(found: int, drawn: int, population: int, confidence: float = 0.95) -> Counts:
+    """The exact interval of a count in a finite set, from a sample without replacement (Buonaccorsi, 1987).
+
+    It has all counts that neither of two exact one-sided tests rejects at (1 - confidence) / 2, by the hypergeometric
+    distribution. In a large set these are Clopper and Pearson's limits; of a sample of all, the count itself.
+
+    Args:
+        found: number in the sample that have the property, in 0 .. drawn.
+        drawn: size of the sample, in 0 .. population.
+        population: size of the set.
+        confidence: probability that the interval covers the true count, at least; in (0, 1).
+
+    Raises:
+        ValueError: counts or a confidence out of range.
+    """
+    if not 0 <= found <= drawn <= population:
+        raise ValueError(f"counts must be 0 <= found <= drawn <= population, got {found}, {drawn}, {population}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    tail = (1 - confidence) / 2
+
+    def high(seen: int) -> int:
+        """The largest count under which so few in a sample are not too rare."""
+        least, most = seen, population - drawn + seen  # it is at least the first: the sample is not all others
+        while least < most:
+            middle = (least + most + 1) // 2
+            least, most = (middle, most) if _at_most(seen, drawn, middle, population) > tail else (least, middle - 1)
+        return least
+
+    # a sample with so many that have it is one with few that have not
+    return Counts(population - high(drawn - found), high(found))
+
+
+def _at_most(seen: int, drawn: int, count: int, population: int) -> float:
+    """The chance that a sample has at most ``seen`` of the ``count`` members that have the property."""
+    others, total = population - count, _log_choose(population, drawn)
+    possible = range(max(0, drawn - others), min(seen, count) + 1)
+    return math.fsum(math.exp(_log_choose(count, k) + _log_choose(others, drawn - k) - total) for k in possible)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def sample_size(population: int, most: int, confidence: float = 0.95) -> int:
+    """The smallest sample that shows, if none in it has the property, that at most ``most`` of the set have it.
+
+    Args:
+        population: size of the set.
+        most: a count, at least 0.
+        confidence: of the two-sided :func:`count_interval`.
+    """
+    least, enough = 0, population
+    while least < enough:
+        middle = (least + enough) // 2
+        if count_interval(0, middle, population, confidence).high <= most:
+            enough = middle
+        else:
+            least = middle + 1
+    return least
+
+
 # Values of several seeds: their mean with its interval, and the paired test (Student, 1908).
 
 
