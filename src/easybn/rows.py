@@ -142,6 +142,13 @@ SUMMARY: Mapping[str, Field] = {
 }
 """Of summary.json: what only the model can tell about a run."""
 
+_AUDIT = ("survivors", "suspicious", "drawn", "broke_suspicious", "broke_drawn")
+AUDIT = Field(
+    "counts of an audit",
+    lambda value: isinstance(value, dict) and {*value} == {*_AUDIT, "broke"} and COUNTS.holds(value["broke"])
+    and all(is_count(value[name]) for name in _AUDIT),
+)  # fmt: skip
+
 ENVIRONMENT: Mapping[str, Field] = {
     "packages": NAMED, "command": Field("a list", lambda value: isinstance(value, list)), "commit": optional(TEXT),
     "processor": optional(TEXT), "cuda": optional(TEXT), "cpus": optional(COUNT), "time": TEXT,
@@ -164,6 +171,7 @@ SCORES: Mapping[str, Field] = {
     "step_size": optional(NUMBER), "batch_size": optional(POSITIVE), "test_images": POSITIVE,
     "max_perturbation": NUMBER, "non_finite": COUNT, "broke": COUNTS, "notes": TEXTS, "seconds": NUMBER,
     "right": TEXT, "points": TEXT, "findings": FINDINGS, "low": NUMBER, "high": NUMBER, "clean_correct": COUNT,
+    "audit": optional(AUDIT),
 }  # fmt: skip
 """Of scores.jsonl: one row per attack and radius (:class:`easybn.evaluation.Score`); the first row of those that were
 measured together has the findings about all of them. Of the attack "corruptions" a row has the answers under all kinds

@@ -88,6 +88,7 @@ def test_evaluations_are_what_evaluate_makes_of_the_same_words():
         "  - {attacks: [clean]}\n"
         "  - {attacks: autoattack, norm: linf, eps: 8/255, points: 20, keep_images: true, no_diagnosis: true}\n"
         "  - {attacks: [apgd-ce], branch: easy}\n"
+        "  - {attacks: fast, norm: l2, audit_width: 2%}\n"
     )
     parser = Parser(prog="easybn evaluate", allow_abbrev=False)
     evaluate.configure(parser)
@@ -97,9 +98,10 @@ def test_evaluations_are_what_evaluate_makes_of_the_same_words():
         EvaluateConfig.of_run(points=20, batch_size=10, eps=(0.1, 8 / 255), protocols=("strong",)),
         evaluate.config_of(parser.read(words.split())),
         EvaluateConfig.of_run(["apgd-ce"], norm="linf", eps=(8 / 255,), branch="easy"),
+        EvaluateConfig.of_run(["fast"], norm="l2", audit_width=0.02),
     )
     digests = [config.digest for config in found.runs[0].evaluations]
-    assert len(set(digests)) == 4
+    assert len(set(digests)) == 5
     assert CLEAN.description == {"class": "Measurement", "protocols": []}  # defaults are not part of it
 
 
@@ -130,6 +132,7 @@ def test_evaluations_are_what_evaluate_makes_of_the_same_words():
         ("runs: [{}]\nevaluate: [{}, {attacks: [apgd]}]", "evaluate, entry 2: unknown attack 'apgd'"),
         ("runs: [{}]\nevaluate: [{shard: 0/2}]", "evaluate, entry 1: shard is not for a study"),
         ("runs: [{}]\nevaluate: [{budget: 10m}]", "evaluate, entry 1: --budget is for attacks with stored verdicts"),
+        ("runs: [{}]\nevaluate: [{audit: 5}]", "evaluate, entry 1: audit is about the preset fast"),
         ("runs: [{}]\nevaluate: [{}, {}]", "evaluate, entry 2: is there twice"),
         ("runs: [{}]\nevaluate: [{attacks: clean, points: 5}]", "clean accuracy is measured on all test images"),
     ],

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from easybn.evaluation.audit import Audit
 from easybn.report import elements, sections
 from easybn.report.page import report
 
@@ -216,6 +218,29 @@ def test_a_users_attack_is_shown_as_its_class_said_when_it_was_run(tmp_path):
     assert f".{css_class}{{color:#010203}}" in html
     assert f".{css_class}{{color:#fafbfc}}" in html
     assert f".{css_class}{{fill:currentColor;background:currentColor}}" in html
+
+
+def test_the_three_figures_of_fast(tmp_path):
+    folder = study(tmp_path / "study", ("ebn",), 1)
+    path = next(folder.rglob("scores.jsonl"))
+    shared = {"attack": "fast", "protocol": None, "norm": "linf", "n": 200, "branch": "main", "notes": []}
+    audit = Audit(119, 3, 40, 1, 1, {"apgd-ce": 0, "apgd-t": 1, "fab-t": 0, "square": 1})
+    broke = {"clean": 16, "malt": 65, "audit": 2}
+    rows = [
+        {**shared, "eps": 8 / 255, "correct": 117, "broke": broke, "audit": asdict(audit)},
+        {**shared, "eps": 16 / 255, "correct": 40, "broke": {"clean": 16, "malt": 144}},
+    ]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    text = Page(report(folder)).texts["eps"]
+    assert "fast (an upper bound), l-infinity" in text
+    points, last = audit.accuracy_interval(200), audit.population_interval(200)
+    ends = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in (points, last)]
+    told = ["l-infinity 8/255", "EBN 8/255", "0", "58.5", "57.6", ends[0], "2 of 43 of 119", ends[1]]
+    assert re.search(r"\s+".join(map(re.escape, told)), text)
+    assert re.search(r"l-infinity 16/255\s+EBN 8/255\s+0\s+20.0\s+not audited", text)
+    path.write_text(path.read_text().replace('"survivors"', '"survivor"'))
+    with pytest.raises(ValueError, match=r"scores\.jsonl"):
+        report(folder)
 
 
 def test_names_that_contain_markup_are_shown_as_text(tmp_path):

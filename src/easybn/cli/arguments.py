@@ -157,6 +157,21 @@ time_span.__name__ = "time such as 90s, 10m, 2h"
 register_type(time_span, float, time_span, fail_already_registered=False)
 
 
+class share(float):
+    """A share of one, of "1%" or 0.01; ValueError for anything else."""
+
+    def __new__(cls, text: str | float) -> "share":
+        word = str(text).strip()
+        try:
+            return super().__new__(cls, float(word[:-1]) / 100 if word.endswith("%") else float(word))
+        except ValueError:
+            raise ValueError(f"{text} is not a share such as 1% or 0.01") from None
+
+
+share.__name__ = "share such as 1% or 0.01"
+register_type(share, float, share, fail_already_registered=False)
+
+
 def _packaged_configs(words: list[str]) -> list[str]:
     """Replace ``--config NAME`` by the path of the packaged config of that name.
 

@@ -3,7 +3,9 @@
 Without --attacks, PGD under two protocols: "robustness", the paper's columns, faithful to the library of that
 name, and "strong", which no saturated loss can mislead. Where the two disagree, believe the second.
 
---attacks autoattack is the standard AutoAttack (apgd-ce, apgd-t, fab-t, square): the number to report. Every
+--attacks autoattack is the standard AutoAttack (apgd-ce, apgd-t, fab-t, square): the number to report. --attacks fast
+finds nearly what it does at a fraction of the cost: an upper bound, and an audit that lets AutoAttack standard attack
+some of the points that are left and says how many it would break (--audit 40, or --audit_width 1%). Every
 verdict is stored in the run's folder below verdicts/. Kill it, stop it with Ctrl-C or lose the machine: the same
 command resumes and ends with the verdicts of an undisturbed run. How long it will take: --estimate. No time for
 all points: --budget 10m. Several processes on one machine: the same command in each. Several machines: --shard 0/3 on
@@ -15,6 +17,7 @@ and their mean, mCA: on the published files of CIFAR-10-C or CIFAR-100-C where t
 else made of the test images. Finished kinds are kept and not measured again.
 
 easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
+easybn evaluate --model fashion-mnist-adversarial --attacks fast --norm linf --eps 8/255 --points 200
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
 easybn evaluate runs/ebn --corruptions
 easybn evaluate runs/ebn --attacks autoattack --executor slurm --slurm.shards 8 --slurm.partition gpu --slurm.gpus 1
@@ -32,7 +35,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from ..escapes import say
-from ..evaluation.config import POINTS, EvaluateConfig
+from ..evaluation.config import FAST, POINTS, EvaluateConfig
 from ..evaluation.corruptions import AnyConfig, CorruptionConfig
 from ..interrupt import CHILD, stop_with_the_parent
 from ..perturb.eps import format_eps
@@ -49,6 +52,7 @@ from .arguments import (
     check_one_target,
     easybn,
     number,
+    share,
     show_notes,
     slurm_options_of,
     targets_of,
@@ -71,12 +75,12 @@ if TYPE_CHECKING:
 def show_result(
     console: Console, target: "EvaluationTarget", config: EvaluateConfig, result: "Result", named: bool = False
 ) -> None:
-    """A line for each robust accuracy, a table of what broke how many points, notes and findings.
+    """A line for each robust accuracy (and its audit), a table of what broke how many points, notes and findings.
 
     Args:
         named: whether the lines say which model they are about, as they have to where there are several.
     """
-    from ..evaluation.result import headline
+    from ..evaluation.result import audit_line, headline
 
     evaluation = result.evaluation
     assert evaluation is not None
@@ -90,10 +94,12 @@ def show_result(
         about += f", not finished: {evaluation.asked:,} points were asked for"
     for score in attacked or [clean]:
         line = f"{headline(score, len(target.source.test))}{about}"
-        console.print(f"{folder}: {line}" if named else line)
+        for told in filter(None, (line, audit_line(score))):
+            console.print(f"{folder}: {told}" if named else told)
     title = f"{folder}{branch}: {'+'.join(config.names)}, {config.norm}, {n:,} test images"
     names = list(dict.fromkeys(name for score in attacked for name in score.broke))
-    columns = ["accuracy", "95% interval", *names]
+    headings = [name if len(name) <= LONG_NAME else name.replace("-", " ") for name in names]
+    columns = ["accuracy", "95% interval", *headings]
     lines = [_line("clean", [*_accuracy(clean), *[""] * len(columns[2:])])]
     for score in attacked:
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
@@ -105,6 +111,9 @@ def show_result(
     if not result.complete and not config.budget:
         console.print(f"no score is written yet: {n:,} of {evaluation.asked:,} points have their verdicts")
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} this time)")
+
+
+LONG_NAME = 8  # characters of an attack's name from which on its heading may take two lines
 
 
 def _line(name: str, texts: Sequence[str]) -> TableRow:
@@ -159,8 +168,44 @@ def show_estimate(console: Console, target: "EvaluationTarget", estimate: "Estim
     console.print(
         f"{estimate.points:,} points: {duration(estimate.least)} if nothing survives .. {duration(estimate.most)} if "
         f"all do, on this machine as it is now (a point that is broken at once: {1000 * estimate.broken:.3g} ms, a "
-        f"robust one: {estimate.robust:.3g} s)",
+        f"robust one: {estimate.robust:.3g} s"
+        + (f", each of {estimate.audited:,} that are audited: {estimate.audit:.3g} s)" if estimate.audited else ")"),
     )
+
+
+LONG = 600.0
+"""Seconds that ``standard`` may take before fast is suggested."""
+QUICK_ROWS = 16
+"""Images of a step that is timed to see whether it may take so long: costs a hundredth of a point that survives."""
+
+
+def suggestion(target: "EvaluationTarget", config: EvaluateConfig, estimate: "Estimate | None" = None) -> str | None:
+    """Fast with its cost beside that of ``standard``, in one line; None where ``standard`` takes no ten minutes.
+
+    Args:
+        estimate: of the evaluation, if it was made.
+    """
+    from ..runs.evaluate import estimate_run
+
+    if config.preset != "standard":
+        return None
+    if estimate is None and estimate_run(target, config, QUICK_ROWS).most <= LONG:
+        return None
+    standard = estimate or estimate_run(target, config)
+    if standard.most <= LONG:
+        return None
+    fast = estimate_run(target, replace(config, attacks=(FAST,)))
+    return (
+        f"standard takes up to {duration(standard.most)} here; --attacks fast takes up to {duration(fast.most)}, and "
+        f"says how many points it may have missed (standard on {fast.audited:,} of those that it leaves)"
+    )
+
+
+def is_new(target: "EvaluationTarget", config: EvaluateConfig) -> bool:
+    """Whether an evaluation of all points begins here."""
+    from ..runs.evaluate import store_folder
+
+    return not (config.budget or config.shard or store_folder(target, config).exists())
 
 
 # The options.
@@ -194,7 +239,9 @@ def option_name(each: Field) -> str:
     return f"no_{each.name}" if each.default is True else each.name
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {"eps": number, "budget": time_span, "shard": str, "norm": str}
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "eps": number, "budget": time_span, "shard": str, "norm": str, "audit_width": share,
+}  # fmt: skip
 """Of options whose values are more than their type says."""
 
 
@@ -210,7 +257,7 @@ def _add_option(group: Any, each: Field) -> None:
     if choices := each.metadata.get("choices"):
         about["choices"] = list(choices)
     else:
-        numbers = each.name in ("points", "chunk") or isinstance(example, int)
+        numbers = each.name in ("points", "chunk", "audit") or isinstance(example, int)
         about["type"] = PARSERS.get(each.name, int if numbers else str)
     group.add_argument(name, default=None, **about, **({"nargs": "+"} if isinstance(each.default, tuple) else {}))
 
@@ -291,8 +338,13 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
     targets = targets_of(arguments)
     for target in targets:
         if arguments.estimate:
-            show_estimate(console, target, estimate_run(target, config))
+            estimate = estimate_run(target, config)
+            show_estimate(console, target, estimate)
+            if line := suggestion(target, config, estimate):
+                console.print(line)
         else:
+            if is_new(target, config) and (line := suggestion(target, config)):
+                console.print(line)
             with progress_display() as display:
                 result = evaluate_run(target, config, ProgressBars(display, target.run.folder.name))
             show_result(console, target, config, result, named=len(targets) > 1)

@@ -23,8 +23,15 @@ from ..perturb.pgd import PGD
 
 PROTOCOLS = ("strong", "robustness")
 PRECISIONS = {"float32": "32", "bf16": "bf16"}
+PROBE = 16
+"""Images on which the preparation of a model is checked."""
 POINTS = 1000
 """Test images of a run that attacks with a store get by default, without a budget."""
+
+FAST = "fast"
+"""The preset whose survivors are audited by ``standard``."""
+SAMPLE = 40
+"""Survivors that an audit draws by default."""
 
 Scope = Literal["all", "pgd", "store"]
 
@@ -62,6 +69,10 @@ class EvaluateConfig:
         shard: (i, n) for every n-th chunk from the i-th on, i from 0.
         keep_images: keep the attacked images.
         share: at a larger eps, do not attack again what was broken at a smaller one.
+        audit: of fast: of the points that it left, how many are drawn to be attacked by ``standard``; 40 by default, 0
+            for no audit.
+        audit_width: of fast, instead: as many as make the 95% interval of the audited accuracy, on these points and
+            from end to end, no wider than this share of them, if the audit breaks none.
         compile, precision, fold: of the surrogate, the fast copy that attacks see.
 
     Raises:
@@ -70,8 +81,8 @@ class EvaluateConfig:
 
     attacks: tuple[str | Attack, ...] = option(
         ("pgd",),
-        "pgd; clean; AutoAttack's presets autoattack (standard), plus, rand (for models that draw random numbers); or "
-        "names such as apgd-ce square; or your own, file.py:Name",
+        "pgd; clean; AutoAttack's presets autoattack (standard), plus, rand (for models that draw random numbers); "
+        "fast, audited by standard; or names such as apgd-ce square; or your own, file.py:Name",
     )
     norm: str = option("l2", "of the perturbations; pgd: l2, others: linf", choices=tuple(BALLS))
     eps: tuple[float, ...] = option(
@@ -99,6 +110,13 @@ class EvaluateConfig:
     shard: tuple[int, int] | None = option(
         None, "do every n-th chunk, from the i-th on (0/3, 1/3, 2/3); the score comes when all are done", "store",
         of_study=False,
+    )  # fmt: skip
+    audit: int | None = option(
+        None, "fast: of the points that it left, how many standard attacks, drawn at random (40; 0: none)", "store"
+    )
+    audit_width: float | None = option(
+        None, "fast, instead of --audit: as many as make the audited accuracy's 95 percent interval this wide from "
+        "end to end, such as 1%, if standard breaks none of them", "store",
     )  # fmt: skip
     keep_images: bool = option(False, "store the adversarial images, for easybn verify", "store")
     share: bool = option(True, "attack again at a larger eps what was broken at a smaller one", "store")
@@ -132,8 +150,20 @@ class EvaluateConfig:
             raise ValueError(f"a budget must be a positive number of seconds, got {self.budget}")
         if self.shard and self.budget:
             raise ValueError("a budget cannot be split into shards: start it once, or take shards of --points")
+        self._check_audit()
         for eps in self.eps:  # before anything is loaded
             self.attacks_at(eps)
+
+    def _check_audit(self) -> None:
+        for name in ("audit", "audit_width"):
+            if getattr(self, name) is not None and self.names != (FAST,):
+                raise ValueError(f"{name} is about the preset fast: the others have no audit (attacks='fast')")
+        if self.audit is not None and self.audit_width is not None:
+            raise ValueError("audit and audit_width both say how many points are audited: give one of them")
+        if self.audit is not None and self.audit < 0:
+            raise ValueError(f"audit must be 0 or more points, got {self.audit}")
+        if self.audit_width is not None and not 0 < self.audit_width < 1:
+            raise ValueError(f"audit_width must be a share between 0 and 1, such as 0.01, got {self.audit_width}")
 
     def _known_attack(self, attack: Any) -> str | Attack:
         """A name that is known, or an attack in the config's norm."""
@@ -168,13 +198,13 @@ class EvaluateConfig:
 
     @property
     def preset(self) -> str | None:
-        """The preset of AutoAttack, if it is one."""
+        """The preset, if it is one: fast, or one of AutoAttack's."""
         return self.names[0] if self.names[0] in PRESETS else None
 
     @property
     def row_attack(self) -> dict[str, str | None]:
         """``attack`` and ``protocol`` of its rows of scores."""
-        return {"attack": "autoattack" if self.preset else "+".join(self.names), "protocol": self.preset}
+        return row_attack(self.preset, self.names)
 
     @property
     def appearance(self) -> dict[str, dict[str, Any]]:
@@ -286,6 +316,13 @@ RUN_DEFAULTS: Mapping[str, Any] = {
     "norm": "l2", "eps": (0.1, 0.5, 1.0), "protocols": ("robustness", "strong"), "points": POINTS, "batch_size": 100,
 }  # fmt: skip
 """Of PGD on a run: the columns of the paper."""
+
+
+def row_attack(preset: str | None, names: Iterable[str]) -> dict[str, str | None]:
+    """``attack`` and ``protocol`` of rows: AutoAttack has its presets for protocols, and fast is none of them."""
+    if preset is None or preset == FAST:
+        return {"attack": preset or "+".join(names), "protocol": None}
+    return {"attack": "autoattack", "protocol": preset}
 
 
 def _in_ball(attack: Attack, ball: Any) -> Attack:

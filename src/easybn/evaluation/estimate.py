@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ..attacks.attack import Attack, AttackState
 from ..attacks.attack_mode import TargetModel, attack_mode
-from ..attacks.registry import check_gradient
+from ..attacks.registry import check_gradient, suite
 from ..keyed_random import Noise
-from .config import PRECISIONS, EvaluateConfig
-from .evaluate import PROBE
+from .audit import sample_of
+from .config import FAST, PRECISIONS, PROBE, EvaluateConfig
 
 STEPS_TO_BREAK = 10
 """Steps of the first attack after which a point that is not robust is broken; a generous guess."""
@@ -27,12 +27,15 @@ class Estimate:
         seconds_per_step: of each attack, for one image: the model's passes and the attack's own arithmetic.
         broken: seconds for a point that the first attack breaks at the smallest radius.
         robust: seconds for a point that survives all attacks at all radii.
+        audited: points that are audited, of all radii together, if everything survives; audit: seconds for each.
     """
 
     points: int
     seconds_per_step: dict[str, float]
     broken: float
     robust: float
+    audited: int = 0
+    audit: float = 0.0
 
     @property
     def least(self) -> float:
@@ -42,29 +45,35 @@ class Estimate:
     @property
     def most(self) -> float:
         """Seconds if everything survives."""
-        return self.points * self.robust
+        return self.points * self.robust + self.audited * self.audit
 
 
-def estimate(config: EvaluateConfig, model: nn.Module, x: Tensor, y: Tensor, points: int | None = None) -> Estimate:
+def estimate(
+    config: EvaluateConfig, model: nn.Module, x: Tensor, y: Tensor, points: int | None = None, rows: int | None = None
+) -> Estimate:
     """Time an evaluation by ``config``; other arguments as of :func:`easybn.evaluate`. Nothing is written.
 
     Args:
         x: some of the images, at least one.
         points: how many there will be; by default those of ``x``.
+        rows: images of a timed step at most, by default as many as make it last: the fewer the sooner known, and the
+            less precisely.
 
     Raises:
         ValueError: anything out of range.
     """
-    radii = sorted(config.eps)
+    radii, points = sorted(config.eps), len(x) if points is None else points
     attacks = {eps: config.attacks_at(eps) for eps in radii}
     for eps in radii:
         config.pgd(eps).ball.check_fits(x.shape[1:])
-    precision = PRECISIONS[config.precision]
-    with attack_mode(model, probe=x[:PROBE], compile=config.compile, precision=precision) as ready:
+    precision, most = PRECISIONS[config.precision], min(config.batch_size, rows or config.batch_size)
+    compiled = config.compile and rows is None
+    audit = suite("standard", config.norm, radii[-1]) if config.preset == FAST and config.audit != 0 else []
+    with attack_mode(model, probe=x[:PROBE], compile=compiled, precision=precision) as ready:
         check_gradient(attacks[radii[0]], ready)
-        with torch.no_grad():
-            classes = ready.original(ready.load(x[:1])).shape[1]
-        seconds = {each.name: seconds_per_step(ready, each, x, y, config.batch_size) for each in attacks[radii[0]]}
+        classes = _classes(ready, x)
+        seconds = {each.name: seconds_per_step(ready, each, x, y, most) for each in attacks[radii[0]]}
+        audit_seconds = sum(robust_seconds(ready, each, x, y, most) for each in audit)
     robust, searched = 0.0, set()
     for eps in radii:
         for attack in attacks[eps]:
@@ -74,7 +83,19 @@ def estimate(config: EvaluateConfig, model: nn.Module, x: Tensor, y: Tensor, poi
             robust += len(attack.attempts(classes)) * (attack.steps + 1) * seconds[attack.name]
     first = attacks[radii[0]][0] if attacks[radii[0]] else None
     broken = 0.0 if first is None else min(STEPS_TO_BREAK, first.steps + 1) * seconds[first.name]
-    return Estimate(len(x) if points is None else points, seconds, broken, robust)
+    sample = sample_of(points, points, config.audit, config.audit_width) if audit else 0
+    return Estimate(points, seconds, broken, robust, len(radii) * sample, audit_seconds)
+
+
+def robust_seconds(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
+    """Seconds for a point that withstands an attack; arguments as of :func:`seconds_per_step`."""
+    steps = len(attack.attempts(_classes(model, x))) * (attack.steps + 1)
+    return steps * seconds_per_step(model, attack, x, y, batch_size)
+
+
+@torch.no_grad()
+def _classes(model: TargetModel, x: Tensor) -> int:
+    return model.original(model.load(x[:1])).shape[1]
 
 
 def seconds_per_step(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:

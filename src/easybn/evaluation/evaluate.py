@@ -1,7 +1,8 @@
 """``evaluate``: clean and robust accuracy of a model, with all that a reader needs to trust them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,24 @@ from torch import Tensor, nn
 
 from ..attacks.attack import Attack
 from ..attacks.attack_mode import attack_mode
-from ..attacks.registry import BALLS, changed_attacks, check_gradient, no_gradient
+from ..attacks.registry import BALLS, UNBOUNDED, changed_attacks, check_gradient, no_gradient
 from ..modes import is_sharded
 from ..perturb.ball import L2
 from ..perturb.eps import parse_radii
 from ..perturb.pgd import check_images
 from ..progress import OnProgress, silent
-from .config import PRECISIONS, EvaluateConfig
+from .audit import Audit
+from .auditing import FastRun, broken_by
+from .config import FAST, PRECISIONS, PROBE, EvaluateConfig
 from .diagnostics import diagnose
 from .pgd_robustness import reference_pgd
-from .points import Plan, Points, attacked_images, run_all
+from .points import Plan, Points, StageDone, attacked_images, run_all
 from .record import Record, unanswered_points
 from .result import Evaluation, Score
 from .resumable import read_findings, run_resumable, write_findings
+from .run_audit import AuditBudget, audit_in_memory, audit_in_store
 from .verdicts import Verdicts, derive
 
-PROBE = 16  # images on which the preparation of the model is checked
 Radius = float | Fraction | str
 
 
@@ -44,6 +47,8 @@ def evaluate(
     step_size: float | None = None,
     random_start: bool = False,
     share: bool = True,
+    audit: int | None = None,
+    audit_width: float | None = None,
     seed: int = 0,
     batch_size: int = 256,
     keep_images: bool = False,
@@ -72,7 +77,8 @@ def evaluate(
         norm: "l2" or "linf"; by default that of an attack's own ball, or l2.
         eps: one radius or several, in [0, 1] pixel units: numbers, fractions or strings such as "8/255"; by default
             ("own") that of an attack's own ball, or 0.5.
-        attacks: "pgd"; AutoAttack's presets "standard" (also "autoattack"), "plus", "rand"; one or several of its
+        attacks: "pgd"; AutoAttack's presets "standard" (also "autoattack"), "plus", "rand"; "fast", which finds nearly
+            what "standard" does at a fraction of the cost and is audited by it; one or several of AutoAttack's
             attacks ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"); "clean" for no attack. Or
             attacks of your own, ``MyAttack(Linf(8 / 255))`` or the class, alone or in a sequence with others.
         protocol: of pgd: "strong", or "robustness" for the figure that the library of that name gives.
@@ -80,6 +86,11 @@ def evaluate(
         step_size: of pgd: in [0, 1] pixel units; default 2.5 * eps / steps.
         random_start: of pgd: start from a random point of the ball (strong only) instead of from the image.
         share: at a larger eps, do not attack again what was broken at a smaller one (not under ``robustness``).
+        audit: of fast: how many of the points that it left "standard" attacks, drawn at random by the seed, beside
+            those that are suspicious; by default 40, 0 for no audit. What it breaks is broken; ``audits`` of the
+            result tells what that says of the others.
+        audit_width: of fast, instead: as many as make the 95% interval of the audited accuracy on these points no wider
+            than this share of them from end to end, if "standard" breaks none.
         seed: of all that is random.
         batch_size: images a batch at most. The verdicts of the ``robustness`` protocol depend on it.
         keep_images: keep the attacked images.
@@ -123,7 +134,7 @@ def evaluate(
         attacks=given, norm=norm, eps=tuple(parse_radii(eps)), protocols=(protocol,), steps=steps, step_size=step_size,
         random_start=random_start, share=share, seed=seed, batch_size=batch_size, keep_images=keep_images, fold=fold,
         compile=compile, precision=precision, chunk=chunk, shard=shard, budget=budget, branch=branch,
-        diagnosis=diagnosis,
+        audit=audit, audit_width=audit_width, diagnosis=diagnosis,
     )  # fmt: skip
     return run_evaluation(config, model, x, y, ids=ids, store=store, progress=progress)
 
@@ -156,7 +167,8 @@ def run_evaluation(
             result = _by_attacks(points, config, store, report)
     if not config.diagnosis or not result.robust_at or not (result.complete or config.budget):
         return result
-    findings = read_findings(store, len(result.points)) if store else None
+    audited = sum(audit.audited for audit in result.audits.values())
+    findings = read_findings(store, len(result.points), audited) if store else None
     if findings is None:
         rows = torch.as_tensor(points.rows_of(result.points.numpy())).to(x.device)
         findings = diagnose(
@@ -164,7 +176,7 @@ def run_evaluation(
             batch_size=config.batch_size, progress=report,
         )  # fmt: skip
         if store:
-            write_findings(store, len(result.points), findings)
+            write_findings(store, len(result.points), findings, audited)
     return result.diagnosed(findings)
 
 
@@ -181,24 +193,36 @@ def _check_model(points: Points, config: EvaluateConfig) -> None:
 
 def _by_attacks(points: Points, config: EvaluateConfig, store: Path | str | None, report: OnProgress) -> Evaluation:
     """Clean accuracy and attacks of the common runner, each point until it is broken."""
-    x, notes = points.x, list(points.model.notes)
+    x, notes, fast = points.x, list(points.model.notes), config.preset == FAST
+    done: Iterable[StageDone]
     if store is not None:
-        stored = run_resumable(points, config, Path(store), report)
+        follow_up = AuditBudget(points, config) if fast and config.audit != 0 else None
+        stored = run_resumable(points, config, Path(store), report, follow_up)
         ids, record, done = stored.points, stored.record, stored.stages_done()
         notes += stored.missing(config)
     else:
         stages = run_all(points, report, config.keep_images)
-        ids, record, done = points.ids, Record.joined(stage.record for stage in stages), iter(stages)
-    verdicts = derive(record, ids, points.plan.stages, config.share, points.plan.unbounded)
+        ids, record, done = points.ids, Record.joined(stage.record for stage in stages), stages
+    unbounded, audits = points.plan.unbounded, dict[float, Audit]()
+    if fast and (len(ids) == len(x) or config.budget):
+        run = FastRun(record, ids, points.plan.stages, config.seed, config.share)
+        if store is None:
+            known, more = audit_in_memory(points, config, run, report)
+        else:
+            known, more = audit_in_store(points, config, stored.store, run, report)
+        record, verdicts, audits = known.record, known.verdicts, known.audits or {}
+        done, unbounded = chain(done, more), unbounded | {*UNBOUNDED}
+    else:
+        verdicts = derive(record, ids, points.plan.stages, config.share, unbounded)
     notes += _notes(points, config, record)
     radii = [eps for eps in config.eps if points.plan.attacks[eps]]
     robust = {eps: torch.as_tensor(verdicts.robust(eps)).to(x.device) for eps in radii}
     images: dict[float, Tensor] = {}
     if config.keep_images and radii:
         originals = x[torch.as_tensor(points.rows_of(ids)).to(x.device)].to(points.model.image_dtype)
-        images = attacked_images(originals, ids, done, radii, config.share, points.plan.unbounded)
+        images = attacked_images(originals, ids, done, radii, config.share, unbounded)
     clean = torch.as_tensor(verdicts.clean).to(x.device)
-    scores = [_clean_score(clean, config), *(_score(config, eps, verdicts, record) for eps in radii)]
+    scores = [_clean_score(clean, config), *(_score(config, eps, verdicts, record, audits.get(eps)) for eps in radii)]
     notes += _trouble(scores, unanswered_points(record))
     return Evaluation(clean, robust, scores, notes, images, record, torch.as_tensor(ids), len(x))
 
@@ -246,7 +270,7 @@ def _clean_score(clean: Tensor, config: EvaluateConfig) -> Score:
     return Score("clean", len(clean), int(clean.sum()), batch_size=min(config.batch_size, len(clean)))
 
 
-def _score(config: EvaluateConfig, eps: float, verdicts: Verdicts, record: Record) -> Score:
+def _score(config: EvaluateConfig, eps: float, verdicts: Verdicts, record: Record, audit: Audit | None = None) -> Score:
     """The row of results at one radius."""
     found = record.distance[(record.distance <= eps) & (record.attack != "clean")]
     name, pgd = config.row_attack, config.is_pgd
@@ -264,7 +288,8 @@ def _score(config: EvaluateConfig, eps: float, verdicts: Verdicts, record: Recor
         batch_size=min(config.batch_size, len(verdicts.points)),
         max_perturbation=float(found.max(initial=0.0)),
         non_finite=int(record.non_finite[record.eps == eps].sum()),
-        broke=verdicts.broken_by(eps),
+        broke=broken_by(verdicts, eps) if config.preset == FAST else verdicts.broken_by(eps),
+        audit=audit,
     )
 
 

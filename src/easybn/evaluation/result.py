@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..perturb.eps import format_eps
 from ..stats import Interval, accuracy_interval
+from .audit import Audit, audit_words
+from .config import FAST
 from .curve import RobustnessCurve
 from .record import Record
 from .store import Store
@@ -27,9 +29,9 @@ class Score:
     """How many of n points were classified correctly, and under what.
 
     Args:
-        attack: "clean", "pgd", "autoattack", or the names of a list of attacks, such as "apgd-ce+square".
+        attack: "clean", "pgd", "autoattack", "fast", or the names of a list of attacks, such as "apgd-ce+square".
         n: number of points.
-        correct: number of points that were classified correctly (under the attack, if there was one).
+        correct: number of points that were classified correctly (under the attack, if there was one, and its audit).
         protocol: of pgd "strong" or "robustness", of autoattack the preset; else None.
         norm: "l2" or "linf"; None for clean.
         eps: radius in [0, 1] pixel units; None for clean.
@@ -41,7 +43,8 @@ class Score:
         max_perturbation: largest distance, in ``norm``, of an attacked image from its original.
         non_finite: gradient steps that were no step because the gradient was not finite.
         broke: how many points each attack was the first to break, in the order of the attacks; "clean" counts
-            those that were misclassified as they are.
+            those that were misclassified as they are, "audit" those that only the audit of fast broke.
+        audit: of fast, what it found; None if there was none, or not yet.
     """
 
     attack: str
@@ -58,6 +61,7 @@ class Score:
     max_perturbation: float = 0.0
     non_finite: int = 0
     broke: Mapping[str, int] = field(default_factory=dict, hash=False)
+    audit: Audit | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.n or self.n < 1:
@@ -65,13 +69,20 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """correct / n, in [0, 1]."""
+        """correct / n, in [0, 1]; of fast an upper bound, see :attr:`audited_accuracy`."""
         return self.correct / self.n
 
     @property
     def interval(self) -> Interval:
-        """The 95% interval of the accuracy."""
+        """The 95% interval of the accuracy; with an audit, of that under fast and ``standard``."""
+        if self.audit is not None:
+            return self.audit.population_interval(self.n)
         return accuracy_interval(self.correct, self.n)
+
+    @property
+    def audited_accuracy(self) -> float | None:
+        """Estimate of the accuracy under fast and ``standard`` on these points; None without an audit."""
+        return None if self.audit is None else self.audit.accuracy(self.n)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, as values that JSON knows."""
@@ -86,7 +97,7 @@ class Score:
         """
         if unknown := set(row) - {each.name for each in fields(cls)}:
             raise ValueError(f"a score has no field {', '.join(map(repr, sorted(unknown)))}")
-        return cls(**row)
+        return cls(**{**row, "audit": Audit.of_row(row)})
 
 
 def display_name(score: Score) -> str:
@@ -109,6 +120,8 @@ def headline(score: Score, total: int | None = None) -> str:
     """A score in one line, with all that it needs to be quoted.
 
     ``robust accuracy at linf 8/255: 59.8% (95%: 52.9 to 66.4), 200 of 10,000 points, AutoAttack standard``
+    ``robust accuracy at linf 8/255: at most 59.5%, audited 59.5% (95%: 46.6 to 67.0), 200 of 10,000 points, fast, 40 of
+    119 survivors audited by AutoAttack standard: 0 broken``
 
     Args:
         total: of how many points the score's were chosen; left out if they are all.
@@ -118,7 +131,20 @@ def headline(score: Score, total: int | None = None) -> str:
     what = "clean accuracy" if score.eps is None else "robust accuracy"
     at = "" if score.eps is None else f" at {score.norm} {format_eps(score.eps, score.norm)}"
     attack = "" if score.eps is None else f", {attack_words(score)}"
-    return f"{what}{at}: {100 * score.accuracy:.1f}% (95%: {low:.1f} to {high:.1f}), {points}{attack}"
+    figure = f"{100 * score.accuracy:.1f}%"
+    if (audit := score.audit) is not None:
+        share = "all" if audit.whole else f"{audit.audited:,} of"
+        attack += f", {share} {audit.survivors:,} survivors audited by AutoAttack standard: {audit.broken:,} broken"
+        if not audit.whole:
+            figure = f"at most {figure}, audited {100 * audit.accuracy(score.n):.1f}%"
+    elif score.attack == FAST:
+        figure, attack = f"at most {figure}", f"{attack}, not audited"
+    return f"{what}{at}: {figure} (95%: {low:.1f} to {high:.1f}), {points}{attack}"
+
+
+def audit_line(score: Score) -> str | None:
+    """What the audit of a score found and what that says, in one line; None without one."""
+    return None if score.audit is None else audit_words(score.audit, score.n, score.norm, score.eps or 0.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,9 +187,10 @@ class Evaluation:
         return [note for note in self.notes if note not in warnings]
 
     def __repr__(self) -> str:
-        """Robust accuracy at each eps and clean accuracy with their intervals, then notes and warnings, a line each."""
+        """Robust accuracy at each eps (and its audit), clean accuracy, then notes and warnings, a line each."""
         clean, *attacked = self.scores
-        lines = [headline(score, self.asked) for score in (*attacked, clean)]
+        told = [line for score in attacked for line in (headline(score, self.asked), audit_line(score)) if line]
+        lines = [*told, headline(clean, self.asked)]
         lines += [f"note     {remark}" for remark in self.remarks]
         return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
@@ -178,6 +205,11 @@ class Evaluation:
         if not self.robust_at:
             raise ValueError("no attack was run, so that nothing is known of robustness")
         return self.robust_at[max(self.robust_at)]
+
+    @property
+    def audits(self) -> dict[float, Audit]:
+        """By eps, what the audit of fast found; empty if there was none, or not yet."""
+        return {score.eps: score.audit for score in self.scores if score.eps is not None and score.audit is not None}
 
     @property
     def curve(self) -> RobustnessCurve:
@@ -199,7 +231,7 @@ class Evaluation:
 
     @property
     def robust_accuracy(self) -> float:
-        """In [0, 1], over all n points, at the largest eps."""
+        """In [0, 1], over all n points, at the largest eps; of fast an upper bound."""
         return int(self.robust.sum()) / len(self.robust)
 
     @property
@@ -245,9 +277,13 @@ def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
 
 # Figures that cannot all be true of one model: a stronger attack that breaks fewer points than a weaker one.
 
-STRENGTH = {("pgd", "robustness"): 1, ("pgd", "strong"): 2, ("autoattack", "standard"): 3, ("autoattack", "plus"): 3}
-"""AutoAttack takes the worst of attacks that include 100 steps of APGD; ``strong`` counts every misclassified iterate
-of two losses, ``robustness`` that of largest cross-entropy."""
+STRENGTH = {
+    ("pgd", "robustness"): 1, ("pgd", "strong"): 2, (FAST, None): 3, ("autoattack", "standard"): 4,
+    ("autoattack", "plus"): 4,
+}  # fmt: skip
+"""AutoAttack takes the worst of attacks that include 100 steps of APGD; fast is made to break nearly as much, and what
+its audit broke counts; ``strong`` counts every misclassified iterate of two losses, ``robustness`` that of largest
+cross-entropy."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,11 +33,14 @@ PILOT = 32
 _CHUNK_BYTES = 64 * 2**20  # of images: the state of a stage holds some of each, and is written every minute
 
 
-def run_resumable(points: Points, config: EvaluateConfig, folder: Path, progress: OnProgress) -> "Stored":
+def run_resumable(
+    points: Points, config: EvaluateConfig, folder: Path, progress: OnProgress, follow_up: "FollowUp | None" = None
+) -> "Stored":
     """Do what is missing in the store, and read what is there.
 
     Args:
         folder: of the store: new, empty, or with the same evaluation in it.
+        follow_up: what is to be done afterwards, and is paid for by a budget too.
 
     Raises:
         ValueError: the folder holds another evaluation (the message names what differs); labels that do not fit;
@@ -62,7 +65,7 @@ def run_resumable(points: Points, config: EvaluateConfig, folder: Path, progress
 
     with store.at_work():
         if config.budget is not None:
-            _spend(config.budget, store, run_chunks)
+            _spend(config.budget, store, run_chunks, follow_up)
         else:
             run_chunks(store.manifest.chunks, None)
         records = {chunk: store.chunk_record(chunk) for chunk in range(store.manifest.chunks)}
@@ -109,9 +112,14 @@ class Stored:
 
     def stages_done(self) -> Iterator[StageDone]:
         """What each stage of each finished chunk found; if images are kept."""
-        for file, record, images in self.store.read():
-            if file.chunk in self.chunks and images is not None and len(record):
-                yield StageDone(record, images[0], torch.from_numpy(images[1]))
+        return stages_done(self.store, self.chunks)
+
+
+def stages_done(store: Store, chunks: Collection[int]) -> Iterator[StageDone]:
+    """What each stage of some chunks found; if images are kept."""
+    for file, record, images in store.read():
+        if file.chunk in chunks and images is not None and len(record):
+            yield StageDone(record, images[0], torch.from_numpy(images[1]))
 
 
 def manifest(points: Points, config: EvaluateConfig) -> Manifest:
@@ -198,7 +206,31 @@ def _run_stage(points: Points, task: Task, progress: OnProgress) -> StageResult:
 USED = 0.9  # share of the remaining time that is planned with: a chunk that the deadline cuts off is lost
 
 
-def _spend(seconds: float, store: Store, run_chunks: Callable[[int, float | None], None]) -> None:
+class FollowUp(Protocol):
+    """Work on what the chunks leave, whose time is part of the budget."""
+
+    def measure(self) -> float:
+        """Seconds that one unit of it takes; measured once, after the pilot, and kept with the pilot's time."""
+        ...
+
+    def seconds(self, unit: float, remaining: float, pilot: Record, chunks: int) -> float:
+        """Seconds that it takes after so many chunks.
+
+        Args:
+            unit: what was measured.
+            remaining: seconds of the budget after the pilot that are planned with.
+            pilot: every attempt at the pilot's points.
+            chunks: that are done before it, the pilot included.
+        """
+        ...
+
+
+def _spend(
+    seconds: float,
+    store: Store,
+    run_chunks: Callable[[int, float | None], None],
+    follow_up: FollowUp | None = None,
+) -> None:
     """Run the pilot, however long it takes, and then as many chunks as the remaining time is enough for.
 
     The pilot's time is kept in ``budget.json``, so that the same budget means the same points after a kill.
@@ -206,22 +238,55 @@ def _spend(seconds: float, store: Store, run_chunks: Callable[[int, float | None
     Args:
         store: whose chunks are to be done, in their order.
         run_chunks: does the first so many chunks, until ``time.monotonic()`` is the deadline, if there is one.
+        follow_up: see :func:`run_resumable`.
     """
     note, began = _budget_note(store), time.monotonic()
     if note.exists():
-        pilot = float(read_json(note)["pilot_seconds"])
-        began -= pilot
+        began -= pilot_seconds(store)
     else:
         run_chunks(1, None)
-        pilot = time.monotonic() - began
-        write_json(note, {"pilot_seconds": pilot}, indent=None)
-    run_chunks(chunks_within(seconds, pilot, store.manifest.chunks), began + seconds)
+        write_json(note, {"pilot_seconds": time.monotonic() - began}, indent=None)
+    if follow_up and not unit_seconds(store):
+        write_json(note, {**read_json(note), "unit_seconds": follow_up.measure()}, indent=None)
+    pilot, unit, record = pilot_seconds(store), unit_seconds(store), store.chunk_record(0)
+
+    def afterwards(chunks: int) -> float:
+        return follow_up.seconds(unit, planned(seconds, pilot), record, chunks) if follow_up and record else 0.0
+
+    chunks = chunks_within(seconds, pilot, store.manifest.chunks, afterwards)
+    run_chunks(chunks, began + seconds - afterwards(chunks))
 
 
-def chunks_within(seconds: float, pilot: float, most: int) -> int:
-    """How many of ``most`` chunks fit into a budget, the pilot included, given the pilot's seconds."""
-    more = USED * (seconds - pilot) / max(pilot, 1e-6)
-    return min(most, 1 + max(0, int(more)))
+def pilot_seconds(store: Store) -> float:
+    """How long the pilot of a budget took."""
+    return float(read_json(_budget_note(store))["pilot_seconds"])
+
+
+def unit_seconds(store: Store) -> float:
+    """What :meth:`FollowUp.measure` gave after the pilot; 0 if it was not asked."""
+    return float(read_json(_budget_note(store)).get("unit_seconds", 0.0))
+
+
+def planned(seconds: float, pilot: float) -> float:
+    """Seconds of a budget that are planned with after the pilot's."""
+    return max(0.0, USED * (seconds - pilot))
+
+
+def chunks_within(
+    seconds: float, pilot: float, most: int, afterwards: Callable[[int], float] = lambda chunks: 0.0
+) -> int:
+    """How many of ``most`` chunks fit into a budget, the pilot included.
+
+    Args:
+        seconds: of the budget; pilot: of the pilot.
+        afterwards: seconds of what follows so many chunks; not fewer after more chunks.
+    """
+    least, enough = 1, most
+    while least < enough:
+        chunks = (least + enough + 1) // 2
+        fits = (chunks - 1) * max(pilot, 1e-6) + afterwards(chunks) <= planned(seconds, pilot)
+        least, enough = (chunks, enough) if fits else (least, chunks - 1)
+    return least
 
 
 def _note_chunks(store: Store, done: Collection[int]) -> None:
@@ -247,23 +312,29 @@ FINDINGS = "findings.json"
 """Of a store: the diagnosis of the evaluation, with the number of points and the names of the checks that it is of."""
 
 
-def read_findings(folder: Path | str, points: int) -> list[Finding] | None:
-    """The diagnosis that a store keeps; None if it is of other points or checks, damaged, or not there."""
+def read_findings(folder: Path | str, points: int, audited: int = 0) -> list[Finding] | None:
+    """The diagnosis that a store keeps; None if it is of other points, audits or checks, damaged, or not there.
+
+    Args:
+        points: how many it is to be of.
+        audited: points that were audited by then, of all radii together.
+    """
     try:
         kept = read_json(Path(folder) / FINDINGS)
-        if (kept["points"], kept["checks"]) != (points, list(CHECKS)):
+        if (kept["points"], kept.get("audited", 0), kept["checks"]) != (points, audited, list(CHECKS)):
             return None
         return [Finding(**each) for each in kept["findings"]]
     except (FileNotFoundError, Damaged, KeyError, TypeError):
         return None
 
 
-def write_findings(folder: Path | str, points: int, findings: Sequence[Finding]) -> None:
-    """Keep a diagnosis with the verdicts.
+def write_findings(folder: Path | str, points: int, findings: Sequence[Finding], audited: int = 0) -> None:
+    """Keep a diagnosis with the verdicts; arguments as of :func:`read_findings`.
 
     Raises:
         OSError: it cannot be written.
     """
-    kept = {"points": points, "checks": list(CHECKS), "findings": [asdict(each) for each in findings]}
+    kept: dict[str, Any] = {"points": points} | ({"audited": audited} if audited else {})
+    kept |= {"checks": list(CHECKS), "findings": [asdict(each) for each in findings]}
     with Store.existing(folder).at_work():
         write_json(Path(folder) / FINDINGS, kept, indent=1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from ..evaluation.auditing import audit_stores
 from ..evaluation.result import ROUNDING, Score, chance, contradictions, display_name, worst_case
 from ..evaluation.store import Store
 from ..json_files import Row
@@ -266,7 +267,8 @@ def _stores(run: Run) -> list[Store]:
     stores = [store for store in map(Store.existing, folders) if store.deployed]
     # all of one model: the one that was evaluated last
     newest = max(stores, key=lambda store: store.folder.stat().st_mtime, default=None)
-    return [store for store in stores if newest and store.manifest.model == newest.manifest.model]
+    alike = [store for store in stores if newest and store.manifest.model == newest.manifest.model]
+    return [each for store in alike for each in (store, *audit_stores(store))]
 
 
 def _beside_table(title: str, columns: Sequence[PaperColumn], scores: Sequence[Score]) -> Table:

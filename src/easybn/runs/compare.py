@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data import Source
+from ..evaluation.auditing import is_fast
 from ..evaluation.record import CLEAN
 from ..evaluation.store import Store
 from ..evaluation.store.manifest import data_digest
@@ -22,7 +23,7 @@ from .run import Run
 from .summary import save_sheet
 from .target import data_of
 from .user_model import NAME, UserModel
-from .verdicts import SAME_RADIUS, describe_store, finished_verdicts
+from .verdicts import SAME_RADIUS, describe_store, finished_verdicts, home_of
 
 COMPARISON, PICTURES = "comparison.json", "points.png"
 SHOWN = 12
@@ -164,6 +165,12 @@ def compare_stores(names: tuple[str, str], first: Store, second: Store) -> Compa
             f"{names[0]} was attacked by {', '.join(one.attacks)} and {names[1]} by {', '.join(other.attacks)}: a "
             "difference may be one of the attacks"
         )
+    for name, store in zip(names, (first, second), strict=True):
+        if is_fast(store):
+            notes.append(
+                f"{name} was attacked by fast: some of the points that it withstands may fall to AutoAttack standard, "
+                "which attacked only some of them (easybn table says how many it would break)"
+            )
     if len(points) < len(one.points):
         notes.append(f"of {len(one.points):,} points, these are the {len(points):,} that have a verdict in both")
     if one.model == other.model:
@@ -220,7 +227,7 @@ def _broken_by(verdicts: Verdicts, eps: float, point: int) -> str:
 
 def _images_of(comparison: Comparison) -> Source:
     """The data set whose test images were attacked, found by the folder of one of the two stores."""
-    homes = [store.folder.resolve().parent.parent for store in comparison.stores]
+    homes = [home_of(store.folder) for store in comparison.stores]
     runs = [home for home in homes if (home / "config.json").exists()]
     users = [home for home in homes if (home / NAME).exists() and home not in runs]
     if runs:

@@ -17,9 +17,18 @@ import torch
 from torch import nn
 
 from .. import data
-from ..attacks.attack_mode import attack_mode
+from ..attacks.attack_mode import TargetModel, attack_mode
 from ..evaluation import Evaluation
-from ..evaluation.config import POINTS, EvaluateConfig
+from ..evaluation.auditing import (
+    FastRun,
+    audit_stores,
+    finished_audits,
+    is_fast,
+    read_sample,
+    seconds_with_audits,
+    stored_audit,
+)
+from ..evaluation.config import POINTS, PROBE, EvaluateConfig
 from ..evaluation.diagnostics import Finding
 from ..evaluation.estimate import Estimate, estimate
 from ..evaluation.evaluate import run_evaluation
@@ -34,6 +43,7 @@ from ..progress import OnProgress, silent
 from .measured import EARLIER, is_row, request_of
 from .target import EvaluationTarget, branch_model, branches
 from .user_model import NAME, UserModel, target_in
+from .verdicts import home_of
 
 # Verification of a store of verdicts: finds its model and images by their digests, and tests them again.
 
@@ -77,7 +87,7 @@ def verify_store(
     """Test every stored adversarial image again, and whether the record is complete and consistent.
 
     Args:
-        folder: the store.
+        folder: the store, whose audits are tested too.
         own: the model and its data; None to use those of the run in whose folder the store is.
         device: where to compute; by default the CPU.
         batch_size: images per pass.
@@ -88,38 +98,59 @@ def verify_store(
         FileNotFoundError: there is no store.
         ValueError: its manifest is damaged; the model or the images are not those that were evaluated.
     """
-    store = Store.existing(folder)
-    points = torch.tensor(store.manifest.points)
+    stores = _with_audits(Store.existing(folder))
     source = own.load_data() if own else _owner(folder, repeated).source
-    if int(points.max()) >= len(source.test) or int(points.min()) < 0:
-        raise ValueError(f"{source.name} has {len(source.test):,} test images, and the verdicts are of others")
-    # their digest is of points in ascending order, in whatever order they were attacked
-    if data_digest(*source.test.batch(points.sort().values)) != store.manifest.data:
-        raise ValueError(f"the test images of {source.name} are not those that were evaluated: their digest differs")
-    x, y = source.test.batch(points)
+    for store in stores:
+        points = torch.tensor(store.manifest.points)
+        if int(points.max()) >= len(source.test) or int(points.min()) < 0:
+            raise ValueError(f"{source.name} has {len(source.test):,} test images, and the verdicts are of others")
+        # their digest is of points in ascending order, in whatever order they were attacked
+        if data_digest(*source.test.batch(points.sort().values)) != store.manifest.data:
+            told = "are not those that were evaluated: their digest differs"
+            raise ValueError(f"the test images of {source.name} {told}")
+    manifest = stores[0].manifest
+    x = source.test.batch(torch.tensor(manifest.points[:PROBE]))[0]
     for model in _candidates(folder, own, repeated):
         with attack_mode(model.to(device or "cpu"), probe=x, fold=False) as ready:
-            if model_digest(ready, tuple(x.shape[1:])) != store.manifest.model:
+            if model_digest(ready, tuple(x.shape[1:])) != manifest.model:
                 continue
-            problems = verify(
-                store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
-            )  # fmt: skip
-            # damaged files are among the problems
-            found = list(Store(folder, store.manifest, lambda line: None).read())
-            count = sum(len(images[0]) for _, _, images in found if images is not None)
-            clean = sum(len(record) for file, record, _ in found if store.manifest.stages[file.stage] == CLEAN)
-            return Verified(count, clean, store.manifest.keep_images, problems)
-    raise ValueError(f"the model is not the one that was evaluated: none has the digest {store.manifest.model}")
+            parts = [_verified(store, ready, source, batch_size, progress) for store in stores]
+            problems = [problem for part in parts for problem in part.problems]
+            images, clean = sum(part.images for part in parts), sum(part.clean for part in parts)
+            return Verified(images, clean, manifest.keep_images, problems)
+    raise ValueError(f"the model is not the one that was evaluated: none has the digest {manifest.model}")
+
+
+def _with_audits(store: Store) -> list[Store]:
+    """A store and those of its audits: the ones that count, or all if the audit that it tells of is not all there."""
+    if not is_fast(store):
+        return [store]
+    ids = store.verdicts().points
+    run = FastRun.of_store(store, store.record, ids)
+    lacks = bool(read_sample(store, run)) and stored_audit(store, run).audits is None
+    return [store, *(audit_stores(store) if lacks else finished_audits(store))]
+
+
+def _verified(store: Store, ready: TargetModel, source: data.Source, batch_size: int, progress: OnProgress) -> Verified:
+    x, y = source.test.batch(torch.tensor(store.manifest.points))
+    problems = verify(
+        store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
+    )  # fmt: skip
+    # damaged files are among the problems
+    found = list(Store(store.folder, store.manifest, lambda line: None).read())
+    count = sum(len(images[0]) for _, _, images in found if images is not None)
+    clean = sum(len(record) for file, record, _ in found if store.manifest.stages[file.stage] == CLEAN)
+    return Verified(count, clean, store.manifest.keep_images, problems)
 
 
 def is_of_user_model(folder: Path) -> bool:
     """Whether the store is in the folder of a user's model."""
-    home = folder.resolve().parent.parent
+    home = home_of(folder)
     return (home / NAME).exists() and not (home / "config.json").exists()
 
 
 def _owner(folder: Path, repeated: UserModel | None) -> EvaluationTarget:
-    home = folder.resolve().parent.parent
+    home = home_of(folder)
     if not (home / "config.json").exists() and not (home / NAME).exists():
         raise ValueError(f"{folder} is not in a run's folder: name its model and data (--model, --weights, --data)")
     return target_in(home, repeated=repeated)
@@ -193,16 +224,20 @@ def evaluate_run(target: EvaluationTarget, config: EvaluateConfig, progress: OnP
     evaluation = run_evaluation(config, model, x, y, ids=index, store=folder, progress=progress)
     seconds = time.monotonic() - began
     if evaluation.complete or config.budget:
-        _add_rows_of_store(target, config, evaluation, Store.existing(folder).seconds)
+        _add_rows_of_store(target, config, evaluation, seconds_with_audits(Store.existing(folder)))
     return Result(evaluation, folder, seconds)
 
 
-def estimate_run(target: EvaluationTarget, config: EvaluateConfig) -> Estimate:
-    """How long :func:`evaluate_run` would take if nothing was there yet, for attacks with a store."""
+def estimate_run(target: EvaluationTarget, config: EvaluateConfig, rows: int | None = None) -> Estimate:
+    """How long :func:`evaluate_run` would take if nothing was there yet, for attacks with a store.
+
+    Args:
+        rows: images of a timed step at most, see :func:`~easybn.evaluation.estimate.estimate`.
+    """
     target.check()
     index = _index(target, config)
-    x, y = target.source.test.batch(index[: config.batch_size])
-    return estimate(config, target.model.to(config.device or "cpu"), x, y, len(index))
+    x, y = target.source.test.batch(index[: rows or config.batch_size])
+    return estimate(config, target.model.to(config.device or "cpu"), x, y, len(index), rows)
 
 
 def draw_test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:

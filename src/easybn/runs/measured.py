@@ -21,7 +21,8 @@ def request_of(config: "EvaluateConfig") -> Row:
     if config.is_pgd:
         return {"attack": "pgd", "protocol": config.protocols[0], "steps": config.steps, **shared}
     names = ("share", "budget", "compile", "precision")
-    return {**config.row_attack, **shared, **{name: getattr(config, name) for name in names}}
+    asked = {"requested_audit": [config.audit, config.audit_width]} if config.preset == "fast" else {}
+    return {**config.row_attack, **shared, **{name: getattr(config, name) for name in names}, **asked}
 
 
 def is_row(row: Row, wanted: Row) -> bool:

@@ -23,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..attacks.registry import PRESETS
+from ..evaluation.auditing import AUDIT, FastRun, audit_stores, broken_by, is_fast, stored_audit
+from ..evaluation.config import row_attack
 from ..evaluation.curve import RobustnessCurve
+from ..evaluation.record import Record
 from ..evaluation.resumable import expected_chunks
 from ..evaluation.store import Damaged, Store
 from ..evaluation.verdicts import Verdicts, pack_bits, points_digest, unpack_bits
@@ -75,8 +78,9 @@ def _cached(folder: Path, state: tuple[tuple[str, int, int], ...]) -> tuple[Row,
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """The manifests and attempts of the stores, with their sizes and times."""
-    files = sorted(path for kind in ("manifest.json", "attempts/*") for path in folder.glob(f"verdicts/*/{kind}"))
+    """The manifests and attempts of the stores and their audits, with their sizes and times."""
+    kinds = ("manifest.json", "attempts/*", "audit.json", "audit/*/manifest.json", "audit/*/attempts/*")
+    files = sorted(path for kind in kinds for path in folder.glob(f"verdicts/*/{kind}"))
     return tuple((str(path), status.st_size, status.st_mtime_ns) for path in files for status in (path.stat(),))
 
 
@@ -108,13 +112,13 @@ def store_verdicts(folder: Path) -> Iterator[Row]:
                 "n": len(order),
                 "points": points_digest(verdicts.points.tolist()),
                 "right": pack_bits(verdicts.robust(eps)[order]),
-                "broke": verdicts.broken_by(eps),
+                "broke": broken_by(verdicts, eps) if is_fast(store) else verdicts.broken_by(eps),
             }
             yield row | ({"curve": curve_of(store, verdicts).sampled()} if eps == radii[-1] else {})
 
 
 def finished_verdicts(store: Store) -> Verdicts:
-    """The verdicts on the points of all finished chunks.
+    """The verdicts on the points of all finished chunks; what the audit of fast broke is broken.
 
     Raises:
         Damaged: a file of the store is damaged.
@@ -123,22 +127,25 @@ def finished_verdicts(store: Store) -> Verdicts:
         UserWarning: chunks that should be there are not.
     """
     manifest, verdicts = store.manifest, store.verdicts()
-    finished = np.isin([manifest.points_of(chunk)[0] for chunk in range(manifest.chunks)], verdicts.points)
-    for chunk in np.flatnonzero(~finished).tolist():
+    there = np.isin([manifest.points_of(chunk)[0] for chunk in range(manifest.chunks)], verdicts.points)
+    for chunk in np.flatnonzero(~there).tolist():
         if damage := store.damage(chunk):
             raise Damaged(f"{damage}: the easybn evaluate that made it makes it again")
-    if lost := set(expected_chunks(store)) - set(np.flatnonzero(finished).tolist()):
+    if lost := set(expected_chunks(store)) - set(np.flatnonzero(there).tolist()):
         count = f"{len(verdicts.points):,} of {len(manifest.points):,} points"
         message = f"{store.folder}: {count} are there and used; chunk {min(lost)} is not: is the evaluation finished?"
         warnings.warn(message, stacklevel=2)
-    return verdicts
+    if not is_fast(store):
+        return verdicts
+    return stored_audit(store, FastRun.of_store(store, store.record, verdicts.points)).verdicts
 
 
 def curve_of(store: Store, verdicts: Verdicts) -> RobustnessCurve:
-    """The curve of a store on the points of ``verdicts``; ValueError if it attacked none."""
+    """The curve of a store and its audits on the points of ``verdicts``; ValueError if it attacked none."""
+    record = Record.joined(each.record for each in (store, *audit_stores(store)))
     radii = [eps for eps in store.manifest.eps if store.manifest.attacks]
     robust_at = {eps: verdicts.robust(eps) for eps in radii}
-    return RobustnessCurve.of(store.manifest.norm, store.record, verdicts.points, robust_at)
+    return RobustnessCurve.of(store.manifest.norm, record, verdicts.points, robust_at)
 
 
 # Which of a run's stores a user means.
@@ -192,19 +199,26 @@ def find_store(
     raise ValueError(f"{folder} has no evaluation that fits: name one of {names}")
 
 
+def home_of(store: Path) -> Path:
+    """The folder of the run, or of a user's model, that a store is of; of an audit too."""
+    folder = store.resolve()
+    return (folder.parent.parent if folder.parent.name == AUDIT else folder).parent.parent
+
+
 def describe_store(store: Store) -> str:
     """``AutoAttack standard, linf 2/255 8/255, 200 points``"""
     manifest, row = store.manifest, _attack_of_row(store.manifest.attacks)
-    attack = f"AutoAttack {row['protocol']}" if row["protocol"] else "+".join(manifest.attacks) or "clean"
+    attack = f"AutoAttack {row['protocol']}" if row["protocol"] else row["attack"] or "clean"
     radii = " ".join(format_eps(eps, manifest.norm) for eps in manifest.eps)
     branch = f", branch {manifest.branch}" if manifest.branch not in (None, "main") else ""
-    return f"{attack}, {manifest.norm} {radii}, {len(manifest.points):,} points{branch}"
+    audit = "" if not is_fast(store) else " (audited)" if audit_stores(store) else " (not audited)"
+    return f"{attack}{audit}, {manifest.norm} {radii}, {len(manifest.points):,} points{branch}"
 
 
 def _attack_of_row(attacks: Sequence[str]) -> dict[str, Any]:
     """attack and protocol as a row of scores has them."""
     preset = next((name for name, members in PRESETS.items() if tuple(members) == tuple(attacks)), None)
-    return {"attack": "autoattack" if preset else "+".join(attacks), "protocol": preset}
+    return row_attack(preset, attacks)
 
 
 def findings_in(folder: Path, scores: Sequence[Row]) -> list[Row]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evaluation.audit import Audit
+from ..evaluation.config import FAST
 from ..json_files import Row
 from ..perturb.eps import format_eps
 from ..runs.run import Run
@@ -74,6 +76,10 @@ def _table(attack: str, protocol: str | None, labelled: Sequence[tuple[str, list
     ]
     clean_scores = [row for row in clean if row]
     caption = "Accuracy in % with the half-width of its 95% interval (Wilson)."
+    if attack == FAST:
+        caption += (
+            f" Of {FAST}: what it left, an upper bound, and the interval under it and AutoAttack standard (audit)."
+        )
     if clean_scores:
         caption += f" Basic: {_values(clean_scores, 'n')} test images."
     else:
@@ -89,13 +95,32 @@ def _table(attack: str, protocol: str | None, labelled: Sequence[tuple[str, list
 
 
 def _title(attack: str, protocol: str | None) -> str:
+    if attack == FAST:
+        return "fast, audited by AutoAttack standard"
     if attack in ("pgd", "clean"):
         return TITLES.get(str(protocol), str(protocol or attack))
     return f"AutoAttack ({protocol})" if attack == "autoattack" else attack
 
 
 def _cell(score: Row | None) -> Cell:
-    return Cell() if score is None else accuracy_cell(score["correct"], score["n"])
+    if score is None:
+        return Cell()
+    if score["attack"] == FAST:
+        return fast_cell(score)
+    return accuracy_cell(score["correct"], score["n"])
+
+
+def fast_cell(score: Row) -> Cell:
+    """What fast left in percent, an upper bound, and the interval that its audit allows: ``<=59.50 (46.6 .. 67.0)``.
+
+    Where all of it was audited it is no bound. Without an audit there is no interval.
+    """
+    audit, percent = Audit.of_row(score), 100 * score["correct"] / score["n"]
+    text = f"\N{LESS-THAN OR EQUAL TO}{percent:.2f}"
+    if audit is None:
+        return Cell(f"{text} (not audited)", percent, n=score["n"])
+    low, high = (100 * end for end in audit.population_interval(score["n"]))
+    return Cell(f"{text if not audit.whole else text[1:]} ({low:.1f} .. {high:.1f})", percent, low, high, n=score["n"])
 
 
 def _values(scores: Sequence[Row], key: str) -> str:

@@ -393,7 +393,8 @@ def test_what_killed_processes_left_half_written_is_removed_at_the_next_start(tm
     store = Store.open(tmp_path, manifest())
     work(store, Fake(), most=1)
     digits = "0123456789abcdef" * 2
-    names = ["attempts/.00000-01.parquet", "images/.00003-00.safetensors", "partial/.00001-02.state", ".budget.json"]
+    names = ["attempts/.00000-01.parquet", "images/.00003-00.safetensors", "partial/.00001-02.state", ".budget.json",
+             ".audit.json"]  # fmt: skip
     mine = ["attempts/.mine.parquet", "images/.00000-01.parquet", ".notes.txt"]
     for name in [*names, *mine]:
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ from ..record import Record
 from ..result import Evaluation
 from .behaviour import batch_company, dynamic, model_state, probabilities, randomised, two_faced
 from .cross_checks import batch_sizes, rescored, transfer
+from .fast import about_fast
 from .gradient_masking import clamped, gradient_passes, saturation, square, zero_gradients
 from .inputs import few_points, normalisation, perturbation, units
 from .label_order import labels
@@ -133,6 +134,7 @@ def _run(subject: Subject, checks: Mapping[str, Check], progress: OnProgress) ->
             findings += check(subject)
         except Exception as error:  # of any kind: models do strange things, and the other checks still help
             failed.setdefault(one_line(error), []).append(name)
+    findings += about_fast(subject.evaluation, findings)
     progress(len(checks), len(checks), "diagnosis")
     for reason, names in failed.items():
         why = "nothing is known of what they look for"

@@ -160,7 +160,7 @@ class Store:
         for kind, ending in ENDINGS.items():
             named = re.compile(rf"\d{{5,}}-\d\d+\.{ending}")
             sweep(self.folder / kind, lambda name, named=named: bool(named.fullmatch(name)))  # type: ignore[misc]
-        sweep(self.folder, {"budget.json", "findings.json"}.__contains__)
+        sweep(self.folder, {"audit.json", "budget.json", "findings.json"}.__contains__)
         with guarding(self.folder, self.folder / NAME):
             yield
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...evaluation.audit import Audit
+from ...evaluation.config import FAST
 from ...json_files import Row
 from ...paper.columns import OURS
 from ...paper.tables import paper_table
 from ...perturb.eps import format_eps
-from ...stats import accuracy_interval, aggregate
+from ...stats import Interval, accuracy_interval, aggregate
 from ...tables.aggregate import RecipeRuns, Setting
 from ...tables.comparison import differences_table
 from ...tables.rows import CLEAN, RunRows
@@ -42,7 +44,7 @@ COMMANDS = {
     "linf": "easybn evaluate RUNS --attacks autoattack --norm linf --eps 2/255 4/255 8/255",
 }
 NORMS = {"l2": "l2", "linf": "l-infinity"}
-ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack"}
+ATTACKS = {"pgd": "PGD", "autoattack": "AutoAttack", FAST: "fast (an upper bound)"}
 PROTOCOLS = {"robustness": " (as the library robustness)", "standard": ""}
 Attack = tuple[str, str | None, str]  # attack, protocol and norm of a score
 
@@ -55,7 +57,9 @@ Attack = tuple[str, str | None, str]  # attack, protocol and norm of a score
     "Bands: 95% intervals of the mean over seeds; of a single seed, those of the test images drawn (Wilson).",
 )
 def eps_curves(material: Material) -> Content:
-    blocks = [block for setting in material.settings if (block := _curves(setting, material))]
+    blocks = [
+        block for setting in material.settings for block in (_curves(setting, material), _audits(setting)) if block
+    ]  # fmt: skip
     norms = {norm for setting in material.settings for _, _, norm in _attacks(setting)}
     absent = [f"No rows in {NORMS[norm]}: {command}." for norm, command in COMMANDS.items() if norm not in norms]
     return Content(blocks, " ".join(absent))
@@ -98,8 +102,13 @@ def _curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
 def _point(eps: float, scores: Sequence[Row]) -> Point:
     mean, half, _ = aggregate([score["correct"] / score["n"] for score in scores], resolution=1 / scores[0]["n"])
     if half is None:
-        return Point(eps, mean, *accuracy_interval(scores[0]["correct"], scores[0]["n"]))
+        return Point(eps, mean, *_interval(scores[0]))
     return Point(eps, mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _interval(score: Row) -> Interval:
+    audit = Audit.of_row(score)
+    return accuracy_interval(score["correct"], score["n"]) if audit is None else audit.population_interval(score["n"])
 
 
 def _curves(setting: Setting, material: Material) -> Block | None:
@@ -118,6 +127,53 @@ def _curves(setting: Setting, material: Material) -> Block | None:
         chart = Chart(title, "eps", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
         figures.append(Figure(name, chart.svg()))
     return Block("figures", setting.title, figures=figures, legend=legend(setting, colours)) if figures else None
+
+
+# The audits of fast: the upper bound, what standard would leave, and what it broke.
+
+
+def _audits(setting: Setting) -> Block | None:
+    rows = [
+        row for recipe in setting.recipes for seed, run in recipe.runs.items()
+        for row in _audit_rows(recipe.label, seed, run)
+    ]  # fmt: skip
+    columns = ["recipe", "seed", "at most", "audited", "on these points", "audit", "95% interval"]
+    title = f"{setting.title}: what fast may have missed"
+    table = Table(title, "Eps", columns, rows, numeric=[False, True, True, True, True, False, True])
+    return Block("table", table.title, AUDIT_CAPTION, table=table) if rows else None
+
+
+AUDIT_CAPTION = (
+    "Robust accuracy in %. Fast gives an upper bound; its audit lets AutoAttack standard attack some of the points "
+    "that are left. At most: what neither broke. Audited: the estimate under both, and its exact 95% interval on these "
+    "points. Audit: points that standard broke, of those that it attacked, of those that fast left. Last: the interval "
+    "with the draw of the points from all test images in it."
+)
+
+
+def _audit_rows(label: str, seed: int, run: RunRows) -> list[TableRow]:
+    latest = {(row["norm"], row["eps"]): row for row in run.scores if row["attack"] == FAST and row.get("eps")}
+    rows = []
+    for (norm, eps), row in sorted(latest.items()):
+        n, audit = row["n"], Audit.of_row(row)
+        cells = [Cell(label), Cell(str(seed), seed), _percent(row["correct"] / n)]
+        if audit is None:
+            cells += [Cell(), Cell(), Cell("not audited"), Cell()]
+        else:
+            found = Cell(f"{audit.broken:,} of {audit.audited:,} of {audit.survivors:,}")
+            ends = [_ends(interval) for interval in (audit.accuracy_interval(n), audit.population_interval(n))]
+            cells += [_percent(audit.accuracy(n)), ends[0], found, ends[1]]
+        rows.append(TableRow(f"{NORMS.get(norm, norm)} {format_eps(eps, norm)}", cells, recipe=label))
+    return rows
+
+
+def _percent(share: float) -> Cell:
+    return Cell(f"{100 * share:.1f}", 100 * share)
+
+
+def _ends(interval: Interval) -> Cell:
+    low, high = (100 * end for end in interval)
+    return Cell(f"{low:.1f} to {high:.1f}", low, low, high)
 
 
 # What each attack broke: for every point, the first attack that did.
