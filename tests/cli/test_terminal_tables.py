@@ -17,9 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import easybn as package
+from easybn.attacks.registry import PRESETS
 from easybn.cli import evaluate as show_attacks
 from easybn.cli import study as show_study
 from easybn.cli import trained as perturb
+from easybn.evaluation.audit import Audit
 from easybn.evaluation.config import EvaluateConfig
 from easybn.evaluation.result import Score
 from easybn.paper import census, stacked
@@ -157,16 +159,19 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
         assert "Farthest image found: 0.00392, 0.00784, 0.01569, 0.03137, 0.06275, 0.80000" in squeezed_lines(out)
 
 
-def test_the_table_of_autoattack_is_one_piece_in_80_columns():
-    broke = {"clean": 1_234, "apgd-ce": 2_345, "apgd-t": 3_456, "fab-t": 4_567, "square": 5_678}
+@pytest.mark.parametrize("preset", ["standard", "fast"])
+def test_the_table_of_a_preset_is_one_piece_in_80_columns(preset):
+    broke = dict.fromkeys(("clean", *PRESETS[preset]), 1234) | ({"audit": 1} if preset == "fast" else {})
     clean, attacked = Score("clean", 10_000, 9_123), Score("autoattack", 10_000, 5_000, "standard", "linf", 16 / 255)
     attacked = replace(attacked, broke=broke, max_perturbation=16 / 255)
+    if preset == "fast":
+        attacked = replace(attacked, attack="fast", protocol=None, audit=Audit(5_001, 0, 40, 0, 1, {"apgd-t": 1}))
     found = SimpleNamespace(clean=torch.ones(10_000), scores=[clean, attacked], asked=10_000, remarks=[])
     result = SimpleNamespace(evaluation=found, findings=[], store="verdicts", seconds=1.0, complete=True)
     subject = SimpleNamespace(run=Run(Path("r")), branch="main", source=SimpleNamespace(test=range(10_000)))
     out = StringIO()
     console = Console(file=out, width=80, highlight=False, soft_wrap=True)
-    show_attacks.show_result(console, subject, EvaluateConfig.of_run(["autoattack"]), result)
+    show_attacks.show_result(console, subject, EvaluateConfig.of_run([preset]), result)
     assert len(columns_of(out.getvalue())) == 1
     assert max(cell_len(line) for line in out.getvalue().splitlines() if line[:1] == "│") <= 80
 

@@ -113,7 +113,7 @@ def show_result(
     console.print(f"verdicts: {result.store} ({duration(result.seconds)} this time)")
 
 
-LONG_NAME = 8  # characters of an attack's name from which on its heading may take two lines
+LONG_NAME = 10  # characters of an attack's name; the heading of a longer one may take two lines
 
 
 def _line(name: str, texts: Sequence[str]) -> TableRow:
@@ -130,8 +130,11 @@ def _caption(attacked: "Sequence[Score]") -> str:
         return "Accuracy in %."
     farthest = ", ".join(f"{score.max_perturbation:.5f}" for score in attacked)
     rows = " (a number a row)" if len(attacked) > 1 else ""
+    figure = "Accuracy in %"
+    if attacked[0].attack == FAST:
+        figure += ", of fast an upper bound, with its interval under fast and AutoAttack standard"
     return (
-        "Accuracy in %. Columns of attacks: points that each was the first to break. Farthest image found: "
+        f"{figure}. Columns of attacks: points that each was the first to break. Farthest image found: "
         f"{farthest}{rows}."
     )
 

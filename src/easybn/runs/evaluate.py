@@ -125,8 +125,8 @@ def _with_audits(store: Store) -> list[Store]:
     """A store and those of its audits: the ones that count, or all if the audit that it tells of is not all there."""
     if not is_fast(store):
         return [store]
-    ids = store.verdicts().points
-    run = FastRun.of_store(store, store.record, ids)
+    store = replace(store, report=lambda line: None)  # damaged files are found below
+    run = FastRun.of_store(store, store.record, store.verdicts().points)
     lacks = bool(read_sample(store, run)) and stored_audit(store, run).audits is None
     return [store, *(audit_stores(store) if lacks else finished_audits(store))]
 

@@ -77,9 +77,7 @@ def _table(attack: str, protocol: str | None, labelled: Sequence[tuple[str, list
     clean_scores = [row for row in clean if row]
     caption = "Accuracy in % with the half-width of its 95% interval (Wilson)."
     if attack == FAST:
-        caption += (
-            f" Of {FAST}: what it left, an upper bound, and the interval under it and AutoAttack standard (audit)."
-        )
+        caption += " Of fast what it left, an upper bound; in brackets the interval under it and AutoAttack standard."
     if clean_scores:
         caption += f" Basic: {_values(clean_scores, 'n')} test images."
     else:
