@@ -191,6 +191,9 @@ def test_corruptions_are_an_evaluation():
         "evaluate: [{corruptions: true, corruptions_source: generated, points: 200}, {corruptions: true}]"
     ).runs
     assert found.evaluations == (CLEAN, CorruptionConfig("generated", points=200), CorruptionConfig())
+    assert all(
+        run.evaluations[-1] == CorruptionConfig("generated", points=1000) for run in read(find_study("cpu")).runs
+    )
     for entry, said in (
         ("{corruptions: true, norm: l2}", "--norm is for attacks and does not go with --corruptions"),
         ("{corruptions_source: generated}", "--corruptions_source goes with --corruptions"),
