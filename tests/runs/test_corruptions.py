@@ -34,6 +34,18 @@ def measure(run, config=HOW):
     return evaluate_run_corrupted(EvaluationTarget.of_run(run), config)
 
 
+@pytest.fixture(scope="module")
+def sample():
+    return data.load("sample")
+
+
+def quick(folder, sample) -> EvaluationTarget:
+    """A linear model, which takes no time."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    return EvaluationTarget(Run(folder), lambda: model, lambda: sample)
+
+
 def test_rows_are_what_evaluate_corruptions_says(run):
     result = measure(run)
     source, points = data.load("sample"), draw_test_points(data.load("sample"), 12, 2)
@@ -62,8 +74,9 @@ def test_rows_are_what_evaluate_corruptions_says(run):
     assert result.evaluation.mean_accuracy == expected.mean_accuracy
 
 
-def test_a_kill_loses_the_kind_that_was_at_work(run, monkeypatch):
-    done, corrupt = [], evaluate_corruptions
+def test_a_kill_loses_the_kind_that_was_at_work(tmp_path, sample, monkeypatch):
+    target, done = quick(tmp_path / "mine", sample), []
+    run = target.run
 
     def killed_after(kind):
         def evaluate(*args, on_kind, **more):
@@ -73,38 +86,38 @@ def test_a_kill_loses_the_kind_that_was_at_work(run, monkeypatch):
                 if name == kind:
                     raise KeyboardInterrupt
 
-            return corrupt(*args, on_kind=note, **more)
+            return evaluate_corruptions(*args, on_kind=note, **more)
 
         return evaluate
 
     monkeypatch.setattr(module, "evaluate_corruptions", killed_after("defocus_blur"))
     with pytest.raises(KeyboardInterrupt):
-        measure(run)
+        evaluate_run_corrupted(target, HOW)
     assert len(run.corruptions) == 4 * 5
     assert [row["attack"] for row in run.scores] == ["clean"]
     assert not WantedRows.of(HOW).are_in(run.scores)
     monkeypatch.setattr(module, "evaluate_corruptions", killed_after(None))
-    result = measure(run)
+    result = evaluate_run_corrupted(target, HOW)
     assert done == [*CORRUPTIONS]
     assert WantedRows.of(HOW).are_in(run.scores)
     rows, scores = run.corruptions, run.scores
-    again = measure(run)
+    again = evaluate_run_corrupted(target, HOW)
     assert done == [*CORRUPTIONS]
     assert (run.corruptions, run.scores) == (rows, scores)
     assert all(torch.equal(right, again.evaluation.right[each]) for each, right in result.evaluation.right.items())
-    whole = Run(shutil.copytree(run.folder, run.folder.with_name("whole"), ignore=shutil.ignore_patterns("*s.jsonl")))
-    shutil.copy(run.folder / "metrics.jsonl", whole.folder)
-    monkeypatch.setattr(module, "evaluate_corruptions", corrupt)
-    measure(whole)
-    assert whole.corruptions == rows
+    whole = quick(tmp_path / "whole", sample)
+    evaluate_run_corrupted(whole, HOW)
+    assert whole.run.corruptions == rows
 
 
-def test_other_points_and_seeds_are_other_rows(run):
-    measure(run)
+def test_other_points_and_seeds_are_other_rows(tmp_path, sample):
+    target = quick(tmp_path / "mine", sample)
+    run = target.run
+    evaluate_run_corrupted(target, HOW)
     for change in ({"points": 2}, {"points": 2, "seed": 5}):
         before = len(run.corruptions)
         assert not WantedRows.of(replace(HOW, **change)).are_in(run.scores)
-        measure(run, replace(HOW, **change))
+        evaluate_run_corrupted(target, replace(HOW, **change))
         assert len(run.corruptions) == before + 75
         assert WantedRows.of(replace(HOW, **change)).are_in(run.scores)
     assert len(run.scores) == 4
