@@ -16,6 +16,7 @@ from easybn.recipes import EBN
 from easybn.train.fit import fit
 from easybn.train.schedule import Training
 
+from ..evaluation.weak_fast import patched
 from ..recipes.conftest import every_recipe
 from ..small import small_images, small_net
 from .pretended import OnDevice, pretended
@@ -106,6 +107,21 @@ def test_attacks_find_on_the_device_what_they_find_on_the_cpu(norm, where, store
             assert found.robust.device.type == where
             assert torch.equal(found.robust.cpu(), expected.robust)
             assert found.record.forwards.tolist() == expected.record.forwards.tolist()
+
+
+@NEEDS_NEW_TORCH
+def test_the_audit_of_fast_on_the_device(tmp_path, monkeypatch):
+    patched(monkeypatch)
+    net, x = small_net(), small_images(12)
+    y = net(x).argmax(1)
+    how = {"norm": "linf", "eps": 0.02, "attacks": "fast", "audit": 3, "diagnosis": False, "keep_images": True}
+    expected = evaluate(net, x, y, **how)
+    assert 0 < expected.audits[0.02].drawn < expected.audits[0.02].survivors < 12
+    with pretended():
+        found = evaluate(net.to("cuda"), x.to("cuda"), y.to("cuda"), **how, store=tmp_path / "s")
+        assert found.audits == expected.audits
+        assert torch.equal(found.robust.cpu(), expected.robust)
+        assert torch.equal(found.images.cpu(), expected.images)
 
 
 @pytest.mark.parametrize("protocol", ["strong", "robustness"])

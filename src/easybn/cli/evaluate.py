@@ -131,7 +131,7 @@ def _caption(attacked: "Sequence[Score]") -> str:
     farthest = ", ".join(f"{score.max_perturbation:.5f}" for score in attacked)
     rows = " (a number a row)" if len(attacked) > 1 else ""
     figure = "Accuracy in %"
-    if attacked[0].attack == FAST:
+    if attacked[0].attack == FAST and not all(score.audit and score.audit.whole for score in attacked):
         figure += ", of fast an upper bound, with its interval under fast and AutoAttack standard"
     return (
         f"{figure}. Columns of attacks: points that each was the first to break. Farthest image found: "

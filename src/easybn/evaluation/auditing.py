@@ -175,14 +175,15 @@ def audited(run: FastRun, drawn: Mapping[float, int], audits: Sequence[Attempts]
     found = {}
     for eps in run.radii:
         suspicious, others = run.survivors(eps)
+        sample = others[: drawn[eps]]
         broken = run.points[run.verdicts.robust(eps) & ~verdicts.robust(eps)]
         by = [verdicts.stages[stage].attack for stage in verdicts.broken_at[eps][np.isin(run.points, broken)]]
         found[eps] = Audit(
             survivors=len(suspicious) + len(others),
             suspicious=len(suspicious),
-            drawn=drawn[eps],
+            drawn=len(sample),
             broke_suspicious=int(np.isin(suspicious, broken).sum()),
-            broke_drawn=int(np.isin(others[: drawn[eps]], broken).sum()),
+            broke_drawn=int(np.isin(sample, broken).sum()),
             broke={name: by.count(name) for name in dict.fromkeys([*STANDARD, *by])},
         )
     return Audited(record, verdicts, found)

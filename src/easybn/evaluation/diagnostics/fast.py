@@ -49,5 +49,7 @@ def _audits(scores: Sequence[Score]) -> list[Finding]:
     in_all = f"{size}, about {audit.falling:.0f} of the {score.n:,} attacked in all" if not audit.whole else size
     what, why = "AutoAttack standard broke points that fast left", "the figure of fast alone is too high by as much"
     remedy = "quote the audited figure with its interval; attacks='standard' attacks every point so"
+    if audit.whole:
+        remedy = "quote it with its audit, which attacked every point that fast left"
     many = audit.broken >= FEW_POINTS and audit.falling > MISSED_SHARE * score.n
     return [Finding("audit", "warning" if many else "note", what, in_all, why, remedy)]
