@@ -4,7 +4,7 @@ import pytest
 
 from easybn.attacks.apgd import APGD
 from easybn.attacks.fab import FAB
-from easybn.attacks.margin_pgd import MarginPGD
+from easybn.attacks.momentum_pgd import MomentumPGD
 from easybn.attacks.registry import PRESETS
 from easybn.attacks.square import Square
 
@@ -14,7 +14,7 @@ REACH = 0.5  # share of eps that this fast's perturbations have: what is farther
 def patched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast that reaches half as far as it should, and a short standard that misses nothing here."""
     monkeypatch.setitem(
-        PRESETS, "fast", {"momentum-pgd": lambda ball: MarginPGD(type(ball)(REACH * ball.eps), iterations=5)}
+        PRESETS, "fast", {"momentum-pgd": lambda ball: MomentumPGD(type(ball)(REACH * ball.eps), iterations=5)}
     )
     short = {
         "apgd-ce": lambda ball: APGD(ball, iterations=5), "apgd-t": lambda ball: APGD(ball, "t", 5, target_classes=1),

@@ -174,6 +174,11 @@ class Attack(ABC):
     def steps(self) -> int:
         """Steps of an attempt, at most; it evaluates one image more."""
 
+    @property
+    def usual_steps(self) -> int:
+        """Steps of most attempts that do not succeed; fewer than ``steps`` for an attack that may end early."""
+        return self.steps
+
     def attempts(self, classes: int) -> list[Attempt]:
         """The attempts at a point, in order, given the number of classes; a point is done at its first success."""
         return [Attempt()]

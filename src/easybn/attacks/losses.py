@@ -41,17 +41,16 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - true
 
 
-def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """(N,) float64: the target's logit minus the true one; the :func:`margin` where there is no target.
+def towards(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """(N,) float64: the target's logit minus the true one.
 
     Args:
         logits: (N, K).
         y: true classes, int64, shape (N,).
-        target: int64 (N,), -1 for none.
+        target: other classes, int64, shape (N,).
     """
-    true, others = _split(logits, y)
-    towards = others.gather(1, target.clamp(min=0)[:, None])[:, 0]
-    return torch.where(target >= 0, towards, others.amax(1)) - true
+    wide = logits.double()
+    return (wide.gather(1, target[:, None]) - wide.gather(1, y[:, None]))[:, 0]
 
 
 def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

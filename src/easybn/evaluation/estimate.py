@@ -80,7 +80,7 @@ def estimate(
             if not attack.bounded and attack.name in searched:
                 continue  # one search serves all radii
             searched.add(attack.name)
-            robust += len(attack.attempts(classes)) * (attack.steps + 1) * seconds[attack.name]
+            robust += len(attack.attempts(classes)) * (attack.usual_steps + 1) * seconds[attack.name]
     first = attacks[radii[0]][0] if attacks[radii[0]] else None
     broken = 0.0 if first is None else min(STEPS_TO_BREAK, first.steps + 1) * seconds[first.name]
     sample = sample_of(points, points, config.audit, config.audit_width) if audit else 0
@@ -89,7 +89,7 @@ def estimate(
 
 def robust_seconds(model: TargetModel, attack: Attack, x: Tensor, y: Tensor, batch_size: int) -> float:
     """Seconds for a point that withstands an attack; arguments as of :func:`seconds_per_step`."""
-    steps = len(attack.attempts(_classes(model, x))) * (attack.steps + 1)
+    steps = len(attack.attempts(_classes(model, x))) * (attack.usual_steps + 1)
     return steps * seconds_per_step(model, attack, x, y, batch_size)
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from easybn import L2, Linf
 from easybn.attacks.attack_mode import attack_mode
-from easybn.attacks.losses import margin, targeted_margin
-from easybn.attacks.margin_pgd import MarginPGD, malt_order
+from easybn.attacks.losses import margin, towards
+from easybn.attacks.momentum_pgd import MomentumPGD, malt_order
 from easybn.attacks.registry import ATTACKS, PRESETS
 from easybn.attacks.runner import AttackRunner
 
@@ -103,7 +103,7 @@ def test_passes_are_those_that_the_model_saw_and_the_margin_is_the_largest_seen(
 def test_where_it_succeeds_the_margin_is_the_models_at_the_kept_image():
     net, x = small_net().double(), small_images(8, dtype=torch.float64)
     y = net(x).argmax(1)
-    found = run(net, MarginPGD(Linf(0.05)), x, y)
+    found = run(net, MomentumPGD(Linf(0.05)), x, y)
     broken = found.success(0.05)
     assert broken.any()
     expected = margin(net(found.images[broken]).detach(), y[broken])
@@ -138,21 +138,20 @@ def test_classes_without_a_boundary_are_no_targets():
     x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
     with attack_mode(Few()) as ready:
         assert malt_order(ready, x, y, True)[1].tolist() == [[1, -1, -1]] * 2
-    found = run(Few(), MarginPGD(Linf(0.1), targets=3), x, y)
+    found = run(Few(), MomentumPGD(Linf(0.1), targets=3), x, y)
     assert found.columns["margin"].tolist() == pytest.approx([2.4 - 5] * 2)
 
 
-def test_a_margin_towards_a_target():
-    logits = torch.tensor([[3.0, 1.0, 2.0]] * 3)
-    y, target = torch.zeros(3, dtype=torch.int64), torch.tensor([-1, 1, 2])
-    assert targeted_margin(logits, y, target).tolist() == [-1.0, -2.0, -1.0]
+def test_the_way_to_a_target():
+    logits = torch.tensor([[3.0, 1.0, 2.0]] * 2)
+    assert towards(logits, torch.zeros(2, dtype=torch.int64), torch.tensor([1, 2])).tolist() == [-2.0, -1.0]
 
 
 def test_arguments_out_of_range():
     for options in ({"iterations": 0}, {"rounds": 0}, {"windows": 0}, {"targets": -1}, {"agreement": -0.1}):
         with pytest.raises(ValueError, match=next(iter(options))):
-            MarginPGD(Linf(0.1), **options)
+            MomentumPGD(Linf(0.1), **options)
     with pytest.raises(ValueError, match="unknown start 'there'"):
-        MarginPGD(Linf(0.1), start="there")
+        MomentumPGD(Linf(0.1), start="there")
     with pytest.raises(ValueError, match="L2 and Linf"):
-        MarginPGD(0.1)
+        MomentumPGD(0.1)

@@ -1,4 +1,4 @@
-"""PGD on the margin with momentum, from a random start, towards the likeliest targets, or from windows: preset fast.
+"""The ascents of preset fast: from a random point, towards the likeliest targets, from windows as Square makes them.
 
 One attempt at a point is a sequence of ascents of the same length, one after the other in the same row. What they
 share is paid for once: the gradients of all classes at the clean image (MALT), and the decision whether another round
@@ -17,28 +17,29 @@ from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
 from .attack import Attack, AttackState, evaluate_where, finite_gradient, target_count
 from .attack_mode import TargetModel
-from .losses import margin, targeted_margin
+from .losses import log_odds, margin, towards
 from .square import as_images, flip_window, move_mass, sides, stripes, tiles
 
-MOMENTUM = 0.75
-TARGET_CLASSES = 9  # of the largest clean logits: those that MALT puts in order
+MOMENTUM = 0.5
 STEP = 2.0  # the first step of an ascent, in units of eps
+TARGET_CLASSES = 9  # of the largest clean logits: those that MALT puts in order
 SHARE = 0.8  # of the image that the largest windows cover
 STAGES = 6  # of Square's schedule that windows are drawn from: they halve in area from one to the next
 ROWS = 64  # images a pass at least, where there are that many windows to try
 
 
 @dataclass(frozen=True)
-class MarginPGD(Attack):
-    """Ascents of the margin: sign steps (l2: steps along the gradient) with momentum, whose length falls as a cosine.
+class MomentumPGD(Attack):
+    """Steepest ascent with momentum by steps whose length falls from 2 eps to 0 as a cosine does.
 
-    The largest margin seen is kept in the record also of an attempt that does not succeed.
+    Without a target it climbs the log odds of the true class (the direction of the cross-entropy), towards a target
+    the difference of the two logits. The largest margin seen is kept in the record, also where nothing succeeds.
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
         start: "random", a point of the ball; or "window", the best of some random windows as Square makes them.
-        targets: ascents of a difference of two logits, each towards another class, in the order of MALT (Melamed et
-            al., arXiv 2407.02240): margin over gradient norm at the clean image. 0 for ascents of the margin itself.
+        targets: so many ascents, each towards another class, in the order of MALT (Melamed et al., arXiv 2407.02240):
+            margin over gradient norm at the clean image. 0 for ascents without a target.
         iterations: steps of an ascent; it evaluates one image more.
         rounds: ascents at most, where there are no targets. An attempt ends when two of them have led to the same
             margin, the largest of all, to within ``agreement``: a lone best one may be surpassed.
@@ -65,7 +66,7 @@ class MarginPGD(Attack):
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):
-            raise ValueError(f"MarginPGD knows the balls L2 and Linf, got {type(self.ball).__name__}")
+            raise ValueError(f"MomentumPGD knows the balls L2 and Linf, got {type(self.ball).__name__}")
         if self.start not in ("random", "window"):
             raise ValueError(f"unknown start {self.start!r}; known: random, window")
         for name in ("iterations", "rounds", "windows"):
@@ -87,6 +88,10 @@ class MarginPGD(Attack):
     @property
     def steps(self) -> int:
         return self.ascents * (self.iterations + 1) - 1
+
+    @property
+    def usual_steps(self) -> int:
+        return (self.targets or min(self.rounds, 2)) * (self.iterations + 1) - 1
 
     def init(self, state: AttackState) -> None:
         image, none = state["original"], torch.full_like(state["best_distance"], -torch.inf)
@@ -182,8 +187,9 @@ class MarginPGD(Attack):
     def _differentiate(self, model: TargetModel, state: AttackState, rows: Tensor) -> Tensor:
         image = state["image"][rows].detach().requires_grad_()
         logits = model(image)
-        loss = targeted_margin(logits, state["label"][rows], state["target"][rows])
-        (gradient,) = torch.autograd.grad(loss.sum(), image)
+        y, target = state["label"][rows], state["target"][rows]
+        height = log_odds(logits, y).where(target < 0, towards(logits, y, target.clamp(min=0)))
+        (gradient,) = torch.autograd.grad(height.sum(), image)
         state.count_passes(rows, forwards=1, backwards=1)
         state.update_rows(rows, gradient=finite_gradient(state, rows, gradient))
         return logits.detach()
