@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..user_code import call, is_permitted, load_object
 from .resnet import resnet18, resnet50, resnet_small, resnet_tiny
+from .state_dicts import tensors_only
 
 # Normalisation as the model's first layer, so that every image outside the model is in [0, 1].
 
@@ -47,7 +48,7 @@ class Normalise(nn.Module):
 
 
 BUILT_IN = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small, "resnet_tiny": resnet_tiny}
-LIBRARIES = ("timm", "torchvision")
+LIBRARIES = ("timm", "torchvision", "robustbench")
 FROM_ELSEWHERE = ("pretrained", "weights", "checkpoint_path", "cache_dir")
 """Options that say where the first weights come from; a file of trained weights does not need them."""
 
@@ -132,7 +133,8 @@ def timm_model(name: str, num_classes: int, in_channels: int, **options: Any) ->
     if name.split(".")[0] not in timm.list_models() or not re.fullmatch(r"[\w.]+", name):
         raise ValueError(_unknown("timm", name, timm.list_models()))
     try:
-        return timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+        with tensors_only():  # before 1.0.26 timm unpickles
+            return timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
     except Exception as error:
         if not options.get("checkpoint_path"):
             raise

@@ -8,12 +8,14 @@ from wrappers, what is loaded has exactly the names of the model's tensors.
 
 import builtins
 import json
+import os
 import pickletools
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -199,6 +201,21 @@ def _unpickled(path: Path) -> Any:
     with torch.serialization.safe_globals(inert), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # about the pickle protocol, and storages of old files
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Inside the block, a library that calls ``torch.load`` unpickles nothing, whatever it or the environment asks."""
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _harmful(module: str, name: str) -> bool:

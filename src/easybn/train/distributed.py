@@ -278,7 +278,10 @@ def synchronised(model: nn.Module) -> nn.Module:
     """
     from timm.layers.norm_act import convert_sync_batchnorm  # here, because importing timm takes a second
 
+    modes = {name: module.training for name, module in model.named_modules()}
     new: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    for name, module in new.named_modules():  # before timm 1.0.26 the new norms are in train mode
+        module.training = modes[name]
     return new
 
 
