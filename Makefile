@@ -10,7 +10,7 @@ demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, 
 test: .venv/installed-dev  ## the tests that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: .venv/installed-dev  ## the long ones and those of the extras too
+test-all: .venv/installed-dev .venv-robustbench/installed  ## the long ones and those of the extras too
 	$(BIN)/pip install --quiet --editable ".[medmnist,onnx,plot,track]" --group fuzz
 	$(BIN)/pytest -n 2 --dist worksteal
 
@@ -52,6 +52,11 @@ lint: .venv/installed-dev  ## style, types, and that imports go down only
 	.venv-oldest/bin/pip install --editable . --group dev --constraint .venv-oldest/lower-bounds.txt
 	@touch $@
 
+.venv-robustbench/installed: tests/with_robustbench/environment.py .venv/installed-dev
+	@echo "Installing RobustBench and the versions that it pins into .venv-robustbench (some seconds)"
+	$(BIN)/python tests/with_robustbench/environment.py .venv-robustbench
+	@touch $@
+
 hooks: .venv/installed-dev  ## run the lint before every commit
 	$(BIN)/pre-commit install
 
@@ -59,4 +64,4 @@ dist: .venv/installed-dev  ## the wheel and the sdist (docs/release.md)
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv .venv-oldest build dist
+	rm -rf .venv .venv-oldest .venv-robustbench build dist

@@ -91,7 +91,13 @@ def test_exports(folder, easybn):
         ("export nowhere --format torch --out o", "no weights at nowhere"),
         ("export {r} --format tensor --out o", "tensor"),
         ("export {a} --format torch --out o", "is no safetensors file"),
-        ("export {r} --format torch", "are required: out"),
+        ("export {r} --format torch", "--format FORMAT and --out FILE, or --robustbench DIR"),
+        ("export {r}", "--format FORMAT and --out FILE, or --robustbench DIR"),
+        ("export {r} --robustbench o", "was trained on sample, 10 classes of 1 x 28 x 28"),
+        ("export {r} --robustbench o --format torch", "--format does not go with --robustbench DIR"),
+        ("export {r} --robustbench o --out m", "--out does not go with --robustbench DIR"),
+        ("export {r} --format torch --out o --name a", "--name goes with --robustbench DIR"),
+        ("export {r} --robustbench o --threat_model linf", "linf"),
     ],
 )
 def test_mistakes(words, told, folder, easybn):

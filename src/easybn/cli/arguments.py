@@ -274,7 +274,9 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
     add: Callable[..., Any] = parser.add_argument_group("a model of yours").add_argument
     where = (
         "my.py:make or module:make, a function that returns a model from images in [0, 1] to logits; timm:NAME, "
-        "torchvision:NAME, resnet18 and so on; or fashion-mnist-vanilla, fashion-mnist-adversarial, trained models"
+        "torchvision:NAME, resnet18 and so on; robustbench:NAME, whose weights have to be here (--model_options "
+        "'{dataset: cifar10, threat_model: Linf, model_dir: models}'); or fashion-mnist-vanilla, "
+        "fashion-mnist-adversarial, trained models"
     )
     add("--model", type=str, default=None, help=where)
     add(

@@ -44,7 +44,7 @@ COMMANDS = {
     "summarise": "what the report needs models for, as rows: confidences, a gallery, one verdict per point",
     "report": "one HTML page about a folder of runs; the paper's tables over seeds",
     "perturb": "make an image harder or easier for a trained model: pictures and confidences",
-    "export": "write a trained model as safetensors, torch.export or ONNX file, and check it",
+    "export": "write a trained model as safetensors, torch.export or ONNX file, or for RobustBench, and check it",
     "data": "data sets: which are here, how to get the others, what is in one",
     "doctor": "check the installation, and how to fix what is missing",
 }

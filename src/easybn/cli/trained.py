@@ -21,24 +21,64 @@ if TYPE_CHECKING:
 
 
 def configure_export(parser: Parser) -> None:
-    parser.add_argument("run", type=str, help="a run's folder, or a weights file (.safetensors)")
-    parser.add_argument("--format", choices=["safetensors", "torch", "onnx"], required=True)
-    parser.add_argument("--out", type=str, required=True, help="the file to write")
-    parser.add_argument("--size", type=int, default=None, help="size of the images, if the weights file lacks it")
+    add = parser.add_argument
+    add("run", type=str, help="a run's folder, or a weights file (.safetensors)")
+    add("--format", choices=["safetensors", "torch", "onnx"], default=None)
+    add("--out", type=str, default=None, help="the file to write")
+    add("--size", type=int, default=None, help="size of the images, if the weights file lacks it")
+    add = parser.add_argument_group("a folder for RobustBench").add_argument
+    add(
+        "--robustbench",
+        type=str,
+        default=None,
+        metavar="DIR",
+        help="the folder to write, instead of --format and --out",
+    )
+    add("--name", type=str, default=None, help="in RobustBench's table, such as Rice2020Overfitting")
+    add("--threat_model", choices=["Linf", "L2", "corruptions"], default=None, help="by default Linf")
+    add("--eps", type=number, default=None, help="by default the leaderboard's: 8/255 for Linf, 0.5 for L2")
 
 
 def run_export(arguments: Namespace) -> None:
-    """Export a trained model to a file that other programs read.
+    """Export a trained model to a file that other programs read, or to a folder for RobustBench.
 
     safetensors: the weights with a description of the model, for easybn.load. torch: a .pt2 file for
     torch.export.load(FILE).module(), without easybn. onnx: for any ONNX runtime. Each takes batches of any size of
     images in [0, 1]; the file is written only if its outputs agree with the model's.
+
+    --robustbench DIR: of a model for CIFAR-10 or CIFAR-100, the network as a file that needs torch only, the weights, a
+    file register.py that adds it to RobustBench's models, its model_info, and the text of an issue that submits it,
+    with the scores of the run. robustbench.load_model and benchmark work on it as it is.
     """
+    if arguments.robustbench is not None:
+        _export_to_robustbench(arguments)
+        return
+    for name in ("name", "threat_model", "eps"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} goes with --robustbench DIR")
+    if arguments.format is None or arguments.out is None:
+        raise ValueError("say what to write: --format FORMAT and --out FILE, or --robustbench DIR")
     from ..runs.export import BATCHES, export
 
     difference = export(arguments.run, arguments.out, arguments.format, arguments.size)
     batches = " and ".join(map(str, BATCHES))
     say(f"written: {arguments.out}; largest difference of a logit, batches of {batches} images: {difference:.1e}")
+
+
+def _export_to_robustbench(arguments: Namespace) -> None:
+    for name in ("format", "out", "size"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} does not go with --robustbench DIR")
+    from ..runs.robustbench import export_to_robustbench
+
+    given = {name: value for name in ("name", "threat_model", "eps") if (value := getattr(arguments, name)) is not None}
+    found = export_to_robustbench(arguments.run, arguments.robustbench, **given)
+    entry, at = found.entry, f" at eps {found.entry.eps_text}" if found.entry.eps_text else ""
+    say(f"written: {arguments.robustbench}, model {entry.name} for {entry.dataset}, {entry.threat_model}{at}")
+    say(f"largest difference of a logit: {found.difference:.1e}")
+    say(f"clean accuracy: {found.clean.words}")
+    say(f"robust accuracy: {found.robust.words}")
+    say("how to use it: register.py in that folder; to be filled in: new_model.md and model_info")
 
 
 SHOWN = 20  # problems

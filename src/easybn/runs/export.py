@@ -148,7 +148,7 @@ def export(source: Path | str, out: Path | str, form: str, size: int | None = No
     if form == "onnx":
         need_onnx()
     model, about = weights.load(source), weights.trained_on(source)
-    images = [_images(n, _shape(model, about, source, size)) for n in BATCHES]
+    images = [random_images(n, _shape(model, about, source, size)) for n in BATCHES]
     note = json.dumps({"easybn": asdict(about) if about else None})
     with replacing(out) as file:
         if form == "safetensors":
@@ -193,7 +193,7 @@ def _shape(
     return len(mean), size, size
 
 
-def _images(n: int, shape: tuple[int, int, int]) -> Tensor:
+def random_images(n: int, shape: tuple[int, int, int]) -> Tensor:
     """(n, C, H, W) images uniform in [0, 1], the same on every call."""
     return Noise.of(0, "export", torch.arange(n)).uniform(*shape)
 

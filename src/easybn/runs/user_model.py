@@ -15,6 +15,7 @@ from ..files import write_text
 from ..json_files import read_any_json
 from ..models import weights
 from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
+from ..models.robustbench_zoo import DATASET, LIBRARY, OPTIONS, load_zoo_model
 from ..models.state_dicts import load_weights
 from ..models.weights import TrainedOn
 from .config import DATA_OPTIONS
@@ -30,11 +31,12 @@ class UserModel:
     """A user's model, as the command line names it.
 
     Args:
-        model: "my.py:make", "module:make", "timm:NAME", "torchvision:NAME", a built-in name, or a trained model of the
-            package (:func:`easybn.models.trained`); None if ``weights`` is easybn's own file, which says it.
+        model: "my.py:make", "module:make", "timm:NAME", "torchvision:NAME", a built-in name, a trained model of the
+            package (:func:`easybn.models.trained`), or "robustbench:NAME" with its own weights
+            (:mod:`easybn.models.robustbench_zoo`); None if ``weights`` is easybn's own file, which says it.
         weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the model's own weights.
-        data: name or path of the data set; None for the one that ``weights`` was trained on, or the bundled sample for
-            a trained model of the package.
+        data: name or path of the data set; None for the one that ``weights`` was trained on, the bundled sample for
+            a trained model of the package, or RobustBench's data set.
         data_folder: folder of the data set.
         resize, channels, test_fraction: for an image folder, see :func:`easybn.data.load`.
         classes: file with the class of each output, one name per line in the order of the outputs; None for the
@@ -63,6 +65,16 @@ class UserModel:
             raise ValueError("name a model: --model my.py:make or timm:NAME, or --weights FILE written by easybn")
         if self.weights_key is not None and (self.weights is None or self.model is None):
             raise ValueError("--weights_key goes with --weights FILE and --model")
+        if self.of_robustbench and (self.weights or self.mean or self.std):
+            raise ValueError(
+                f"--model {self.model} has weights and a normalisation of its own: leave out --weights, --mean and "
+                "--std; --model_options '{model_dir: FOLDER}' says where the weights are"
+            )
+
+    @property
+    def of_robustbench(self) -> bool:
+        """Whether it is one of RobustBench's models."""
+        return (self.model or "").startswith(f"{LIBRARY}:")
 
     @property
     def name(self) -> str:
@@ -96,6 +108,8 @@ class UserModel:
         name = self.data or ("sample" if self.model in models.trained() else None)
         if name is None and self.about is not None:
             name = self.about.name
+        if name is None and self.of_robustbench and (own := self.model_options.get("dataset", DATASET)) in data.NAMES:
+            name = own
         if name is None:
             raise ValueError("--data is missing: the name or path of the data set whose test images are attacked")
         source = data.load(name, folder=self.data_folder, **{option: getattr(self, option) for option in DATA_OPTIONS})
@@ -115,6 +129,8 @@ class UserModel:
             return weights.load(self.model)
         named = ""
         library, _, rest = self.model.partition(":")
+        if self.of_robustbench:
+            return self._of_zoo(rest)
         if is_code(self.model):
             model = user_model(self.model, self.model_options)
         else:
@@ -147,6 +163,11 @@ class UserModel:
         elif rest and library in LIBRARIES and not {"pretrained", "weights"} & set(self.model_options):
             raise ValueError(f"{self.model} has random weights: give --weights FILE, or --model_options")
         return model
+
+    def _of_zoo(self, name: str) -> nn.Module:
+        if unknown := [option for option in self.model_options if option not in OPTIONS]:
+            raise ValueError(f"--model {self.model} takes the model_options {', '.join(OPTIONS)}, not {unknown[0]}")
+        return load_zoo_model(name, **{option: str(value) for option, value in self.model_options.items()})
 
     def target(self, folder: Path) -> EvaluationTarget:
         """The target of an evaluation with its results in ``folder``, which is new or has results of the same model.

@@ -1,0 +1,3 @@
+from pyautoattack.state import EvaluationState
+
+__all__ = ["EvaluationState"]
