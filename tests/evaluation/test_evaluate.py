@@ -147,6 +147,8 @@ def test_a_note_on_how_the_model_was_found_stays_one_note():
     found = evaluate(nn.Sequential(nn.Dropout(0.5), small_net()).train(), small_images(8), torch.arange(8) % 4, steps=2)
     assert sum("train mode" in note for note in found.notes) == 1
     assert found.remarks[0].startswith("the model came in train mode")
+    (line,) = [line for line in str(found).splitlines() if "the model came in train mode" in line.lower()]
+    assert "Call model.eval() before an evaluation of your own" in line
 
 
 def test_a_result_reads_as_what_it_says(problem):
@@ -159,6 +161,7 @@ def test_a_result_reads_as_what_it_says(problem):
 
 
 def test_a_result_in_one_line():
+    assert headline(Score("clean", 1, 1)) == "clean accuracy: 100.0% (95%: 20.7 to 100.0), 1 point"
     score = Score("autoattack", 200, 119, "standard", "linf", 8 / 255)
     line = "robust accuracy at linf 8/255: 59.5% (95%: 52.6 to 66.1)"
     assert headline(score, 10_000) == f"{line}, 200 of 10,000 points, AutoAttack standard"

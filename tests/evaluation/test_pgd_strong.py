@@ -159,8 +159,8 @@ def test_max_perturbation_is_eps_where_a_point_stood(problem):
         assert found.scores[1].max_perturbation == pytest.approx(eps, rel=1e-4)
 
 
-TRIED = 3 * 16 + 1
-"""Images on which a model is tried beforehand: in two layouts and with a gradient, and alone."""
+TRIED = 4 * 16 + 1
+"""Images on which a model is tried beforehand: in two layouts, with a gradient, once more, and alone."""
 
 
 def test_a_point_that_is_wrong_is_not_attacked_and_not_robust():

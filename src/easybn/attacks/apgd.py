@@ -59,6 +59,10 @@ class APGD(Attack):
         return self.iterations
 
     @property
+    def least_passes(self) -> tuple[int, int]:
+        return self.eot * self.iterations + 1, self.eot * self.iterations
+
+    @property
     def min_classes(self) -> int:
         return {"dlr": 3, "t": 4}.get(self.loss, 2)
 

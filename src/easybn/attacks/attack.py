@@ -27,6 +27,7 @@ from ..keyed_random import Noise
 from ..perturb.ball import Ball, Linf, l2_norm, per_sample, rounding
 from ..rows import check_colours
 from .attack_mode import TargetModel
+from .model_call import ROUNDING_UNITS
 
 
 class Attempt(NamedTuple):
@@ -179,6 +180,11 @@ class Attack(ABC):
         """Steps of most attempts that do not succeed; fewer than ``steps`` for an attack that may end early."""
         return self.steps
 
+    @property
+    def least_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of an attempt without success, at least."""
+        return self.steps + 1, self.steps * self.uses_gradient
+
     def attempts(self, classes: int) -> list[Attempt]:
         """The attempts at a point, in order, given the number of classes; a point is done at its first success."""
         return [Attempt()]
@@ -273,10 +279,6 @@ def concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 # When an attacked image counts as adversarial.
-
-# Kernels round differently for batches of other sizes: a margin within this many units of rounding of the
-# largest logit could change sign in the next forward pass.
-ROUNDING_UNITS = 32
 
 
 def misclassified(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Attacks take their gradients from a surrogate, if there are images to check it o
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,11 @@ class TargetModel:
     def dtype(self) -> torch.dtype | None:
         """Of the images that it takes; None if any will do."""
         return self.call.dtype
+
+    @property
+    def randomised(self) -> bool:
+        """Whether it draws random numbers: two passes over the probe differ."""
+        return self.call.randomised
 
     @property
     def image_dtype(self) -> torch.dtype:
@@ -132,14 +137,15 @@ def attack_mode(
 def _probed(model: nn.Module, notes: tuple[str, ...], probe: Tensor, options: SurrogateOptions) -> TargetModel:
     probe = probe.clone()  # a caller's inference tensor can have no gradient
     call, found = probe_call(model, probe)
-    plain = TargetModel(model, call, (*notes, *found))
+    preparation = "as found, verdicts by many passes" if call.randomised else "as found"
+    plain = TargetModel(model, call, (*notes, *found), preparation=preparation)
     if not options.any:
         return plain
     x = plain.load(probe)
     surrogate, given_up = make_surrogate(model, x.to(plain.dtype or x.dtype), options, call)
     all_notes = (*plain.notes, *given_up)
     if surrogate is None:
-        return TargetModel(model, call, all_notes)
+        return replace(plain, notes=all_notes)
     return TargetModel(model, call, all_notes, surrogate.call, surrogate.preparation)
 
 

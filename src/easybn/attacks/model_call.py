@@ -101,6 +101,9 @@ Call = Callable[[Tensor], Any]
 STRIDES = 1e-3
 """Largest difference of logits, in units of the largest one, that another memory layout may make by rounding."""
 COARSE = 5e-2  # the same in 16 bits
+ROUNDING_UNITS = 32
+"""Kernels round differently for batches of other sizes: a margin within this many units of rounding of the largest
+logit could change sign in the next pass. Where two passes over the same images differ by more, it is no rounding."""
 LEAST_MASK, MASK_RATIO = 1e8, 1e3
 """A logit below both -1e8 and -1000 times the largest one's size is a mask: a network's own are not spread so far."""
 
@@ -127,6 +130,7 @@ class ModelCall:
         channels_last: memory layout of four-dimensional images; contiguous if False.
         classes: number of logits; None as long as it is not known.
         no_gradient: why there is no gradient with respect to the images; None if there is one or it is not known.
+        randomised: two passes over the same images gave different logits.
     """
 
     device: torch.device | None = None
@@ -134,6 +138,7 @@ class ModelCall:
     channels_last: bool = True
     classes: int | None = None
     no_gradient: str | None = None
+    randomised: bool = False
 
     def laid_out(self, x: Tensor) -> Tensor:
         """``x`` in the memory layout that the model takes."""
@@ -223,7 +228,10 @@ def probe_call(model: nn.Module, probe: Tensor) -> tuple[ModelCall, list[str]]:
             if problem and call is not contiguous and _gradient_problem(model, contiguous, x, logits) is None:
                 call, why, problem = contiguous, problem, None
             notes = [f"the model does not work on channels-last images ({why}): it gets contiguous ones"] if why else []
-            return replace(call, classes=logits.shape[1], no_gradient=problem), notes
+            again = _forward(model, call, x)
+            rounding = ROUNDING_UNITS * torch.finfo(logits.dtype).eps
+            randomised = isinstance(again, Tensor) and logit_distance(logits.double(), again.double()) > rounding
+            return replace(call, classes=logits.shape[1], no_gradient=problem, randomised=randomised), notes
     assert failure is not None
     raise failure
 

@@ -107,5 +107,6 @@ def changed_attacks(attacks: Sequence[Attack], classes: int, shape: Sequence[int
             notes.append(f"{attack.name}: {classes} classes are too few for its loss, which uses {how}")
     targeted = [attack.name for attack in attacks if any(attempt.target for attempt in attack.attempts(classes))]
     if classes < 10 and targeted:
-        notes.append(f"{', '.join(targeted)}: {classes - 1} target classes instead of 9, for there are no more")
+        targets = "1 target class" if classes == 2 else f"{classes - 1} target classes"
+        notes.append(f"{', '.join(targeted)}: {targets} instead of 9, for there are no more")
     return notes

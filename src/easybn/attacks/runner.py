@@ -11,6 +11,7 @@ from torch import Tensor
 from ..keyed_random import Noise
 from .attack import Attack, AttackState, Attempt, check_in_ball, concatenate, misclassified
 from .attack_mode import TargetModel
+from .draws import vote
 from .losses import margin
 
 RunnerState = dict[str, Any]
@@ -136,9 +137,10 @@ def check_success(model: TargetModel, attack: Attack, state: AttackState, logits
     """Look for successes among ``state["image"]``; ``best_distance`` and ``margin`` are written.
 
     Only what the original model gets wrong counts. Images that look adversarial go once more through the original
-    model, without the others. If it is wrong by more than rounding can explain, the attempt has succeeded; if by less,
-    the image is noted and the attempt continues. What an unbounded attack finds outside its ball is only noted
-    (``outside_distance``, ``outside_image``): it is verified when the attempt ends.
+    model (many times if it is randomised: :mod:`~easybn.attacks.draws`), without the others. If it is wrong by more
+    than rounding can explain, the attempt has succeeded; if by less, the image is noted and the attempt continues. What
+    an unbounded attack finds outside its ball is only noted (``outside_distance``, ``outside_image``): it is verified
+    when the attempt ends.
 
     Args:
         logits: (B, K), of the images, by the model or its surrogate.
@@ -190,8 +192,13 @@ def verify_outside_ball(model: TargetModel, state: AttackState, ended: Tensor) -
 
 
 def _verify(model: TargetModel, state: AttackState, rows: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Wrong, wrong beyond rounding (bool), and the margin (float64), by the original model."""
-    logits, label = model.original(images), state["label"][rows]
+    """Wrong, wrong beyond rounding and chance (bool), and the margin (float64), by the original model."""
+    label = state["label"][rows]
+    if model.randomised:
+        said = vote(model.original, images, label)
+        state.update_rows(rows, forwards=state["forwards"][rows] + said.passes)
+        return said.wrong, said.clearly, said.margin
+    logits = model.original(images)
     state.count_passes(rows, forwards=1)
     return *misclassified(logits, label), margin(logits, label)
 
@@ -210,7 +217,8 @@ class AttackRunner:
         y: true classes, int64 (n,).
         ids: int64 (n,), the names of the points in the keys of their random numbers.
         ranking: int64 (n, K - 1), the other classes, the one of largest clean logit first; -1 in the place of those
-            that are masked by -inf and no target.
+            that are masked by -inf and no target. The first one is a target in any case: a point at which nothing is
+            tried would count as robust.
         seed: of all that is random.
         batch_size: rows at a time, at most.
         min_active: where fewer rows than that are active, further attempts at the same points join them.
@@ -244,6 +252,8 @@ class AttackRunner:
         """
         n = len(self.ids)
         self.attempts = self.attack.attempts(self.ranking.shape[1] + 1)
+        if not self.attempts:
+            raise ValueError(f"the attack {self.attack.name} makes no attempt: its attempts() must name one or more")
         self.pending = PendingAttempts(n, len(self.attempts))
         self.success = torch.zeros(n, dtype=torch.bool)
         self.images = torch.zeros(n, *self.x.shape[1:], dtype=self.model.image_dtype)

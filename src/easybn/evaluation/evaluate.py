@@ -214,7 +214,7 @@ def _by_attacks(points: Points, config: EvaluateConfig, store: Path | str | None
         done, unbounded = chain(done, more), unbounded | {*UNBOUNDED}
     else:
         verdicts = derive(record, ids, points.plan.stages, config.share, unbounded)
-    notes += _notes(points, config, record)
+    notes += _notes(points, config)
     radii = [eps for eps in config.eps if points.plan.attacks[eps]]
     robust = {eps: torch.as_tensor(verdicts.robust(eps)).to(x.device) for eps in radii}
     images: dict[float, Tensor] = {}
@@ -231,7 +231,7 @@ def _by_reference_protocol(points: Points, config: EvaluateConfig, report: OnPro
     """Clean accuracy, and PGD as the library ``robustness`` does it: every point to the end, batch by batch."""
     (stage,) = run_all(points, report)
     verdicts = derive(stage.record, points.ids, points.plan.stages)
-    notes = [*points.model.notes, *_notes(points, config, stage.record)]
+    notes = [*points.model.notes, *_notes(points, config)]
     results = {
         eps: reference_pgd(
             points.model, config.pgd(eps), points.x, points.y, config.batch_size, config.keep_images, report
@@ -248,12 +248,18 @@ def _by_reference_protocol(points: Points, config: EvaluateConfig, report: OnPro
     return Evaluation(clean, robust, scores, notes, images, stage.record, ids, len(points.x))
 
 
-def _notes(points: Points, config: EvaluateConfig, record: Record) -> list[str]:
-    """What a reader should know of the classes and shapes, a sentence each."""
-    masked = points.classes - points.open_classes
-    about = [f"{masked} of {points.classes} logits are masked: attacks leave these classes out"] if masked else []
-    attacks = config.attacks_at(config.eps[0])
-    return [*about, *changed_attacks(attacks, points.open_classes, points.x.shape[1:])]
+def _notes(points: Points, config: EvaluateConfig) -> list[str]:
+    """What a reader should know of the verdicts, classes and shapes, a sentence each."""
+    attacks, unmasked = config.attacks_at(config.eps[0]), points.open_classes
+    about, masked = [], points.classes - unmasked
+    if attacks and points.model.randomised:
+        about += [
+            "the model draws random numbers: an attacked image counts as misclassified if most passes over it are"
+        ]
+    if masked:
+        but = "" if unmasked > 1 else ", but for the first of each point: without it they would have nothing to aim at"
+        about += [f"{masked} of {points.classes} logits are masked: attacks leave these classes out{but}"]
+    return [*about, *changed_attacks(attacks, max(unmasked, 2), points.x.shape[1:])]
 
 
 def _trouble(scores: Sequence[Score], unanswered: int) -> list[str]:
@@ -262,7 +268,8 @@ def _trouble(scores: Sequence[Score], unanswered: int) -> list[str]:
     if lost := sum(score.non_finite for score in scores):
         notes.append(f"{lost} gradient steps were not taken because the gradient was not finite")
     if unanswered:
-        notes.append(f"{unanswered} points count as misclassified: the logits of an attacked image are NaN or infinite")
+        count = "1 point counts" if unanswered == 1 else f"{unanswered} points count"
+        notes.append(f"{count} as misclassified: the logits of an attacked image are NaN or infinite")
     return notes
 
 

@@ -16,7 +16,7 @@ from ..attacks.registry import UNBOUNDED
 from ..attacks.runner import AttackRunner, RunnerState
 from ..progress import OnProgress, silent
 from .config import EvaluateConfig
-from .record import CLEAN, Record, Stage
+from .record import CLEAN, Record, Stage, check_stage
 from .verdicts import to_attack
 
 # Labels that fit a model.
@@ -176,11 +176,16 @@ class Points:
         return self._logits[rows]
 
     def _ranking(self, rows: Tensor) -> Tensor:
-        """(n, K - 1) the classes except the true one, by descending clean logit; -1 for those masked by -inf."""
+        """(n, K - 1) the classes except the true one, by descending clean logit; -1 for those masked by -inf.
+
+        But not for the first: elsewhere in the ball other classes may be masked, and every point is to be attacked.
+        """
         logits = self._classify(rows).double()
         logits[torch.arange(len(rows)), self.y[rows.to(self.y.device)].cpu()] = torch.inf
         order = logits.argsort(dim=1, descending=True, stable=True)[:, 1:]
-        return order.masked_fill(logits.gather(1, order).isneginf(), -1)
+        masked = logits.gather(1, order).isneginf()
+        masked[:, 0] = False
+        return order.masked_fill(masked, -1)
 
     @property
     def classes(self) -> int:
@@ -197,7 +202,7 @@ class Points:
         if known is None or not len(known):
             with torch.no_grad():
                 known = self.model.original(self.model.load(self.x[:1]))
-        return max(int((~known.isneginf()).sum(1).max()), 2)
+        return int((~known.isneginf()).sum(1).max())
 
     def rows_of(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (n,), the positions of ``points`` (ids) among all ids."""
@@ -215,6 +220,7 @@ def run_all(points: Points, progress: OnProgress = silent, keep_images: bool = F
         before = Record.joined(done.record for done in every)
         todo = to_attack(before, stage, points.ids, points.plan.share, points.plan.unbounded)
         done = points.run(stage, todo, progress=progress)
+        check_stage(done.record, stage, todo)
         every.append(done if keep_images else StageDone(done.record, done.points[:0], done.images[:0].clone()))
     return every
 

@@ -151,3 +151,33 @@ class Record:
         """All rows of several records, one after the other; of none, a record without rows."""
         parts = [record.columns for record in records] or [Record.of(CLEAN, [], success=[], distance=[]).columns]
         return cls(**{name: np.concatenate([part[name] for part in parts]) for name in DTYPES})
+
+
+# Validation of a stage: without it a point might count as robust for no reason.
+
+
+def check_stage(record: Record, stage: Stage, points: NDArray[np.int64]) -> None:
+    """See that a stage attacked all it had to and nothing else, and gave up no point without a success.
+
+    Args:
+        record: the rows of the stage.
+        stage: which it is.
+        points: int64 (n,), ids of the points that it had to attack.
+
+    Raises:
+        ValueError: what is wrong, with an example.
+    """
+
+    def none_of(wrong: NDArray[Any], what: str) -> None:
+        if len(wrong):
+            raise ValueError(f"{stage}: {what}: {len(wrong)}, such as point {wrong[0]}")
+
+    if len(record) and {*zip(record.attack.tolist(), record.eps.tolist(), strict=True)} != {tuple(stage)}:
+        raise ValueError(f"{stage}: rows of another stage")
+    none_of(np.setdiff1d(record.point, points), "attempts at points that were not to be attacked")
+    none_of(np.setdiff1d(points, record.point), "points without an attempt")
+    none_of(record.point[record.success & ~np.isfinite(record.distance)], "successes at no distance")
+    near = ~record.success & (record.distance <= record.eps)
+    none_of(record.point[near], "points with an adversarial image within eps and without success")
+    given_up = np.setdiff1d(record.point[~record.finished], record.point[record.success])
+    none_of(given_up, "points given up without success")

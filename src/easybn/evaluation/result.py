@@ -116,6 +116,11 @@ def attack_words(score: Score) -> str:
     return f"{', '.join(names)} and {last}" if names else last
 
 
+def points_in_words(n: int) -> str:
+    """Such as "1 point" and "1,000 points"."""
+    return f"{n:,} point{'' if n == 1 else 's'}"
+
+
 def headline(score: Score, total: int | None = None) -> str:
     """A score in one line, with all that it needs to be quoted.
 
@@ -127,7 +132,7 @@ def headline(score: Score, total: int | None = None) -> str:
         total: of how many points the score's were chosen; left out if they are all.
     """
     low, high = (100 * end for end in score.interval)
-    points = f"{score.n:,} of {total:,} points" if total is not None and total > score.n else f"{score.n:,} points"
+    points = f"{score.n:,} of {total:,} points" if total is not None and total > score.n else points_in_words(score.n)
     what = "clean accuracy" if score.eps is None else "robust accuracy"
     at = "" if score.eps is None else f" at {score.norm} {format_eps(score.eps, score.norm)}"
     attack = "" if score.eps is None else f", {attack_words(score)}"
@@ -186,12 +191,18 @@ class Evaluation:
         warnings = _warnings(self.findings)
         return [note for note in self.notes if note not in warnings]
 
+    @property
+    def remarks_alone(self) -> list[str]:
+        """The remarks but for those on how the model was found that a finding repeats with what they mean."""
+        repeated = {": ".join(filter(None, (each.what, each.how_much))) for each in self.findings}
+        return [remark for remark in self.remarks if remark not in repeated]
+
     def __repr__(self) -> str:
         """Robust accuracy at each eps (and its audit), clean accuracy, then notes and warnings, a line each."""
         clean, *attacked = self.scores
         told = [line for score in attacked for line in (headline(score, self.asked), audit_line(score)) if line]
         lines = [*told, headline(clean, self.asked)]
-        lines += [f"note     {remark}" for remark in self.remarks]
+        lines += [f"note     {remark}" for remark in self.remarks_alone]
         return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
     @property

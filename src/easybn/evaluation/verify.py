@@ -1,29 +1,30 @@
 """Adversarial images classified again: those of a store, and those on which two evaluations disagree."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..attacks.attack import misclassified
+from ..attacks.attack import Attack, misclassified
 from ..attacks.attack_mode import attack_mode
+from ..attacks.draws import DRAWS, vote
 from ..attacks.losses import margin
-from ..perturb.ball import L2, Ball, Linf, rounding
+from ..attacks.registry import ATTACKS, BALLS
+from ..perturb.ball import Ball, rounding
 from ..perturb.eps import format_eps
 from ..progress import OnProgress, silent
-from .record import CLEAN, Record, Stage
+from .record import CLEAN, Record, Stage, check_stage
 from .result import Evaluation
-from .resumable import expected_chunks
-from .store import Store
+from .resumable import STORED_NAMES, expected_chunks
+from .store import Manifest, Store
 from .store.stage_file import Images, StageFile
-from .store.store import check_images, check_stage
+from .store.store import check_images
 
-BALLS: dict[str, type[L2] | type[Linf]] = {"l2": L2, "linf": Linf}
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -50,14 +51,23 @@ class Problem(NamedTuple):
 
 
 def verify(
-    store: Store, logits: Logits, x: Tensor, y: Tensor, *, batch_size: int = 256, progress: OnProgress = silent
+    store: Store,
+    logits: Logits,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int = 256,
+    progress: OnProgress = silent,
+    randomised: bool = False,
 ) -> list[Problem]:
     """Classify every stored adversarial image again, and measure how far it is from its original.
 
     An image of a point that was broken must lie within the radius of its stage; one of a point that was not (found
     by a minimum-distance attack) within the distance that the record states. All must lie in [0, 1] and be
     misclassified. The clean stage is classified again too. Every stage must be there, be what was written, and follow
-    from the manifest and the stages before it. Of a job that keeps no images all is tested but the images.
+    from the manifest and the stages before it. A point that stands must have been attacked: by every attempt that the
+    attack makes, with the passes that its steps take (of the package's own attacks). Of a job that keeps no images all
+    is tested but the images.
 
     Args:
         store: of an evaluation that is finished.
@@ -66,6 +76,8 @@ def verify(
         y: their classes, int64, (N,).
         batch_size: images a forward pass.
         progress: called after every stage.
+        randomised: whether the model draws random numbers. Then an image holds unless most passes over it are clearly
+            right (:mod:`easybn.attacks.draws`), and a clean verdict if one of several passes gives it.
 
     Returns:
         The problems; empty if everything holds. That a job keeps images and there is none to test is one.
@@ -76,7 +88,7 @@ def verify(
     manifest = store.manifest
     if len(x) != len(manifest.points) or len(y) != len(x):
         raise ValueError(f"{len(x)} images and {len(y)} labels for {len(manifest.points)} points")
-    subject = _Subject(store, logits, x, y, batch_size)
+    subject = _Subject(store, logits, x, y, batch_size, randomised)
     expected, problems, checked = set(expected_chunks(store)), _strays(store), 0
     for chunk in range(manifest.chunks):
         before: Record | None = Record.joined([])  # None: not known, because of a stage that is missing or wrong
@@ -142,20 +154,56 @@ class _Subject:
     x: Tensor
     y: Tensor
     batch_size: int
+    randomised: bool
 
     @cached_property
     def row_of(self) -> dict[int, int]:
         return {point: row for row, point in enumerate(self.store.manifest.points)}
 
+    @cached_property
+    def clean(self) -> Tensor:
+        """(N, K) logits of the images as they are."""
+        with torch.no_grad():
+            return torch.cat([self.logits(some).cpu() for some in torch.split(self.x, self.batch_size)])
+
     def faults(self, stage: Stage, record: Record, images: Images | None) -> list[Problem]:
         """What does not hold of a stage, point by point."""
+        return [*self._spared(stage, record), *self._misjudged(stage, record, images)]
+
+    def _spared(self, stage: Stage, record: Record) -> list[Problem]:
+        """Points that count as robust though the attack has not done all that it does to such a point."""
+        if stage == CLEAN or (attack := _own_attack(self.store.manifest, stage)) is None:
+            return []
+        problems, attempts = [], attack.attempts(self.clean.shape[1])
+        stands = np.setdiff1d(record.point, record.point[record.success])
+        forwards, backwards = attack.least_passes
+        short = (record.forwards < forwards) | (record.backwards < backwards)
+        for point in stands.tolist():
+            rows = record.point == point
+            # classes that are masked by -inf are no targets, but for the first of all
+            targets = max(int((~self.clean[self.row_of[point]].isneginf()).sum()) - 1, 1)
+            due = sum(attempt.target <= targets for attempt in attempts)
+            if int(rows.sum()) < due:
+                what = f"it counts as robust after {int(rows.sum())} of {due} attempts"
+            elif short[rows].any():
+                spent = f"{record.forwards[rows].min()} forward and {record.backwards[rows].min()} backward passes"
+                what = f"it counts as robust after {spent}, and an attempt takes {forwards} and {backwards} or more"
+            else:
+                continue
+            problems.append(Problem(point, *stage, what))
+        return problems
+
+    def _misjudged(self, stage: Stage, record: Record, images: Images | None) -> list[Problem]:
+        """Clean verdicts and adversarial images that the model contradicts, and images out of their bounds."""
         if images is None and stage != CLEAN:
             return []
         ids = record.point if images is None or stage == CLEAN else images[0]
         rows = torch.tensor([self.row_of[int(point)] for point in ids], dtype=torch.int64)
         original, label = self.x[rows.to(self.x.device)].cpu(), self.y.cpu()[rows]
         if images is None or stage == CLEAN:
-            changed = _misclassified(self.logits, original, label, self.batch_size) != record.success
+            changed = misclassified(self.clean[rows], label)[0].numpy() != record.success
+            for _ in range(DRAWS[0] if self.randomised else 0):
+                changed &= self._right(original, label) == record.success
             wrong = {"the clean image's verdict is another one than the stored": changed}
         elif images[1].shape != tuple(original.shape) and len(ids):
             what = f"images of shape {images[1].shape[1:]}, and the originals' is {tuple(original.shape[1:])}"
@@ -164,8 +212,34 @@ class _Subject:
             image = torch.from_numpy(images[1])
             ball = BALLS[self.store.manifest.norm](stage.eps)
             wrong = _outside(ball, image, original, _radii(record, ids))
-            wrong["the image is classified correctly"] = ~_misclassified(self.logits, image, label, self.batch_size)
+            wrong["the image is classified correctly"] = self._right(image, label, by_vote=self.randomised)
         return [Problem(int(point), *stage, what) for what, bad in wrong.items() for point in ids[bad]]
+
+    @torch.no_grad()
+    def _right(self, image: Tensor, label: Tensor, by_vote: bool = False) -> NDArray[np.bool_]:
+        """bool (n,), one batch after the other: classified correctly, of a randomised model's vote: clearly so."""
+        right = np.empty(len(image), np.bool_)
+        for start in range(0, len(image), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            if by_vote:
+                right[batch] = vote(lambda some: self.logits(some).cpu(), image[batch], label[batch]).refuted.numpy()
+            else:
+                right[batch] = ~misclassified(self.logits(image[batch]).cpu(), label[batch])[0].numpy()
+        return right
+
+
+def _own_attack(manifest: Manifest, stage: Stage) -> Attack | None:
+    """The attack of a stage with its stored fields; None if it is not one of the package's, or of other fields."""
+    stored: Any = manifest.settings.get(f"{stage.attack} {stage.eps!r}")
+    if stage.attack not in ATTACKS or not isinstance(stored, dict) or "class" in stored:
+        return None
+    names = {stored_name: name for name, stored_name in STORED_NAMES.items()}
+    fields: dict[str, Any] = {names.get(name) or name: value for name, value in stored.items()}
+    try:
+        attack: Any = ATTACKS[stage.attack](BALLS[manifest.norm](stage.eps))
+        return replace(attack, **fields)
+    except (TypeError, ValueError):
+        return None
 
 
 def _radii(record: Record, ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -185,16 +259,6 @@ def _outside(ball: Ball, image: Tensor, original: Tensor, radius: NDArray[np.flo
     within = ball.distance(image, original).numpy() <= radius + rounding(image.shape[1:])
     inside = ((pixels >= 0) & (pixels <= 1)).all(1).numpy()
     return {"the image is outside its ball": ~within, "the image is outside [0, 1]": ~inside}
-
-
-@torch.no_grad()
-def _misclassified(logits: Logits, image: Tensor, label: Tensor, batch_size: int) -> NDArray[np.bool_]:
-    """bool (n,), one batch after the other."""
-    wrong = np.empty(len(image), np.bool_)
-    for start in range(0, len(image), batch_size):
-        batch = slice(start, start + batch_size)
-        wrong[batch] = misclassified(logits(image[batch]).cpu(), label[batch])[0].numpy()
-    return wrong
 
 
 # Two evaluations of the same points, say at two batch sizes: where they differ, and which of them is right.

@@ -134,7 +134,8 @@ def _with_audits(store: Store) -> list[Store]:
 def _verified(store: Store, ready: TargetModel, source: data.Source, batch_size: int, progress: OnProgress) -> Verified:
     x, y = source.test.batch(torch.tensor(store.manifest.points))
     problems = verify(
-        store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress
+        store, lambda image: ready.original(ready.load(image)), x, y, batch_size=batch_size, progress=progress,
+        randomised=ready.randomised,
     )  # fmt: skip
     # damaged files are among the problems
     found = list(Store(store.folder, store.manifest, lambda line: None).read())

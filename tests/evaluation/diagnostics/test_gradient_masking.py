@@ -58,6 +58,14 @@ def test_an_architecture_without_slope(trained):
     assert _findings(zero_gradients, Around(model, lambda net, z: 1e4 * net(z)), x, y)[0].fine
 
 
+def test_a_model_that_does_not_look_at_its_input(trained):
+    model, x, y = trained
+    for constant in (lambda net, z: 0 * net(z), lambda net, z: torch.ones(len(z), 10)):
+        (finding,) = _findings(zero_gradients, Around(model, constant), x, y)
+        assert (finding.severity, finding.what) == ("warning", "every image gets the same logits")
+    assert _findings(zero_gradients, model, x[:1], y[:1])[0].fine  # one image says nothing about others
+
+
 def test_one_flat_point_in_two_hundred_is_a_note(trained):
     model, x, y = trained
     bright = x.flatten(1).sum(1).argmax()

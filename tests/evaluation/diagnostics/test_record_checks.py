@@ -1,6 +1,7 @@
 """What the record of an evaluation tells: Square, distances, images classified again, numbers of points."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,25 @@ def test_images_kept_are_classified_again():
     assert "another model" in stranger.why
     bare = evaluate(model, x, y, norm="linf", eps=0.05, steps=2)
     assert _findings(rescored, model, x, y, evaluation=bare) == []
+
+
+def test_images_of_a_randomised_model_are_classified_again_many_times():
+    """One pass in four answers another class, whatever the image is: no attack adds to that."""
+    net, x = small_net(), small_images(60)
+    y = net(x).argmax(1)
+
+    def mostly(model, z):
+        return torch.where(torch.rand(len(z), 1) < 0.25, model(z).roll(1, 1), model(z))
+
+    dice = Around(net, mostly).eval()
+    evaluation = evaluate(dice, x, y, norm="linf", eps=1e-4, steps=5, keep_images=True, diagnosis=False)
+    assert torch.equal(evaluation.robust, evaluation.clean)
+    (found,) = _findings(rescored, dice, x, y, evaluation=evaluation)
+    assert found.severity == "note"
+    mean, low, high = (float(share) for share in re.findall(r"([\d.]+)%", found.how_much)[:3])
+    assert low < mean < high
+    assert mean == pytest.approx(75, abs=5)  # of 1,200 answers: 4 standard deviations
+    assert f"by most passes over an image {evaluation.robust_accuracy:.1%} of 60 points are robust" in found.how_much
 
 
 def test_few_points_are_said_with_how_many_it_takes(trained):

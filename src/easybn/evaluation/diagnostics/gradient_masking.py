@@ -49,6 +49,14 @@ REMEDY = (
 
 def zero_gradients(subject: Subject) -> list[Finding]:
     """Clean points whose gradient of the float32 cross-entropy is exactly zero though it is not saturated."""
+    if subject.n > 1 and bool((subject.logits == subject.logits[0]).all()):
+        return [
+            Finding(
+                "zero gradients", "warning", "every image gets the same logits", f"all of {subject.n:,} points",
+                "the model does not look at its input: its accuracy is the share of a class, and no attack changes it",
+                "see whether the weights are the trained ones, and whether its layers are connected to the input",
+            )
+        ]  # fmt: skip
     n, gradient = subject.some, subject.clean_slope.gradient
     if gradient is None:
         size = f"none of {n} points has one"

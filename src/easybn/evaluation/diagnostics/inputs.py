@@ -12,6 +12,7 @@ from ...perturb.ball import rounding
 from ...perturb.eps import format_eps
 from ...stats import SIGNIFICANT, accuracy_interval, mcnemar
 from ..record import CLEAN
+from ..result import points_in_words
 from ..verdicts import proves
 from .subject import Finding, Subject, share
 
@@ -170,7 +171,7 @@ def few_points(subject: Subject) -> list[Finding]:
     counts = [(score.correct, score.n) for score in scores] or [(int(subject.correct.sum()), subject.n)]
     correct, n = max(counts, key=lambda each: accuracy_interval(*each).half_width)
     half = accuracy_interval(correct, n).half_width
-    size = f"{correct / n:.1%} of {n:,} points, plus or minus {half:.1%} (bound {WIDE:.0%})"
+    size = f"{correct / n:.1%} of {points_in_words(n)}, plus or minus {half:.1%} (bound {WIDE:.0%})"
     if half <= WIDE:
         return [Finding("points", "ok", "the intervals are narrow enough", size)]
     return [
