@@ -143,32 +143,6 @@ def test_a_run_resumes_from_any_state_to_the_same_bits(name, ball):
         assert_same_bits(run(attack, net, x, y, resume=copy.deepcopy(state), **options), complete)
 
 
-class Linear(nn.Module):
-    """Two classes whose logits differ by weight.(x - 0.5) - level."""
-
-    def __init__(self, level):
-        super().__init__()
-        torch.manual_seed(5)
-        self.level, self.weight = level, nn.Parameter(torch.randn(12).double())
-
-    def forward(self, x):
-        z = (x.flatten(1) - 0.5) @ self.weight - self.level
-        return torch.stack((torch.zeros_like(z), z), 1)
-
-
-@pytest.mark.parametrize(("name", "ball"), [each for each in EVERY if each.values[0] not in ("square", "apgd-t")])
-@pytest.mark.parametrize(("part", "expected"), [(0.98, True), (1.02, False)])
-def test_on_a_linear_model_it_succeeds_exactly_where_that_is_possible(name, ball, part, expected):
-    """From 0.5 a linear function rises by eps times the dual norm of its weight at most."""
-    weight = Linear(0.0).weight.detach()
-    reach = float(ball.eps) * float(weight.abs().sum() if isinstance(ball, Linf) else weight.norm())
-    x, y = torch.full((2, 3, 2, 2), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
-    attack = MAKERS[name](ball)
-    assert attack.uses_gradient
-    found = run(attack, Linear(part * reach), x, y)
-    assert found.success(float(ball.eps)).tolist() == [expected] * 2
-
-
 def test_evaluate_takes_an_attack_a_class_and_both_in_a_sequence(tmp_path):
     net, x = small_net(), small_images(12)
     y, kind = net(x).argmax(1), MAKERS["mi-fgsm"]

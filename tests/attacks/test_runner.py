@@ -298,18 +298,6 @@ def test_the_queue_against_a_slow_one(data):
     } <= {*begun}
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4])
-@pytest.mark.parametrize("loss", ["ce", "dlr", "t"])
-@pytest.mark.parametrize("ball", [Linf(0.2), L2(2.0)], ids=["linf", "l2"])
-def test_few_classes(classes, loss, ball):
-    net, x = small_net(classes=classes), small_images(12)
-    y = net(x).argmax(1)
-    found = run(net, APGD(ball, loss, iterations=15), x, y)
-    assert found.success(float(ball.eps)).all()
-    assert (net(found.images).argmax(1) != y).all()
-    assert found.columns["target"].max() <= (classes - 1 if loss == "t" else 0)
-
-
 def test_confidence_does_not_protect():
     """Weights 1000 times as large: cross-entropy has no gradient in float32, and the decisions are the same."""
     net, loud, x = small_net(), small_net(), small_images(60)
