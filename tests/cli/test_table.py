@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ..tables import strengths
+
 RESULTS = Path(__file__).parents[2] / "results"
 
 
@@ -25,3 +27,29 @@ def test_without_a_run_of_the_papers_there_are_its_contradictions(easybn):
     assert found.status == 0, found.err
     assert "Contradictions inside" in found.out
     assert "beside the paper's" not in found.out
+
+
+def test_frontiers_of_recipes_at_several_strengths(easybn, tmp_path):
+    strengths.study(tmp_path / "runs")
+    found = easybn("table", "runs", "--frontier", "--markdown")
+    assert found.status == 0, found.err
+    assert "**fashion-mnist, resnet_tiny: frontiers**" in found.out
+    # see tests/tables/test_frontier.py
+    assert "| EBN \N{MINUS SIGN} AdvProp | pgd strong l2 0.5 | 90.50 to 92.00 | 33.50 | 40.83 |" in found.out
+    assert "| 3 | \N{MINUS SIGN}7.33 ±2.48 |" in found.out
+    assert "EBN \N{MINUS SIGN} AdvProp" in easybn("table", "runs", "--frontier").out
+
+
+def test_frontiers_that_cannot_be_drawn(easybn, tmp_path):
+    strengths.study(tmp_path / "runs")
+    for words, message in (
+        (("runs/advprop-8-0", "--frontier"), "needs two recipes with two strengths each"),
+        (("runs", "--frontier", "--paper"), "two tables"),
+        (("runs", "--apart", "eps"), "--apart is for --frontier"),
+        (("runs", "--frontier", "--apart", "q"), "no recipe has a field 'q'; they have"),
+        (("runs", "--frontier", "--apart", "eps"), "needs two recipes with two strengths each"),
+    ):
+        found = easybn("table", *words)
+        assert found.status != 0
+        assert message in found.err
+        assert not found.out

@@ -14,17 +14,19 @@ from easybn.evaluation.audit import Audit
 from easybn.report import elements, sections
 from easybn.report.page import report
 
+from ..tables import strengths
 from .made_up import HOSTILE, comparison, robust_correct, run, study
 
 ROOT = Path(__file__).parents[2]
-IDS = ["claims", "tables", "eps", "every-eps", "broken", "compared", "corruptions", "training",
-       "gallery", "branches", "hidden", "confidences", "stacked",
+IDS = ["claims", "tables", "eps", "every-eps", "broken", "frontier", "compared", "corruptions",
+       "training", "gallery", "branches", "hidden", "confidences", "stacked",
        "diagnosis", "made"]  # fmt: skip
 MAKES = {
     "tables": "easybn evaluate",
     "eps": "easybn evaluate",
     "every-eps": "easybn evaluate",
     "broken": "easybn evaluate",
+    "frontier": "easybn evaluate",
     "compared": "easybn compare",
     "corruptions": "easybn evaluate RUNS --corruptions",
     "training": "easybn train",
@@ -347,3 +349,16 @@ def test_30_runs_make_at_most_5_megabytes(tmp_path):
     html = report(tmp_path)
     assert len(html.encode()) <= 5_000_000
     assert "left out to keep the page small" in html
+
+
+def test_the_frontier_of_recipes_at_several_strengths_is_drawn(tmp_path):
+    page = Page(report(strengths.study(tmp_path)))
+    text = page.texts["frontier"]
+    assert "EBN \N{MINUS SIGN} AdvProp" in text
+    assert "90.50 to 92.00" in text
+    drawn = [attrs["aria-label"] for tag, attrs in page.tags
+             if tag == "svg" and "pgd strong l2 0.5" in attrs.get("aria-label", "")]  # fmt: skip
+    assert drawn == [
+        "fashion-mnist, resnet_tiny: pgd strong l2 0.5. AdvProp: 60.0% at 0.9, 20.0% at 0.92; "
+        "EBN: 41.0% at 0.905, 21.0% at 0.925"
+    ]

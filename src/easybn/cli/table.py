@@ -2,6 +2,11 @@
 
 --paper puts each run beside the paper's row of the same data set and recipe: the paper's number, ours under its
 protocol, ours under the strong one, the worst case over all attacks, and a warning where columns contradict each other.
+
+--frontier compares recipes that were run at several strengths, such as several eps: robust against clean accuracy.
+
+easybn table runs/easy-frontier --frontier
+easybn table runs/easy-frontier --frontier --apart p
 """
 
 from collections.abc import Sequence
@@ -24,9 +29,20 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     beside = "each run beside the paper's row of its data set and recipe, with contradictions"
     parser.add_argument("--paper", action="store_true", help=beside)
+    frontiers = "differences of the frontiers of clean against robust accuracy, of recipes with several strengths"
+    parser.add_argument("--frontier", action="store_true", help=frontiers)
+    apart = "with --frontier: numbers that tell recipes apart, not strengths of one, such as p"
+    parser.add_argument("--apart", nargs="+", type=str, default=[], help=apart)
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.frontier and arguments.paper:
+        raise ValueError("--frontier and --paper are two tables: give one of them")
+    if arguments.apart and not arguments.frontier:
+        raise ValueError("--apart is for --frontier")
+    if arguments.frontier:
+        show_frontiers(arguments.runs, arguments.apart, "markdown" if arguments.markdown else "terminal")
+        return
     show_ = show_paper if arguments.paper else show
     show_(Terminal(), find(arguments.runs), arguments.markdown)
 
@@ -82,3 +98,22 @@ def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) 
     if others:
         line = f"The paper has no row for: {'; '.join(others)}."
         say(line) if markdown else console.print(line)
+
+
+def show_frontiers(folders: Sequence[str], apart: Sequence[str], form: str) -> None:
+    """Print the differences of recipes' frontiers in each setting of the runs in ``folders``."""
+    from ..tables.aggregate import settings
+    from ..tables.frontier import field_names, frontier_table
+    from ..tables.rows import read
+    from .report import print_in_format
+
+    found = settings([run for folder in folders for run in read(folder).runs])
+    if unknown := [name for name in apart if name not in field_names(found)]:
+        raise ValueError(f"no recipe has a field {unknown[0]!r}; they have {', '.join(field_names(found))}")
+    tables = [table for setting in found if (table := frontier_table(setting, apart)).rows]
+    if not tables:
+        raise ValueError(
+            f"{', '.join(folders)}: a frontier needs two recipes with two strengths each (such as eps 4/255 and "
+            "8/255), clean accuracy and one attack"
+        )
+    print_in_format(tables, form)

@@ -1,0 +1,77 @@
+"""Clean against robust accuracy of recipes at several strengths: their frontiers, and how far these lie apart."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from ...tables.aggregate import Setting
+from ...tables.frontier import Frontier, Strengths, frontier_table, robust_columns, strengths
+from ...tables.rows import Column
+from ..charts import Chart, Point, Series, nice
+from ..elements import DASHES, Block, Content, Figure, Key, Material, section
+
+
+@section(
+    "frontier",
+    "Clean against robust accuracy",
+    order=33,
+    lead="Each dot is a recipe at one strength (an eps, a probability, a weight), a mean over its seeds; the line is "
+    "the recipe's frontier, through those that no other strength beats in both. Further up and to the right is better. "
+    "Recipes with one strength are a dot without a line.",
+)
+def frontier(material: Material) -> Content:
+    blocks = [block for setting in material.settings for block in _blocks(setting, material)]
+    missing = "No recipe was measured at two strengths, such as two values of eps: easybn train, easybn evaluate."
+    return Content(blocks, "" if blocks else missing)
+
+
+def _blocks(setting: Setting, material: Material) -> Iterator[Block]:
+    groups = strengths(setting)
+    dashes = _dashes(groups)
+    figures, shown = [], dict[str, Strengths]()
+    for column in robust_columns(setting):
+        series = [each for group in groups for each in _series(group, column, material, dashes[group.label])]
+        if any(each.joined for each in series):
+            figures.append(Figure(column.name, _chart(f"{setting.title}: {column.name}", series)))
+            shown |= {group.label: group for group in groups if group.measured(column)}
+    if not figures:
+        return
+    keys = [
+        Key(label, material.colours.css_class(group.recipes[0]), dashes[label])
+        for label, group in shown.items()
+    ]  # fmt: skip
+    yield Block("figures", setting.title, figures=figures, legend=keys)
+    if (table := frontier_table(setting)).rows:
+        yield Block("table", table.title, table.caption, table=table)
+
+
+def _dashes(groups: Sequence[Strengths]) -> dict[str, str]:
+    """A dash for each of the recipes of one class, which share its colour."""
+    of_class: dict[str, int] = {}
+    dashes = {}
+    for group in groups:
+        number = of_class.setdefault(group.recipes[0].method, 0)
+        of_class[group.recipes[0].method] += 1
+        dashes[group.label] = DASHES[number % len(DASHES)]
+    return dashes
+
+
+def _series(group: Strengths, column: Column, material: Material, dash: str) -> list[Series]:
+    """A dot for each strength, and the frontier as a line where there are at least two strengths."""
+    measured = group.measured(column)
+    css_class = material.colours.css_class(group.recipes[0])
+    dots = [Point(clean.mean, robust.mean) for _, clean, robust in measured]
+    series = [Series(group.label, dots, css_class, joined=False)] if dots else []
+    if len(dots) > 1:
+        found = Frontier(np.array([dot.x for dot in dots]), np.array([dot.y for dot in dots]))
+        places = [found.low, *(dots[i].x for i in found.best if dots[i].x > found.low)]
+        line = [Point(place, float(found.at(place))) for place in places]
+        series.append(Series(group.label, line, css_class, dash, marks=False))
+    return series
+
+
+def _chart(title: str, series: Sequence[Series]) -> Markup:
+    places = [point.x for each in series for point in each.points]
+    ticks = [(place, f"{100 * place:.4g}") for place in nice(min(places), max(places))]
+    return Chart(title, "clean accuracy, %", "robust accuracy, %", series, x_ticks=ticks, percent=True).svg()
