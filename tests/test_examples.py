@@ -4,12 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from easybn import run_study
+from easybn.cli import study_file
 from easybn.cli.main import main
 from easybn.models import load
 
@@ -75,6 +77,26 @@ def test_my_attack_runs_from_the_command_line(tmp_path, capsys):
     (row,) = (row for row in rows if row["attack"] == "apgd-ce+mi-fgsm")
     assert row["appearance"]["mi-fgsm"]["label"] == "MI-FGSM"
     assert row["correct"] + sum(row["broke"].values()) == row["n"] == 12
+
+
+def test_the_studies_of_easy_recipes_are_read_and_compare_like_with_like():
+    studies = {path.stem: study_file.read(path) for path in EXAMPLES.glob("easy_*.yaml")}
+    assert {name: len(study.runs) for name, study in studies.items()} == {
+        "easy_fashion_mnist": 39 * 3, "easy_fashion_mnist_finalists": 15 * 5, "easy_cifar10": 10 * 5,
+        "easy_clean_tier": 3 * 30,
+    }  # fmt: skip
+    for study in studies.values():
+        trained = {replace(run.experiment.training, seed=0, lr=0.1) for run in study.runs}
+        assert len(trained) == 1  # but for vanilla's half rate they differ in the recipe alone
+    first, finalists = studies["easy_fashion_mnist"], studies["easy_fashion_mnist_finalists"]
+    assert first.name == finalists.name  # one folder: what is trained is used again
+    known = {run.name: run.experiment for run in first.runs}
+    again = [run for run in finalists.runs if run.name in known]
+    assert len(again) == 13 * 3
+    assert all(run.experiment == known[run.name] for run in again)
+    kinds = {type(run.experiment.recipe).__name__ for run in first.runs}
+    assert kinds == {"Vanilla", "AdversarialTraining", "AdvProp", "MixedProp", "EaseWrong", "EBNOwnAnswer", "BothWays",
+                     "SignedProp", "GapEBN", "EntProp"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.py")])

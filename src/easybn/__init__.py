@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .norm.convert import branch_parameters, convert, strip
     from .norm.route import route
     from .perturb.ball import L2, Linf
-    from .perturb.goal import easy, random_target, targeted, untargeted
+    from .perturb.goal import easy, mixed_target, random_target, targeted, untargeted
     from .perturb.pgd import PGD
     from .runs.config import Experiment
     from .study.plan import Planned, Study
@@ -39,6 +39,7 @@ _HOMES = {
     "L2": ".perturb.ball",
     "Linf": ".perturb.ball",
     "easy": ".perturb.goal",
+    "mixed_target": ".perturb.goal",
     "random_target": ".perturb.goal",
     "targeted": ".perturb.goal",
     "untargeted": ".perturb.goal",
@@ -68,6 +69,7 @@ __all__ = [  # written out, since type checkers do not compute it
     "L2",
     "Linf",
     "easy",
+    "mixed_target",
     "random_target",
     "targeted",
     "untargeted",

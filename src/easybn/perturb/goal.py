@@ -6,6 +6,7 @@ goal                    label t          sign  meaning
 ``untargeted(y)``       y                \\+    away from the true class
 ``targeted(t)``         some t other     \\-    toward another class (``random_target``)
 ``easy(y)``             y                \\-    deeper into the true class: the easy example
+``mixed_target(y, p)``  y or another     \\-    easy with probability p, else another class
 ======================  ===============  ====  ===========================================
 
 PGD takes steps that increase ``sign * cross_entropy(logits, t)``. *Easy* is equation 1 of the Easy
@@ -51,12 +52,15 @@ class Goal:
     Args:
         labels: int64 tensor of shape (N,).
         sign: +1 or -1.
-        draws: None, or (N,) numbers in [0, 1), each of which selects a target among the classes other than ``labels``.
+        draws: None, or (N,) numbers in [0, 1), each of which selects a target: ``labels`` where it is below
+            ``true_share``, else one of the other classes.
+        true_share: in [0, 1], the probability of ``labels``.
     """
 
     labels: Tensor
     sign: int
     draws: Tensor | None = None
+    true_share: float = 0.0
 
     def target(self, classes: int) -> Tensor:
         """(N,) the labels that the loss is computed for, given the number of classes.
@@ -71,8 +75,11 @@ class Goal:
             return self.labels
         if classes < 2:
             raise ValueError("a random target needs at least two classes")
-        others = (self.draws.double() * (classes - 1)).long()  # 0 .. classes - 2, since draws < 1
-        return (self.labels + 1 + others) % classes
+        if self.true_share >= 1:
+            return self.labels
+        rest = (self.draws.double() - self.true_share) / (1 - self.true_share)  # what is left of a draw, in [0, 1)
+        others = (rest * (classes - 1)).long()  # 0 .. classes - 2, since draws < 1
+        return torch.where(rest < 0, self.labels, (self.labels + 1 + others) % classes)
 
     def objective(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) what PGD increases, in float32, or float64 if the logits are."""
@@ -100,5 +107,19 @@ def random_target(y: Tensor, noise: Noise | None = None) -> Goal:
 
     The number of classes is that of the logits. Without ``noise``, torch's global generator draws.
     """
+    return mixed_target(y, 0.0, noise)
+
+
+def mixed_target(y: Tensor, p: float, noise: Noise | None = None) -> Goal:
+    """Toward the true class ``y`` (int64, shape (N,)) with probability ``p``, else toward another chosen at random.
+
+    The number of classes K is that of the logits. At p = 1 / K every class is equally likely, whatever the true one:
+    the target says nothing about the label. p = 0 is :func:`random_target` with the same draws, p = 1 :func:`easy`.
+
+    Raises:
+        ValueError: p outside [0, 1].
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability in [0, 1], got {p}")
     noise = Noise.fresh(len(y), y.device) if noise is None else noise
-    return Goal(y, -1, draws=noise.uniform())
+    return Goal(y, -1, noise.uniform(), p)

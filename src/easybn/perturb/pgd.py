@@ -70,7 +70,7 @@ class PGD:
         Args:
             f: any callable from images (N, ...) to logits (N, K), such as a module.
             x: images in [0, 1], floating point, N at least 1.
-            goal: ``untargeted(y)``, ``targeted(t)``, ``random_target(y)`` or ``easy(y)``.
+            goal: ``untargeted(y)``, ``targeted(t)``, ``random_target(y)``, ``mixed_target(y, p)`` or ``easy(y)``.
             noise: random streams for the start; by default drawn from torch's global generator.
 
         Raises:
