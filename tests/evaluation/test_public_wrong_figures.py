@@ -20,7 +20,8 @@ from ..attacks.test_contract import MAKERS
 from ..small import small_images, small_net
 from .test_public_wrong_results import EPS, Line, attacks_of, shortened
 
-every_preset = pytest.mark.parametrize("preset", registry.PRESETS)
+EVERY_PRESET = [pytest.param(name, marks=[pytest.mark.slow] * (name == "plus")) for name in registry.PRESETS]
+"""``plus`` repeats the attacks of the others."""
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def short_presets(monkeypatch):
         monkeypatch.setitem(registry.PRESETS, preset, short)
 
 
-@every_preset
+@pytest.mark.parametrize("preset", EVERY_PRESET)
 def test_what_is_reported_is_scored_again(preset, short_presets, tmp_path):
     """RobustBench 7, foolbox 674: the accuracy reported was not that of the model on the images returned.
 
@@ -39,7 +40,7 @@ def test_what_is_reported_is_scored_again(preset, short_presets, tmp_path):
     of a model with batch norms and dropout, in train mode, go to a file and back, and are scored by the model in eval
     mode, in batches of several sizes: the same point by point, and the same out of the store.
     """
-    model, x = nn.Sequential(nn.Dropout(0.5), small_net()), small_images(10)
+    model, x = nn.Sequential(nn.Dropout(0.5), small_net()), small_images(8)
     y = model.eval()(x).argmax(1)
     y[0] = (y[0] + 1) % 4
     model.train()
@@ -53,23 +54,26 @@ def test_what_is_reported_is_scored_again(preset, short_presets, tmp_path):
     saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
     assert saved.dtype == torch.float32
     assert torch.equal(again.images, saved)
-    for batch_size in (1, 5, 10):
+    assert float((saved - x).flatten(1).norm(dim=1).max()) <= 0.09 + 1e-6
+    for batch_size in (1, 5, 8):
         right = torch.cat([model(some).argmax(1) for some in saved.split(batch_size)]) == y
         assert torch.equal(right, found.robust)
     assert found.scores[1].correct == int(right.sum())
-    assert 0 < int(right.sum()) < 9
+    assert 0 < int(right.sum()) < 7
 
 
 class Noisy(Line):
-    """The lead of the last class moves at random, at each pass, by a twentieth of the reach of an attack."""
+    """The lead of the last class moves at random, at each pass, by ``noise`` times the reach of an attack."""
+
+    noise = 0.05
 
     def forward(self, x):
         logits = super().forward(x)
-        logits[:, -1] = logits[:, -1] + 0.05 * self.reach("linf", EPS["linf"]) * torch.randn(len(x))
+        logits[:, -1] = logits[:, -1] + self.noise * self.reach("linf", EPS["linf"]) * torch.randn(len(x))
         return logits
 
 
-@pytest.mark.parametrize("name", [*MAKERS, *registry.PRESETS])
+@pytest.mark.parametrize("name", [*MAKERS, *EVERY_PRESET])
 def test_a_lucky_draw_decides_nothing(name, short_presets, tmp_path):
     """fra31/auto-attack 104: a point of a randomised model was broken, or stood, by one pass over one image.
 
@@ -79,8 +83,9 @@ def test_a_lucky_draw_decides_nothing(name, short_presets, tmp_path):
     """
     attacks = name if name in registry.PRESETS else attacks_of(name, "linf", EPS["linf"])
     near = 0.4 if name == "square" else 0.87  # noise misleads a search that compares images
-    model, expected = Noisy(classes=3), [False, True] * 4
-    x, y = model.points("linf", EPS["linf"], [near, 1.05] * 4)
+    copies = 2 if name in registry.PRESETS else 4
+    model, expected = Noisy(classes=3), [False, True] * copies
+    x, y = model.points("linf", EPS["linf"], [near, 1.05] * copies)
     how = {"norm": "linf", "eps": EPS["linf"], "attacks": attacks, "keep_images": True, "diagnosis": False}
     how |= {"store": tmp_path / "store"} if name == "rand" else {}  # the preset for such models
     found = evaluate(model.float(), x.float(), y, **how)
@@ -91,7 +96,9 @@ def test_a_lucky_draw_decides_nothing(name, short_presets, tmp_path):
     told = "the model draws random numbers: an attacked image counts as misclassified if most passes over it are"
     assert told in found.notes
     if "store" in how:
-        assert verify(Store.existing(how["store"]), model, x.float(), y, randomised=True) == []
+        model.noise = 0.12  # the images err in 86% of the passes of this one
+        for _ in range(10):
+            assert verify(Store.existing(how["store"]), model, x.float(), y, randomised=True) == []
 
 
 HIDING = {
@@ -141,7 +148,7 @@ def test_a_store_whose_attack_never_ran_is_found_out(tmp_path):
     """
     net, x, eps = small_net(classes=5), small_images(8), 0.004
     y = net(x).argmax(1)
-    attacks = [attack for name in ("all of standard", "all of fast") for attack in attacks_of(name, "linf", eps)]
+    attacks = [attack for name in ("apgd-ce", "fab-t", "malt") for attack in attacks_of(name, "linf", eps)]
     folder = tmp_path / "store"
     found = evaluate(net, x, y, norm="linf", eps=eps, attacks=attacks, diagnosis=False, store=folder)
     assert found.robust.sum() > 4
