@@ -102,6 +102,14 @@ def test_images_and_labels_that_make_no_sense(problem):
         evaluate(model, x, y[:-1])
     with pytest.raises(ValueError, match="at least one"):
         evaluate(model, x[:0], y[:0])
+    with pytest.raises(ValueError, match=r"got .* \.\. 1\.00000095: .*clamp what only rounding moved out"):
+        evaluate(model, torch.cat([x[1:], x[:1] * 0 + 1.000001]), y)
+    with pytest.raises(TypeError, match="images must be a torch tensor, got ndarray"):
+        evaluate(model, x.numpy(), y)
+    with pytest.raises(TypeError, match="labels must be a torch tensor, got list"):
+        evaluate(model, x, y.tolist())
+    with pytest.raises(TypeError, match=r"the model must be a torch\.nn\.Module, got function: wrap it in one"):
+        evaluate(lambda images: model(images), x, y)
 
 
 class Held(nn.Module):

@@ -18,7 +18,7 @@ from easybn.evaluation.verify import verify
 
 from ..attacks.test_contract import MAKERS
 from ..small import small_images, small_net
-from .test_public_wrong_results import EPS, Line, attacks_of, shortened
+from .test_public_wrong_results import EPS, FEWER, Line, attacks_of, shortened
 
 EVERY_PRESET = [pytest.param(name, marks=[pytest.mark.slow] * (name == "plus")) for name in registry.PRESETS]
 """``plus`` repeats the attacks of the others."""
@@ -101,14 +101,6 @@ def test_a_lucky_draw_decides_nothing(name, short_presets, tmp_path):
             assert verify(Store.existing(how["store"]), model, x.float(), y, randomised=True) == []
 
 
-HIDING = {
-    "softmax": ("outputs", lambda net, x: (50 * net(x)).softmax(1)),
-    "softmax in bfloat16": ("outputs", lambda net, x: net(x).softmax(1).bfloat16()),
-    "softmax in float16": ("outputs", lambda net, x: net(x).softmax(1).half()),
-    "eight levels": ("zero gradients", lambda net, x: net((x * 7).round() / 7)),
-}
-
-
 class Around(nn.Module):
     def __init__(self, net, run):
         super().__init__()
@@ -117,6 +109,36 @@ class Around(nn.Module):
 
     def forward(self, x):
         return self.run(self.net, x)
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(n, marks=[pytest.mark.slow] * (n != "fast")) for n in registry.PRESETS]
+)
+def test_errors_that_no_image_causes_are_no_successes(preset, short_presets, monkeypatch):
+    """fra31/auto-attack 104: a model that errs in every tenth pass, whatever the image, is as good under attack.
+
+    By the first wrong pass an attack of some hundred would break every point of it. Each point has one clean verdict,
+    under ``fast`` too, whose audit begins with the clean images.
+    """
+
+    def sometimes(net, x):
+        return torch.where(torch.rand(len(x), 1) < 0.1, net(x).roll(1, 1), net(x))
+
+    for name in ("iterations", "queries"):  # each image that looks adversarial is voted on: 31 passes, mostly
+        monkeypatch.setitem(FEWER, name, 4)
+    net, x = small_net(), small_images(12)
+    model, y = Around(net, sometimes), net(x).argmax(1)
+    found = evaluate(model, x, y, norm="linf", eps=1e-4, attacks=preset, diagnosis=False)
+    assert torch.equal(found.robust, found.clean)
+    assert found.record.point[found.record.attack == "clean"].tolist() == list(range(12))
+
+
+HIDING = {
+    "softmax": ("outputs", lambda net, x: (50 * net(x)).softmax(1)),
+    "softmax in bfloat16": ("outputs", lambda net, x: net(x).softmax(1).bfloat16()),
+    "softmax in float16": ("outputs", lambda net, x: net(x).softmax(1).half()),
+    "eight levels": ("zero gradients", lambda net, x: net((x * 7).round() / 7)),
+}
 
 
 @pytest.mark.parametrize("kind", HIDING)

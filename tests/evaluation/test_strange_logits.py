@@ -82,7 +82,7 @@ def test_the_note_is_there_when_a_store_is_read_again(tmp_path):
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_clean_images_without_an_answer_are_an_error(value):
     broken = torch.arange(6)[:, None] < 2
-    with pytest.raises(ValueError, match="logits are NaN or infinite for 2 of 6 images"):
+    with pytest.raises(ValueError, match="logits are NaN or infinite for 2 of 6 images, such as that of point 0"):
         evaluate(Model(lambda x, z: torch.where(broken[: len(x)], value, z)), X, Y, attacks="clean")
 
 

@@ -118,7 +118,8 @@ def evaluate(
         progress: called as ``progress(done, total, what)`` after every iteration; ``total`` belongs to ``what``.
 
     Raises:
-        TypeError: images that are not floating point; a model that does not return a tensor (a ValueError too).
+        TypeError: images that are not floating point, arrays that are no tensors, a model that is no module; a model
+            that does not return a tensor (a ValueError too).
         ValueError: anything out of range, an unknown name, labels that do not fit the logits; logits of an image as it
             is that are NaN, +inf or all -inf (of an attacked image they count as misclassified, with a note); a model
             that fails, whose parameters are split over processes, or that has no gradient for attacks that need one; a
@@ -151,6 +152,8 @@ def run_evaluation(
 ) -> Evaluation:
     """:func:`evaluate` by a config; arguments, result and errors are its."""
     config.check_store(store)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}: wrap it in one")
     if is_sharded(model):
         raise ValueError("the model's parameters are split over processes: gather them, and evaluate a plain model")
     check_images(x, y)

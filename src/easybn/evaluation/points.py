@@ -145,8 +145,9 @@ class Points:
 
     def _clean(self, points: NDArray[np.int64], rows: Tensor, progress: OnProgress) -> StageDone:
         logits, y = self._classify(rows, progress), self.y[rows.to(self.y.device)].cpu()
-        if broken := int(invalid_logits(logits).sum()):
-            raise ValueError(f"the model's logits are NaN or infinite for {broken} of {len(rows)} images")
+        if len(broken := points[invalid_logits(logits).numpy()]):
+            images = f"{len(broken)} of {len(rows)} images, such as that of point {broken[0]}"
+            raise ValueError(f"the model's logits are NaN or infinite for {images}")
         wrong = (logits.argmax(1) != y).numpy()
         by, distance = margin(logits, y).numpy(), np.where(wrong, 0.0, np.inf)
         record = Record.of(CLEAN, points, success=wrong, distance=distance, margin=by, forwards=1)
@@ -186,6 +187,19 @@ class Points:
         masked = logits.gather(1, order).isneginf()
         masked[:, 0] = False
         return order.masked_fill(masked, -1)
+
+    def subset(self, rows: NDArray[np.int64], plan: Plan) -> "Points":
+        """The points at ``rows``, for another plan.
+
+        Of a model that draws random numbers with their clean logits: another pass would be another verdict. (Of any
+        other they are computed anew, in the same batches whichever process does it.)
+        """
+        index = torch.as_tensor(rows)
+        there = index.to(self.x.device)
+        some = Points(self.model, self.x[there], self.y[there], self.ids[rows], plan)
+        if self.model.randomised and self._logits is not None:
+            some._logits = self._logits[index]
+        return some
 
     @property
     def classes(self) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..progress import OnProgress
@@ -146,9 +145,7 @@ def _by_standard(config: EvaluateConfig, eps: float) -> EvaluateConfig:
 
 def _subset(points: Points, config: EvaluateConfig, ids: NDArray[np.int64]) -> Points:
     """Those of the points, in the order in which they were given, for another evaluation."""
-    rows = np.sort(points.rows_of(ids))
-    index = torch.as_tensor(rows).to(points.x.device)
-    return Points(points.model, points.x[index], points.y[index], points.ids[rows], Plan.of(config))
+    return points.subset(np.sort(points.rows_of(ids)), Plan.of(config))
 
 
 def _named(progress: OnProgress) -> OnProgress:

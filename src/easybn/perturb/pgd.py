@@ -144,6 +144,9 @@ def finite_or_zero(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_images(x: Tensor, labels: Tensor) -> None:
     """A clear error unless ``x`` is a batch of images in [0, 1] with one integer label each."""
+    for name, given in (("images", x), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}: torch.as_tensor(...)")
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}; uint8 images: x.float() / 255")
     if x.dim() < 2 or not len(x):
@@ -153,5 +156,6 @@ def check_images(x: Tensor, labels: Tensor) -> None:
     low, high = (0.0, 1.0) if values_are_known() else (float(v) for v in x.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(
-            f"images must be in [0, 1], got {low:g} .. {high:g}: let the model normalise (easybn.models.Normalise)"
+            f"images must be in [0, 1], got {low:.9g} .. {high:.9g}: let the model normalise "
+            "(easybn.models.Normalise); clamp what only rounding moved out"
         )
