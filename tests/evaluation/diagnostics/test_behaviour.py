@@ -91,7 +91,7 @@ def _by_counting(net, x):
         (_by_hidden_gradient, "backward pass"),
         (_by_func, "torch.func"),
         (_by_learning, "an optimiser takes a step"),
-        (_by_counting, "1 tensors of the state change, such as net.1.running_mean"),
+        (_by_counting, "1 tensor of the state changed, such as net.1.running_mean"),
     ],
 )
 def test_a_dynamic_model(how, told):

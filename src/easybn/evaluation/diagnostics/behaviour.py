@@ -184,7 +184,7 @@ def dynamic(subject: Subject) -> list[Finding]:
                 raise
             seen.add("torch.func differentiates")
         if names := changed(model, before):
-            seen.add(f"{len(names)} tensors of the state change, such as {names[0]}")
+            seen.add(f"{len(names)} tensor{'s' * (len(names) > 1)} of the state changed, such as {names[0]}")
     if not seen:
         return [Finding("dynamic", "ok", "a forward pass neither differentiates nor learns", "")]
     return [

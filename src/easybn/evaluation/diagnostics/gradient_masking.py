@@ -49,7 +49,9 @@ REMEDY = (
 
 def zero_gradients(subject: Subject) -> list[Finding]:
     """Clean points whose gradient of the float32 cross-entropy is exactly zero though it is not saturated."""
-    if subject.n > 1 and bool((subject.logits == subject.logits[0]).all()):
+    n, gradient = subject.some, subject.clean_slope.gradient
+    differ = bool((subject.x != subject.x[:1]).any())
+    if differ and (gradient is None or not gradient.any()) and bool((subject.logits == subject.logits[0]).all()):
         return [
             Finding(
                 "zero gradients", "warning", "every image gets the same logits", f"all of {subject.n:,} points",
@@ -57,7 +59,6 @@ def zero_gradients(subject: Subject) -> list[Finding]:
                 "see whether the weights are the trained ones, and whether its layers are connected to the input",
             )
         ]  # fmt: skip
-    n, gradient = subject.some, subject.clean_slope.gradient
     if gradient is None:
         size = f"none of {n} points has one"
         return [Finding("zero gradients", "warning", "the model has no input gradient", size, WHY_ZERO, REMEDY)]
