@@ -1,8 +1,8 @@
-"""The ascents of preset fast: from a random point, towards the likeliest targets, from windows as Square makes them.
+"""The attacks of preset fast: ascents towards the likeliest targets; and from a random point, then from windows.
 
-One attempt at a point is a sequence of ascents of the same length, one after the other in the same row. What they
-share is paid for once: the gradients of all classes at the clean image (MALT), and the decision whether another round
-from windows is worth while. That decision is made by the row's own margins alone.
+An attempt is a sequence of ascents of the same length, one after the other in the same row. What they share is paid
+for once: the gradients of all classes at the clean image (MALT), and the decision whether another ascent is worth
+while. That decision is made by the row's own margins: it depends on no other row.
 """
 
 import math
@@ -11,6 +11,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..keyed_random import Noise
@@ -25,6 +26,7 @@ STEP = 2.0  # the first step of an ascent, in units of eps
 TARGET_CLASSES = 9  # of the largest clean logits: those that MALT puts in order
 SHARE = 0.8  # of the image that the largest windows cover
 STAGES = 6  # of Square's schedule that windows are drawn from: they halve in area from one to the next
+ENOUGH = 3  # ascents, after which one knows how far apart they end
 ROWS = 64  # images a pass at least, where there are that many windows to try
 
 
@@ -37,13 +39,14 @@ class MomentumPGD(Attack):
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
-        start: "random", a point of the ball; or "window", the best of some random windows as Square makes them.
         targets: so many ascents, each towards another class, in the order of MALT (Melamed et al., arXiv 2407.02240):
             margin over gradient norm at the clean image. 0 for ascents without a target.
+        rounds: ascents without a target at most: the first from a random point of the ball, the others each from the
+            best of some random windows as Square makes them (by their margin).
+        reach: after the third of them an attempt ends once its largest margin lies farther below 0 than ``reach``
+            times the difference of its ascents' largest and smallest margins. Where all starts lead to the same height,
+            more of them lead nowhere else.
         iterations: steps of an ascent; it evaluates one image more.
-        rounds: ascents at most, where there are no targets. An attempt ends when two of them have led to the same
-            margin, the largest of all, to within ``agreement``: a lone best one may be surpassed.
-        agreement: of two rounds' margins, in units of the margin of the clean image.
         windows: tried for one start.
 
     Raises:
@@ -51,106 +54,85 @@ class MomentumPGD(Attack):
     """
 
     ball: Ball
-    start: str = "random"
     targets: int = 0
-    iterations: int = 40
     rounds: int = 1
-    agreement: float = 0.05
+    reach: float = 3.0
+    iterations: int = 40
     windows: int = 20
-    variants: ClassVar = {
-        "momentum-pgd": {},
-        "malt": {"targets": 3},
-        "window-starts": {"start": "window", "rounds": 16},
-    }
+    variants: ClassVar = {"malt": {"targets": 4}, "momentum-pgd": {"rounds": 25, "iterations": 20}}
     order = 5
 
     def __post_init__(self) -> None:
         if not isinstance(self.ball, (L2, Linf)):
             raise ValueError(f"MomentumPGD knows the balls L2 and Linf, got {type(self.ball).__name__}")
-        if self.start not in ("random", "window"):
-            raise ValueError(f"unknown start {self.start!r}; known: random, window")
-        for name in ("iterations", "rounds", "windows"):
+        for name in ("rounds", "iterations", "windows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("targets", "agreement"):
+        for name in ("targets", "reach"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @property
     def name(self) -> str:
-        return "malt" if self.targets else "window-starts" if self.start == "window" else "momentum-pgd"
-
-    @property
-    def ascents(self) -> int:
-        """Of an attempt, at most."""
-        return self.targets or self.rounds
+        return "malt" if self.targets else "momentum-pgd"
 
     @property
     def steps(self) -> int:
-        return self.ascents * (self.iterations + 1) - 1
+        return (self.targets or self.rounds) * (self.iterations + 1) - 1
 
     @property
     def usual_steps(self) -> int:
-        return (self.targets or min(self.rounds, 2)) * (self.iterations + 1) - 1
-
-    @property
-    def least_passes(self) -> tuple[int, int]:
-        ascents = self.targets or min(self.rounds, 2)
-        return ascents * (self.iterations + 1), ascents * self.iterations
+        return (self.targets or min(self.rounds, ENOUGH)) * (self.iterations + 1) - 1
 
     def init(self, state: AttackState) -> None:
         image, none = state["original"], torch.full_like(state["best_distance"], -torch.inf)
         state.update(
             velocity=torch.zeros_like(image), gradient=torch.zeros_like(image),
-            clean_margin=none, largest=none, of_ascent=none, of_best_ascent=none, of_second_ascent=none,
+            largest=none, of_ascent=none, of_lowest_ascent=-none,
         )  # fmt: skip
         if self.targets:
             state["order"] = torch.full((state.count, self.targets), -1, device=image.device)
         self._begin_ascent(state, torch.ones_like(state["row"], dtype=torch.bool), state["iteration"])
 
     def evaluate(self, model: TargetModel, state: AttackState) -> Tensor:
-        step, first = state["iteration"] % (self.iterations + 1), state["iteration"] == 0
-        if first.any() and (self.targets or self.rounds > 1):
-            self._look_at_clean_image(model, state, first)
-        if self.start == "window" and (step == 0).any():
-            self._choose_windows(model, state, step == 0)
+        step = self._step_of_ascent(state)
+        if self.targets and (first := state["iteration"] == 0).any():
+            self._order_targets(model, state, first)
+        if not self.targets and (windows := (step == 0) & (state["iteration"] > 0)).any():
+            self._choose_windows(model, state, windows)
         logits = evaluate_where(model, state, step < self.iterations, partial(self._differentiate, model, state))
         self._note_margins(state, margin(logits, state["label"]), step == self.iterations)
         return logits
 
     def ended(self, state: AttackState) -> Tensor:
-        whole_ascents = state["iteration"] % (self.iterations + 1) == self.iterations
-        apart = state["of_best_ascent"] - state["of_second_ascent"]
-        twice = (apart <= self.agreement * state["clean_margin"].abs()) & (not self.targets)
-        return (state["iteration"] >= self.steps) | (whole_ascents & twice)
+        last = state["iteration"] >= self.steps
+        if self.targets:
+            return last
+        enough = state["iteration"] >= ENOUGH * (self.iterations + 1) - 1
+        apart = state["largest"] - state["of_lowest_ascent"]
+        promising = -state["largest"] <= self.reach * apart
+        return last | ((self._step_of_ascent(state) == self.iterations) & enough & ~promising)
 
     def step(self, model: TargetModel, state: AttackState) -> None:
-        iteration = state["iteration"]
-        number, step = iteration // (self.iterations + 1), iteration % (self.iterations + 1)
-        image = state["image"]
+        image, step = state["image"], self._step_of_ascent(state)
         length = (1 + (math.pi * step / self.iterations).cos()) * (STEP * float(self.ball.eps) / 2)
         state["velocity"] = MOMENTUM * state["velocity"] + self._unit(state["gradient"])
         ascent = per_sample(length.to(image.dtype), image) * self.ball.steepest(state["velocity"])
         state["image"] = self.ball.project(image + ascent, state["original"])
-        if (again := step == self.iterations).any():
-            self._begin_ascent(state, again, number + 1)
+        if (whole := step == self.iterations).any():
+            self._begin_ascent(state, whole, state["iteration"] // (self.iterations + 1) + 1)
+
+    def _step_of_ascent(self, state: AttackState) -> Tensor:
+        return state["iteration"] % (self.iterations + 1)
 
     # The beginning of an attempt, and of its ascents.
 
-    def _look_at_clean_image(self, model: TargetModel, state: AttackState, rows: Tensor) -> None:
-        """Write ``clean_margin`` and, if there are targets, their ``order`` for ``rows`` (bool (B,))."""
-        label = state["label"][rows]
-        if self.targets:
-            logits, order = malt_order(model, state["original"][rows], label, isinstance(self.ball, Linf))
-            state.count_passes(rows, forwards=1, backwards=target_count(logits.shape[1], TARGET_CLASSES))
-            width = min(self.targets, order.shape[1])
-            padded = torch.nn.functional.pad(order[:, :width], (0, self.targets - width), value=-1)
-            state.update_rows(rows, order=padded, target=padded[:, 0])
-        else:
-            with torch.no_grad():
-                logits = model(state["original"][rows])
-            state.count_passes(rows, forwards=1)
-        state.update_rows(rows, clean_margin=margin(logits, label))
+    def _order_targets(self, model: TargetModel, state: AttackState, rows: Tensor) -> None:
+        """Write the ``order`` of the targets, and the first ``target``, of ``rows`` (bool (B,)); -1 for none."""
+        nearest = malt_order(model, state["original"][rows], state["label"][rows], isinstance(self.ball, Linf))
+        state.count_passes(rows, forwards=1, backwards=nearest.shape[1])
+        order = F.pad(nearest, (0, self.targets), value=-1)[:, : self.targets]
+        state.update_rows(rows, order=order, target=order[:, 0])
 
     def _begin_ascent(self, state: AttackState, rows: Tensor, number: Tensor) -> None:
         """Put ``rows`` (bool (B,)) at the start of their ascent ``number`` (int64 (B,)); windows are chosen later."""
@@ -213,14 +195,12 @@ class MomentumPGD(Attack):
         # an image that fools the surrogate alone is as near to adversarial as one can be
         known = state["best_distance"].isfinite()
         state["margin"] = torch.where(known, state["margin"], state["largest"].clamp(max=0.0))
-        if last.any():
-            new, best, second = state["of_ascent"], state["of_best_ascent"], state["of_second_ascent"]
-            state["of_best_ascent"] = torch.where(last, torch.maximum(best, new), best)
-            state["of_second_ascent"] = torch.where(last, torch.maximum(second, torch.minimum(best, new)), second)
-            state["of_ascent"] = torch.where(last, -torch.inf, new)
+        lowest = torch.minimum(state["of_lowest_ascent"], state["of_ascent"])
+        state["of_lowest_ascent"] = torch.where(last, lowest, state["of_lowest_ascent"])
+        state["of_ascent"] = torch.where(last, -torch.inf, state["of_ascent"])
 
 
-def malt_order(model: TargetModel, x: Tensor, y: Tensor, linf: bool) -> tuple[Tensor, Tensor]:
+def malt_order(model: TargetModel, x: Tensor, y: Tensor, linf: bool) -> Tensor:
     """The other classes by how near their boundaries are if logits are linear: margin over dual norm of the gradient.
 
     Args:
@@ -229,8 +209,8 @@ def malt_order(model: TargetModel, x: Tensor, y: Tensor, linf: bool) -> tuple[Te
         linf: whether distances are in l-infinity (gradients in l1) or in l2.
 
     Returns:
-        Logits (N, K), and int64 (N, C) the ``TARGET_CLASSES`` classes of largest logits, the nearest first; -1 for
-        those without a boundary (masked by -inf, without a gradient).
+        int64 (N, C): the ``TARGET_CLASSES`` classes of largest logits, the nearest first; -1 for those without a
+        boundary (masked by -inf, without a gradient).
     """
     with torch.enable_grad():
         image = x.detach().requires_grad_()
@@ -247,4 +227,4 @@ def malt_order(model: TargetModel, x: Tensor, y: Tensor, linf: bool) -> tuple[Te
     distance = torch.stack(distances, 1).nan_to_num(nan=torch.inf, posinf=torch.inf)
     order = distance.argsort(dim=1, stable=True)
     nearest = classes.gather(1, order)
-    return logits.detach(), nearest.masked_fill(distance.gather(1, order).isinf(), -1)
+    return nearest.masked_fill(distance.gather(1, order).isinf(), -1)

@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, MakeAttack]] = {
         **{name: ATTACKS[name] for name in ("square", "apgd-t", "fab-t")},
     },
     "rand": {name: _changed(name, eot=20) for name in ("apgd-ce", "apgd-dlr")},
-    "fast": {name: ATTACKS[name] for name in ("momentum-pgd", "malt", "window-starts")},
+    "fast": {name: ATTACKS[name] for name in ("malt", "momentum-pgd")},
 }
 
 
