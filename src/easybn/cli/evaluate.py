@@ -105,7 +105,7 @@ def show_result(
         broke = [f"{score.broke[name]:,}" if name in score.broke else "" for name in names]
         lines.append(_line(format_eps(score.eps or 0.0, score.norm), [*_accuracy(score), *broke]))
     show(Table(title, "eps", columns, lines, _caption(attacked)), console)
-    for note in evaluation.remarks_alone:
+    for note in evaluation.remarks:
         console.print(f"note: {note}")
     _show_findings(console, result.findings)
     if not result.complete and not config.budget:

@@ -187,22 +187,16 @@ class Evaluation:
 
     @property
     def remarks(self) -> list[str]:
-        """The notes without the warnings of the findings."""
-        warnings = _warnings(self.findings)
-        return [note for note in self.notes if note not in warnings]
-
-    @property
-    def remarks_alone(self) -> list[str]:
-        """The remarks but for those on how the model was found that a finding repeats with what they mean."""
-        repeated = {": ".join(filter(None, (each.what, each.how_much))) for each in self.findings}
-        return [remark for remark in self.remarks if remark not in repeated]
+        """The notes that no finding says too, as a warning or with what it means."""
+        said = {": ".join(filter(None, (each.what, each.how_much))) for each in self.findings}
+        return [note for note in self.notes if note not in said.union(_warnings(self.findings))]
 
     def __repr__(self) -> str:
         """Robust accuracy at each eps (and its audit), clean accuracy, then notes and warnings, a line each."""
         clean, *attacked = self.scores
         told = [line for score in attacked for line in (headline(score, self.asked), audit_line(score)) if line]
         lines = [*told, headline(clean, self.asked)]
-        lines += [f"note     {remark}" for remark in self.remarks_alone]
+        lines += [f"note     {remark}" for remark in self.remarks]
         return "\n".join([*lines, *(str(finding) for finding in self.findings if not finding.fine)])
 
     @property
