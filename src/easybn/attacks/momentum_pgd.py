@@ -84,6 +84,11 @@ class MomentumPGD(Attack):
     def usual_steps(self) -> int:
         return (self.targets or min(self.rounds, ENOUGH)) * (self.iterations + 1) - 1
 
+    @property
+    def least_passes(self) -> tuple[int, int]:
+        ascents = self.targets or min(self.rounds, ENOUGH)
+        return ascents * (self.iterations + 1), ascents * self.iterations
+
     def init(self, state: AttackState) -> None:
         image, none = state["original"], torch.full_like(state["best_distance"], -torch.inf)
         state.update(
