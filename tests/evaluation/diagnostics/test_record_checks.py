@@ -12,8 +12,8 @@ from easybn import convert, route
 from easybn.evaluation import accuracy_interval, evaluate
 from easybn.evaluation.diagnostics import diagnose
 from easybn.evaluation.diagnostics.cross_checks import rescored
-from easybn.evaluation.diagnostics.gradient_masking import square
 from easybn.evaluation.diagnostics.inputs import ENOUGH, few_points, perturbation, points_for
+from easybn.evaluation.diagnostics.square import square
 from easybn.evaluation.record import CLEAN, Record, Stage
 
 from ...small import small_images, small_net

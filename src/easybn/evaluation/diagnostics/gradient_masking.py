@@ -1,11 +1,9 @@
-"""Gradients that lead nowhere: saturated losses, zero gradients, clamped pixels, and Square, which needs none."""
+"""Gradients that lead nowhere: saturated losses, zero gradients, clamped pixels."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..record import CLEAN
-from .subject import DROP, FEW_POINTS, Finding, Severity, Subject, share
+from .subject import Finding, Severity, Subject, share
 
 # Confident models: where float32 cross-entropy has no slope left.
 
@@ -145,36 +143,5 @@ def clamped(subject: Subject) -> list[Finding]:
             "a layer clamps its input (the derivative of clamp at its bounds is 0 from torch 2.14 on, was 1 before), "
             "so that gradient attacks that start at the image never move them",
             "leave the clamp out: images are in [0, 1] already; or use attacks with random starts",
-        )
-    ]  # fmt: skip
-
-
-# Square, which sees no gradient, beating attacks that do.
-
-
-def square(subject: Subject) -> list[Finding]:
-    """How many points Square broke at each eps that the white-box attacks there could not break."""
-    record = subject.record
-    if record is None:
-        return []
-    points, worst, at = len(np.unique(record.point)), -1, 0.0
-    for eps in np.unique(record.eps[record.attack == "square"]).tolist():
-        here = record.where((record.eps == eps) & (record.attack != CLEAN.attack))
-        black = here.attack == "square"
-        robust = np.setdiff1d(here.point[~black], here.point[~black & here.success])
-        broken = len(np.intersect1d(here.point[black & here.success], robust))
-        if len(robust) or (~black).any():
-            worst, at = max((worst, at), (broken, eps))
-    if worst < 0:  # no Square, or nothing to compare it with
-        return []
-    bound = f"bound {DROP:.1%} and {FEW_POINTS} points"
-    size = f"{worst} points of {points:,} ({worst / points:.2%}, {bound}) at eps {at:.4g}"
-    if worst < FEW_POINTS or worst <= DROP * points:
-        return [Finding("square", "ok", "Square adds little to the white-box attacks", size)]
-    return [
-        Finding(
-            "square", "warning", "Square broke what the white-box attacks could not", size,
-            "an attack that sees the gradient should do better: gradients are masked, and the figure is an upper bound",
-            "look at zero gradients and transfer; run Square longer, or an adaptive attack",
         )
     ]  # fmt: skip

@@ -21,9 +21,10 @@ from ..result import Evaluation
 from .behaviour import batch_company, dynamic, model_state, probabilities, randomised, two_faced
 from .cross_checks import batch_sizes, rescored, transfer
 from .fast import about_fast
-from .gradient_masking import clamped, gradient_passes, saturation, square, zero_gradients
+from .gradient_masking import clamped, gradient_passes, saturation, zero_gradients
 from .inputs import few_points, normalisation, perturbation, units
 from .label_order import labels
+from .square import square
 from .subject import Finding, Subject, share
 
 Check = Callable[[Subject], list[Finding]]
