@@ -18,7 +18,7 @@ from rich.console import Console
 
 import easybn as package
 from easybn.attacks.registry import PRESETS
-from easybn.cli import evaluate as show_attacks
+from easybn.cli import show_evaluation
 from easybn.cli import study as show_study
 from easybn.cli import trained as perturb
 from easybn.evaluation.audit import Audit
@@ -142,7 +142,7 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
     subject = SimpleNamespace(run=run, branch=branch, source=SimpleNamespace(test=range(20_000)))
     out = StringIO()
     console = Console(file=out, width=width, highlight=False, soft_wrap=True)
-    show_attacks.show_result(
+    show_evaluation.show_result(
         console, subject, EvaluateConfig.of_run(["autoattack"], norm="linf", eps=tuple(RADII)), result
     )
     text = out.getvalue().partition("Accuracy in %")[0]
@@ -152,7 +152,7 @@ def test_evaluate_with_eight_attacks_and_five_radii(width):
     heads = ["epsclean1/2552/2554/2558/25516/2550.8"]
     columns = [["accuracy", "91.23"], ["95% interval", "90.7 .. 91.8"]]
     rest = [[name, *[f"{broke[name]:,}"] * 6] for name in ATTACKS]
-    accuracy, interval = show_attacks._accuracy(attacked[0])
+    accuracy, interval = show_evaluation._accuracy(attacked[0])
     columns = [[*columns[0], *[accuracy] * 6], [*columns[1], *[interval] * 6], *rest]
     assert_whole(text, width, heads, columns)
     if width > 60:
@@ -171,7 +171,7 @@ def test_the_table_of_a_preset_is_one_piece_in_80_columns(preset):
     subject = SimpleNamespace(run=Run(Path("r")), branch="main", source=SimpleNamespace(test=range(10_000)))
     out = StringIO()
     console = Console(file=out, width=80, highlight=False, soft_wrap=True)
-    show_attacks.show_result(console, subject, EvaluateConfig.of_run([preset]), result)
+    show_evaluation.show_result(console, subject, EvaluateConfig.of_run([preset]), result)
     assert len(columns_of(out.getvalue())) == 1
     assert max(cell_len(line) for line in out.getvalue().splitlines() if line[:1] == "│") <= 80
 

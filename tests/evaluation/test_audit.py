@@ -18,10 +18,10 @@ from easybn.evaluation.record import CLEAN, Record, Stage
 from easybn.evaluation.result import audit_line, bounds, contradictions, display_name, headline
 from easybn.evaluation.resumable import chunks_within
 from easybn.evaluation.store import Store
-from easybn.evaluation.store import worker as task
 from easybn.stats import accuracy_interval, count_interval
 
 from .store.fake_job import same
+from .store.stops import stop_at_save
 from .weak_fast import REACH, patched
 
 HOW = {"norm": "linf", "eps": 0.1, "attacks": "fast", "diagnosis": False}
@@ -241,21 +241,11 @@ def test_the_store_holds_what_memory_finds(whole, monkeypatch):
 
 @pytest.mark.parametrize("stop", [2, 12])
 def test_killed_in_the_audit_it_ends_with_the_same_bits(whole, tmp_path, monkeypatch, stop):
-    saves, keep = [], task.Task.save
-    monkeypatch.setattr(task.Task, "due", lambda self: "audit" in self.store.folder.parts)
+    def evaluation():
+        return evaluate(*problem(40), **STORED, store=tmp_path / "s")
 
-    def save(self, state):
-        keep(self, state)
-        saves.append(str(self.stage))
-        if len(saves) == stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(task.Task, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*problem(40), **STORED, store=tmp_path / "s")
-    assert len(saves) == stop
-    monkeypatch.setattr(task.Task, "save", keep)
-    assert equal(evaluate(*problem(40), **STORED, store=tmp_path / "s"), whole[0])
+    stop_at_save(monkeypatch, stop, lambda task: "audit" in task.store.folder.parts, evaluation)
+    assert equal(evaluation(), whole[0])
 
 
 def test_killed_between_fast_and_audit_and_between_two_radii(whole, tmp_path, monkeypatch):

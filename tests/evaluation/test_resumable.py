@@ -14,13 +14,13 @@ from easybn.evaluation import resumable as stored
 from easybn.evaluation.diagnostics import diagnose
 from easybn.evaluation.resumable import chunks_within
 from easybn.evaluation.store import Store, stage_file
-from easybn.evaluation.store import worker as task
 from easybn.files import Removed
 from easybn.interrupt import Interrupted
 from easybn.json_files import Damaged
 
 from ..small import small_images, small_net
 from .store.fake_job import same
+from .store.stops import stop_at_save
 
 HOW = {"norm": "linf", "eps": [0.01, 0.03], "attacks": ["apgd-ce", "fab"], "batch_size": 8}
 
@@ -73,22 +73,12 @@ def test_a_signal_saves_at_once_and_it_goes_on_to_the_same_bits(problem, in_memo
 
 @pytest.mark.parametrize("stop", [3, 150])
 def test_stopped_within_a_stage_it_goes_on_to_the_same_bits(problem, in_memory, tmp_path, monkeypatch, stop):
-    saves = []
-    monkeypatch.setattr(task.Task, "due", lambda _: True)
-    keep = task.Task.save
+    def evaluation():
+        return evaluate(*problem, **HOW, store=tmp_path / "s")
 
-    def save(self, state):
-        keep(self, state)
-        saves.append(str(self.stage))
-        if len(saves) == stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(task.Task, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(*problem, **HOW, store=tmp_path / "s")
+    stop_at_save(monkeypatch, stop, lambda _: True, evaluation)
     assert list((tmp_path / "s" / "partial").iterdir())
-    monkeypatch.undo()
-    assert same(evaluate(*problem, **HOW, store=tmp_path / "s").record, in_memory.record)
+    assert same(evaluation().record, in_memory.record)
 
 
 def test_shards_are_one_run(problem, tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.source import Split
 from ..files import check_regular, replacing
-from ..models.state_dicts import checksums, read_safetensors
+from ..models.checkpoint_files import checksums, read_safetensors
 from ..modes import evaluating
 from ..perturb.goal import easy
 from ..perturb.pgd import PGD

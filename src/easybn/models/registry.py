@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..user_code import call, is_permitted, load_object
+from .checkpoint_files import tensors_only
 from .resnet import resnet18, resnet50, resnet_small, resnet_tiny
-from .state_dicts import tensors_only
 
 # Normalisation as the model's first layer, so that every image outside the model is in [0, 1].
 

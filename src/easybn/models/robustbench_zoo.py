@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from .state_dicts import tensors_only
+from .checkpoint_files import tensors_only
 
 LIBRARY = "robustbench"
 INSTALL = "pip install 'easybn[robustbench]'"

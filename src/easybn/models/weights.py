@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..files import check_regular, replacing
 from ..json_files import Damaged, read_json
+from .checkpoint_files import checksums, read_safetensors
 from .registry import build, check_stored_options, is_code
-from .state_dicts import checksums, load_weights, read_safetensors
+from .state_dicts import load_weights
 
 _BASIC = ("name", "num_classes", "in_channels", "mean", "std")  # of every model; everything else is an option
 

@@ -1,6 +1,7 @@
 """What a model is called in RobustBench's table, and what is claimed of it there, from the scores of its run.
 
-A claim is what was measured on all test images of the data set itself; anything else is told in words.
+A claim is what was measured on all test images of the data set itself; for all else the text
+says "not measured", and what was measured instead.
 """
 
 import re
