@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -330,13 +330,14 @@ def tails(found, drawn, count, population):
     ),
     st.sampled_from([0.8, 0.95, 0.99]),
 )
+@example((0, 2, 5), 0.8)  # of 3 members, none is in a sample with a chance of exactly 1/10
 def test_the_interval_of_a_count_has_what_no_exact_test_rejects(counts, confidence):
     found, drawn, population = counts
-    tail = Fraction(1 - confidence) / 2
+    tail = (1 - Fraction(str(confidence))) / 2
     kept = [
         count
         for count in range(found, population - drawn + found + 1)
-        if min(tails(found, drawn, count, population)) > tail
+        if min(tails(found, drawn, count, population)) >= tail
     ]
     assert count_interval(found, drawn, population, confidence) == (kept[0], kept[-1])
     assert kept == [*range(kept[0], kept[-1] + 1)]

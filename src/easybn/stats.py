@@ -107,8 +107,9 @@ class Counts(NamedTuple):
 def count_interval(found: int, drawn: int, population: int, confidence: float = 0.95) -> Counts:
     """The exact interval of a count in a finite set, from a sample without replacement (Buonaccorsi, 1987).
 
-    It has all counts that neither of two exact one-sided tests rejects at (1 - confidence) / 2, by the hypergeometric
-    distribution. In a large set these are Clopper and Pearson's limits; of a sample of all, the count itself.
+    It has all counts under which so few and so many in a sample have each a chance of at least (1 - confidence) / 2, by
+    the hypergeometric distribution. In a large set these are Clopper and Pearson's limits; of a sample of all, the
+    count itself.
 
     Args:
         found: number in the sample that have the property, in 0 .. drawn.
@@ -123,14 +124,14 @@ def count_interval(found: int, drawn: int, population: int, confidence: float = 
         raise ValueError(f"counts must be 0 <= found <= drawn <= population, got {found}, {drawn}, {population}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence) / 2 * (1 - 1e-9)  # a chance of exactly that much must not fall to rounding
 
     def high(seen: int) -> int:
         """The largest count under which so few in a sample are not too rare."""
         least, most = seen, population - drawn + seen  # it is at least the first: the sample is not all others
         while least < most:
             middle = (least + most + 1) // 2
-            least, most = (middle, most) if _at_most(seen, drawn, middle, population) > tail else (least, middle - 1)
+            least, most = (middle, most) if _at_most(seen, drawn, middle, population) >= tail else (least, middle - 1)
         return least
 
     # a sample with so many that have it is one with few that have not

@@ -22,6 +22,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
+import easybn
+
+PACKAGE = Path(easybn.__file__).parent
 aten = torch.ops.aten
 DEVICE = torch.device("cuda", 0)
 CROSSING = {aten.copy_.default, aten._to_copy.default}
@@ -120,7 +123,7 @@ def waited(what: str) -> None:
 
 @cache
 def of_easybn(filename: str) -> bool:
-    return "easybn" in Path(filename).parts
+    return PACKAGE in Path(filename).parents
 
 
 # Arguments and results are tensors in tuples, lists and dictionaries, whatever the operation. These three are called
