@@ -17,6 +17,7 @@ from easybn.stats import (
     count_interval,
     holm,
     mcnemar,
+    median_interval,
     overlap,
     paired_difference_interval,
     paired_t,
@@ -380,3 +381,36 @@ def test_the_smallest_sample_that_shows_so_few(population, most):
     sizes = range(population + 1)
     slow = next(size for size in sizes if count_interval(0, size, population).high <= most)
     assert sample_size(population, most) == slow
+
+
+@pytest.mark.parametrize(
+    ("n", "rank"),
+    [  # printed tables of the sign test's 95% interval of a median
+        (5, 0), (6, 1), (8, 1), (9, 2), (10, 2), (15, 4), (20, 6), (25, 8), (50, 18), (100, 40), (1000, 469),
+    ],
+)  # fmt: skip
+def test_printed_ranks_of_a_median(n, rank):
+    values = np.random.default_rng(n).permutation(np.arange(1.0, n + 1)).tolist()
+    ends = (rank, n + 1 - rank) if rank else (-math.inf, math.inf)
+    assert median_interval(values) == ((n + 1) / 2, *ends)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+def test_the_interval_of_a_median_covers_as_often_as_it_says(confidence):
+    for n in (1, 4, 7, 30, 201):
+        low, high = median_interval([float(i) for i in range(n)], confidence)[1:]
+        k = 0 if low == -math.inf else int(low) + 1
+        assert (low, high) == ((k - 1.0, float(n - k)) if k else (-math.inf, math.inf))
+        below = scipy_stats.binom(n, 0.5)  # how many values are below the true median
+        missed = 2 * below.cdf(k - 1) if k else 0.0
+        assert missed <= 1 - confidence < 2 * below.cdf(k)
+
+
+def test_values_not_reached_count_as_larger():
+    inf = math.inf
+    assert median_interval([1.0, inf, inf, 2.0, 3.0]) == (3.0, -inf, inf)
+    assert median_interval([1.0, 2.0, inf, inf]).median == inf  # the mean of 2 and something larger than all
+    assert median_interval([0.0, 1.0, 2.0, 3.0, 4.0, inf, inf, inf]) == (3.5, 0.0, inf)
+    for values, confidence in (([], 0.95), ([math.nan], 0.95), ([1.0], 1.0)):
+        with pytest.raises(ValueError, match="none of them NaN"):
+            median_interval(values, confidence)

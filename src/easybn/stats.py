@@ -6,6 +6,7 @@ times as long to import.
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import cache
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -244,6 +245,53 @@ def _spread(values: Sequence[float], resolution: float) -> float:
     """Standard deviation, at least that of rounding to ``resolution``; 0 for values that differ by float error only."""
     spread = stdev(values) if len(values) > 1 else 0.0
     return max(spread if spread > 1e-12 * max(map(abs, values)) else 0.0, resolution / math.sqrt(12))
+
+
+# The median of values of which some are only known to be larger than all others.
+
+
+class Median(NamedTuple):
+    """A median and the ends of its interval; an end that lies among values not reached is infinite."""
+
+    median: float
+    low: float
+    high: float
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Median:
+    """The median of ``values`` and its exact interval by order statistics (Thompson, 1936), whatever the distribution.
+
+    A value that was not reached (censored) is given as infinity, and counts as larger than all others. Of an even number
+    of values the median is the mean of the middle two, or infinite if the upper one is. The number of values below the
+    true median is binomial: the interval is the shortest one, from the k-th value from below to the k-th from above,
+    that covers it with at least ``confidence``. With fewer values than that takes (6 for 95%) it is everything, from
+    minus infinity to infinity.
+
+    Args:
+        values: at least one, each of another image or seed.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: no values, one that is not a number, or a confidence out of (0, 1).
+    """
+    if not values or any(math.isnan(value) for value in values) or not 0 < confidence < 1:
+        raise ValueError(f"at least one value, none of them NaN, and a confidence in (0, 1), got {len(values)} values")
+    ordered, n = sorted(values), len(values)
+    lower, upper = ordered[(n - 1) // 2], ordered[n // 2]
+    k = _median_rank(n, confidence)
+    low, high = (ordered[k - 1], ordered[n - k]) if k else (-math.inf, math.inf)
+    return Median((lower + upper) / 2 if math.isfinite(upper) else upper, low, high)
+
+
+@cache
+def _median_rank(n: int, confidence: float) -> int:
+    """The largest k with at most (1 - confidence) / 2 of the chance that fewer than k of n values lie below."""
+    tail = Fraction((1 - confidence) / 2) * 2**n
+    k, ways, total = 0, 1, 1  # in whole numbers: ways to have k values below, and at most k
+    while total <= tail:
+        ways = ways * (n - k) // (k + 1)
+        k, total = k + 1, total + ways
+    return k
 
 
 # Tests on the same points, and several tests at once.
