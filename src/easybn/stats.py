@@ -261,11 +261,11 @@ class Median(NamedTuple):
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Median:
     """The median of ``values`` and its exact interval by order statistics (Thompson, 1936), whatever the distribution.
 
-    A value that was not reached (censored) is given as infinity, and counts as larger than all others. Of an even number
-    of values the median is the mean of the middle two, or infinite if the upper one is. The number of values below the
-    true median is binomial: the interval is the shortest one, from the k-th value from below to the k-th from above,
-    that covers it with at least ``confidence``. With fewer values than that takes (6 for 95%) it is everything, from
-    minus infinity to infinity.
+    A value that was not reached (censored) is given as infinity, and counts as larger than all others. Of an even
+    number of values the median is the mean of the middle two, or infinite if the upper one is. The number of values
+    below the true median is binomial: the interval is the shortest one, from the k-th value from below to the k-th from
+    above, that covers it with at least ``confidence``. With fewer values than that takes (6 for 95%) it is everything,
+    from minus infinity to infinity.
 
     Args:
         values: at least one, each of another image or seed.
