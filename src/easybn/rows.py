@@ -196,6 +196,14 @@ BRANCHES: Mapping[str, Field] = {
 }  # fmt: skip
 """Of branches.jsonl: one row per layer and pair of branches."""
 
+ANALYSIS: Mapping[str, Field] = {
+    "instrument": needed(TEXT), "settings": needed(NAMED), "measure": needed(TEXT), "series": needed(TEXT),
+    "place": needed(TEXT), "depth": needed(NUMBER), "n": needed(COUNT), "value": needed(NUMBER),
+    "low": optional(NUMBER), "high": optional(NUMBER), "detail": NAMED, "branch": needed(TEXT), "branches": TEXTS,
+    "images": needed(COUNT), "seed": COUNT, "data": TEXT,
+}  # fmt: skip
+"""Of analysis.jsonl: one row per value that an instrument measured (:class:`easybn.metrics.instrument.Measured`)."""
+
 VERDICTS: Mapping[str, Field] = {
     "attack": needed(TEXT), "n": needed(POSITIVE), "points": needed(TEXT), "right": needed(TEXT),
     "eps": optional(RADIUS), "norm": optional(TEXT), "protocol": optional(TEXT),

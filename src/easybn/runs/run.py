@@ -161,7 +161,8 @@ class Run:
 _FILES = {  # files that are written under the lock
     "config.json", "environment.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt", "README.md",
     "model.safetensors", "scores.jsonl", "corruptions.jsonl", "hidden.jsonl", "branches.jsonl", "summary.json",
-    "gallery.png", "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl", "overlap.jsonl",
+    "analysis.jsonl", "gallery.png", "verdicts.jsonl", "stacked.json", "rows.jsonl", "census.json", "census.jsonl",
+    "overlap.jsonl",
 }  # fmt: skip
 
 

@@ -60,10 +60,30 @@ def branch_model(run: Run, branch: str | None) -> nn.Module:
         return plain
     if branch not in names:
         raise ValueError(f"{run.folder} has no branch {branch!r}; it has {', '.join(names)}")
+    return strip(_converted(run, names), branch).eval()
+
+
+def branched_model(run: Run) -> tuple[nn.Module | None, str]:
+    """The converted model with all branches of a run's checkpoint, in eval mode, on the CPU; or None, and why.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    if not (run.folder / "config.json").exists():
+        return None, "not a training run, so there is the model itself and no other branch"
+    if not (run.folder / "checkpoint.pt").exists():
+        return None, "there is no checkpoint.pt, and the deployed model has one branch"
+    if len(names := branches(run)) < 2:
+        return None, "trained with one branch, so there is no other"
+    return _converted(run, names).eval(), ""
+
+
+def _converted(run: Run, names: tuple[str, ...]) -> nn.Module:
+    """The model of the checkpoint, with branches of these names."""
     state = load(run.folder / "checkpoint.pt")
     model = convert(models.build(**weights.described(run.folder)), names, run.config["norms"])
     model.load_state_dict(state.average or state.model)
-    return strip(model, branch).eval()
+    return model
 
 
 @dataclass(frozen=True)
