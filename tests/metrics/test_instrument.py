@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from easybn.metrics.features import features
-from easybn.metrics.instrument import Measured, Plot, compared, figure
+from easybn.metrics.instrument import Measured, Plot, compared, figure, with_half_width
 from easybn.metrics.intervals import groups, jackknife, mean_interval
 from easybn.metrics.registry import instruments
 
@@ -99,23 +99,31 @@ def test_the_sentence_names_the_highest_and_the_lowest_and_whether_intervals_ove
     plot = Plot("m", "rank")
     apart = {"a": [point(9, 8, 10, "x"), point(3, 2, 4)], "b": [point(1, 0, 2, "x"), point(6, 5, 7)]}
     assert compared(plot, apart) == (
-        "rank at logits: most b 6.00 (5.00 .. 7.00), least a 3.00 (2.00 .. 4.00); their intervals do not overlap."
+        "Rank at logits: highest b 6.00 (5.00 .. 7.00), lowest a 3.00 (2.00 .. 4.00); their intervals do not overlap."
     )
     close = {"a": [point(3, 2, 5.5)], "b": [point(6, 5, 7)]}
     assert compared(plot, close).endswith("; their intervals overlap.")
-    assert compared(plot, {"a": [point(3)], "b": [point(6)]}) == "rank at logits: most b 6.00, least a 3.00."
-    assert compared(plot, {"a": [point(0.5, 0.4, 0.6)]}) == "rank at logits: 0.500 (0.400 .. 0.600)."
+    assert compared(plot, {"a": [point(3)], "b": [point(6)]}) == "Rank at logits: highest b 6.00, lowest a 3.00."
+    assert compared(plot, {"a": [point(0.5, 0.4, 0.6)]}) == "Rank at logits: 0.500 (0.400 .. 0.600)."
     assert compared(Plot("m", "share", percent=True), {"a": [point(0.5, 0.4, 0.6)]}) == (
-        "share at logits: 50.0% (40.0 .. 60.0)."
+        "Share at logits: 50.0% (40.0 .. 60.0)."
     )
     assert compared(plot, {}) == compared(Plot("other", "x"), apart) == ""
     assert compared(plot, {"a": [point(1, place="x")], "b": [point(1, place="y")]}) == ""
     series = {"a": [point(1, series="main"), point(2, series="easy")]}
-    assert compared(plot, series) == "rank at logits (main): 1.00."
-    assert compared(Plot("m", "rank", series="easy"), series) == "rank at logits: 2.00."
+    assert compared(plot, series) == "Rank at logits: 1.00."
+    assert compared(plot, {"a": series["a"][1:]}) == "Rank at logits (easy): 2.00."
+    assert compared(Plot("m", "rank", series="easy"), series) == "Rank at logits: 2.00."
 
 
 def test_figures_have_three_digits():
     assert [figure(value) for value in (0, 0.01234, 0.5, 12.345, 123.4, 12345.6, 1.5e6, 2e-5)] == [
         "0.00", "0.0123", "0.500", "12.3", "123", "12346", "1.50e+06", "2.00e-05",
+    ]  # fmt: skip
+
+
+def test_a_half_width_has_two_digits():
+    pairs = [(12.3456, 0.5678), (7.39, 0.0852), (341.2, 12.7), (0.5, 0.0), (3.0, 2e-5)]
+    assert [with_half_width(*pair) for pair in pairs] == [
+        "12.35 ±0.57", "7.390 ±0.085", "341 ±13", "0.500 ±0.00", "3.00 ±2.00e-05",
     ]  # fmt: skip

@@ -376,3 +376,11 @@ def show_notes(console: Console, targets: "list[EvaluationTarget]") -> None:
     """Print what was done to images and labels, each note once."""
     for note in dict.fromkeys(note for target in targets for note in target.notes):
         console.print(f"note: {note}")
+
+
+def short_names(targets: "list[EvaluationTarget]") -> list[str]:
+    """Names of the folders, with their paths where two are equal."""
+    names = [target.run.folder.name for target in targets]
+    return [
+        name if names.count(name) == 1 else str(target.run.folder) for name, target in zip(names, targets, strict=True)
+    ]

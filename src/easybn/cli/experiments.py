@@ -10,12 +10,20 @@ from jsonargparse import ArgumentError, Namespace
 from ..escapes import say
 from ..terminal import Terminal
 from . import train
-from .arguments import Parser, add_model_options, check_one_target, number, packaged, show_notes, targets_of
+from .arguments import (
+    Parser,
+    add_model_options,
+    check_one_target,
+    number,
+    packaged,
+    short_names,
+    show_notes,
+    targets_of,
+)
 from .user_code import CLASSES, resolved
 
 if TYPE_CHECKING:
     from ..runs.config import Experiment
-    from ..runs.target import EvaluationTarget
 
 
 def configure_stacked(parser: Parser) -> None:
@@ -256,7 +264,7 @@ def run_hidden(arguments: Namespace) -> None:
             measure(target, settings, bars, arguments.device)
     console = Terminal(soft_wrap=True)
     rows = (rows_of(target, settings) for target in targets)
-    for table in hidden_tables(dict(zip(_short_names(targets), rows, strict=True))):
+    for table in hidden_tables(dict(zip(short_names(targets), rows, strict=True))):
         say(formats.markdown(table)) if arguments.markdown else formats.show(table, Terminal())
     if not arguments.markdown:
         show_notes(console, targets)
@@ -265,11 +273,3 @@ def run_hidden(arguments: Namespace) -> None:
         done = write_branch_distances(target.run)
         if not arguments.markdown:
             console.print(done)
-
-
-def _short_names(targets: "list[EvaluationTarget]") -> list[str]:
-    """Names of the folders, with their paths where two are equal."""
-    names = [target.run.folder.name for target in targets]
-    return [
-        name if names.count(name) == 1 else str(target.run.folder) for name, target in zip(names, targets, strict=True)
-    ]

@@ -40,6 +40,7 @@ COMMANDS = {
     "stacked": "the paper's figures 1 and 2: which half of an image stacked on its easy copy decides",
     "census": "which training images are easy after the first epoch, over seeds; files to leave them out",
     "hidden": "how far perturbations move the hidden states, layer by layer, and branches their statistics",
+    "analyse": "what a network is like beside its accuracy: rank, latent space and more, with intervals",
     "claims": "test the paper's claims on our rows, each with its verdict and interval",
     "summarise": "what the report needs models for, as rows: confidences, a gallery, one verdict per point",
     "report": "one HTML page about a folder of runs; the paper's tables over seeds",

@@ -23,6 +23,9 @@ from ..data.split import Split
 from ..norm.convert import branches_of, strip
 from ..progress import OnProgress, silent
 
+MAIN = "main"
+"""The series of the deployed branch, which is not named where nothing else is shown."""
+
 
 class Measured(NamedTuple):
     """One value.
@@ -57,9 +60,11 @@ class Plot:
         measure: of the values that it shows.
         title: above it, with the unit.
         x, y: names of the axes.
-        series: the only series that it shows; None for all, each in a panel of its own.
+        series: the only series that it shows; None for all.
+        together: all series in one panel, each a curve of its own, such as the branches; else each has its panel.
         percent: values are shares, shown times 100.
         log: the y axis is logarithmic.
+        from_zero: the y axis begins at 0; else where the values begin.
         joined: values are joined to a curve over depth; else each is a dot with its interval over its place.
         folded: shown under a heading to unfold, and not printed in the terminal: for what is not the main point.
     """
@@ -69,8 +74,10 @@ class Plot:
     x: str = "layer, from the input on"
     y: str = ""
     series: str | None = None
+    together: bool = False
     percent: bool = False
     log: bool = False
+    from_zero: bool = True
     joined: bool = True
     folded: bool = False
 
@@ -180,7 +187,9 @@ def compared(plot: Plot, measured: Mapping[str, Sequence[Measured]]) -> str:
     if not places:
         return ""
     last = {label: curve[places[-1]] for label, curve in curves.items()}
-    where = f"{plot.title} at {places[-1][1]}" + (f" ({series})" if series and plot.series is None else "")
+    title = plot.title[0].upper() + plot.title[1:]
+    named = series and plot.series is None and series != MAIN
+    where = f"{title} at {places[-1][1]}" + (f" ({series})" if named else "")
     order = sorted(last, key=lambda label: last[label].value)
     if len(order) == 1:
         return f"{where}: {told(plot, last[order[0]])}."
@@ -189,7 +198,7 @@ def compared(plot: Plot, measured: Mapping[str, Sequence[Measured]]) -> str:
     apart = None not in (lowest.high, highest.low) and (highest.low or 0.0) > (lowest.high or 0.0)
     exact = lowest.high is None and highest.low is None
     how = "" if exact else "; their intervals do not overlap" if apart else "; their intervals overlap"
-    return f"{where}: most {first}, least {second}{how}."
+    return f"{where}: highest {first}, lowest {second}{how}."
 
 
 def shown_in(plot: Plot, each: Measured) -> bool:
@@ -210,6 +219,14 @@ def figure(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.{max(0, min(4, 2 - _magnitude(value)))}f}"
     return f"{value:.2e}"
+
+
+def with_half_width(value: float, half: float) -> str:
+    """``12.34 ±0.56``: a value and half the width of its interval, to two digits of the latter."""
+    if not 1e-4 <= half < 1e5:
+        return f"{figure(value)} ±{figure(half)}"
+    digits = max(0, 1 - _magnitude(half))
+    return f"{value:.{digits}f} ±{half:.{digits}f}"
 
 
 def _magnitude(value: float) -> int:

@@ -1,6 +1,6 @@
 """The effective rank of what the layers make of images, and of their weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..progress import OnProgress, silent
 from .features import Features, features
-from .hidden_states import IMAGE, default_layers
-from .instrument import Instrument, Measured, Plot, Subject
+from .hidden_states import IMAGE, LOGITS, default_layers
+from .instrument import Instrument, Measured, Plot, Subject, compared
 from .intervals import jackknife
 
 CHANNELS, OUTPUTS, WEIGHTS = "effective_rank_of_channels", "effective_rank", "effective_rank_of_weights"
@@ -73,8 +73,8 @@ class Rank(Instrument):
     images: ClassVar[int] = 500
     branches: ClassVar[bool] = True
     plots: ClassVar = (
-        Plot(CHANNELS, "effective rank of channels", y="effective rank"),
-        Plot(OUTPUTS, "effective rank of whole outputs", y="effective rank", folded=True),
+        Plot(CHANNELS, "effective rank of channels", y="effective rank", together=True),
+        Plot(OUTPUTS, "effective rank of whole outputs", y="effective rank", together=True, folded=True),
         Plot(WEIGHTS, "effective rank of weights", "weight, from the input on", "effective rank", folded=True),
     )
 
@@ -92,6 +92,12 @@ class Rank(Instrument):
                 depths = len(layers) + 2
                 on_progress(i * depths + state.depth + 1, depths * len(subject.models), f"{branch} branch")
         return [*found, *_of_weights(subject.model)]
+
+    @classmethod
+    def sentence(cls, measured: Mapping[str, Sequence[Measured]]) -> str:
+        """About the last layer before the logits, the representation that Huh et al. measure."""
+        before = {label: [each for each in values if each.place != LOGITS] for label, values in measured.items()}
+        return compared(cls.plots[0], before)
 
 
 def _measured(measure: str, branch: str, state: Features, x: Tensor, subject: Subject) -> Measured:

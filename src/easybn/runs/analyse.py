@@ -101,7 +101,7 @@ def analyse_run(
                 new = [{**request, "branches": there, **_checked(each, instrument.name)} for each in found]
                 write_rows(path, [*(row for row in rows if not _is_of(row, request)), *new])
                 known = set(there)
-            if instrument.branches and len(known) < 2:
+            if instrument.branches and len(known) < 2 and why:
                 notes.append(f"{target.run.folder}: {instrument.name}: branches are not compared: {why}")
     return notes
 

@@ -66,15 +66,17 @@ def branch_model(run: Run, branch: str | None) -> nn.Module:
 def branched_model(run: Run) -> tuple[nn.Module | None, str]:
     """The converted model with all branches of a run's checkpoint, in eval mode, on the CPU; or None, and why.
 
+    Where there never were other branches there is no reason to be told: "".
+
     Raises:
         ValueError: the checkpoint is damaged.
     """
     if not (run.folder / "config.json").exists():
-        return None, "not a training run, so there is the model itself and no other branch"
+        return None, ""  # a user's model
     if not (run.folder / "checkpoint.pt").exists():
         return None, "there is no checkpoint.pt, and the deployed model has one branch"
     if len(names := branches(run)) < 2:
-        return None, "trained with one branch, so there is no other"
+        return None, ""
     return _converted(run, names).eval(), ""
 
 

@@ -1,0 +1,101 @@
+"""``easybn analyse`` from the command line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from easybn.metrics.registry import INSTRUMENTS
+
+QUICK = ("--instruments", "rank", "latent", "--images", "24", "--device", "cpu")
+
+
+@pytest.fixture
+def runs(finished_run) -> Path:
+    """Two runs in the working folder, one of them without its checkpoint."""
+    for name in ("a", "b"):
+        shutil.copytree(finished_run.folder, Path("runs") / name)
+    Path("runs/b/checkpoint.pt").unlink()
+    return Path("runs")
+
+
+def test_runs_side_by_side_in_80_columns_and_measured_once(runs, easybn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    found = easybn("analyse", "runs", *QUICK)
+    assert found.status == 0, found.err
+    assert max(map(len, found.out.splitlines())) <= 80
+    assert "Rank of representations (24 test images)" in found.out
+    assert "Latent space (24 test images, eps 8/255, steps 1)" in found.out
+    assert re.search(r"│ Layer +│ +a │ +a, easy │ +b │".replace("│", "[│┃]"), found.out)
+    words = " ".join(found.out.split())
+    assert "Effective rank of channels at network.stages.2.0: highest a " in words
+    assert "; their intervals overlap." in words  # of the same network
+    for name in ("rank", "latent"):
+        why = "branches are not compared: there is no checkpoint.pt, and the deployed model has one branch"
+        assert f"runs/b: {name}: {why}" in words
+    rows = [json.loads(line) for line in (runs / "a/analysis.jsonl").read_text().splitlines()]
+    assert {row["instrument"] for row in rows} == {"rank", "latent"}
+    before = (runs / "a/analysis.jsonl").read_bytes()
+    everything = easybn("analyse", "runs", *QUICK, "--all", "--markdown")
+    assert (runs / "a/analysis.jsonl").read_bytes() == before
+    assert "### Rank of representations (24 test images)" in everything.out
+    assert "effective rank of weights" in everything.out
+    assert "effective rank of weights" not in found.out
+
+
+def test_the_list_needs_no_run(easybn):
+    found = easybn("analyse", "--list")
+    assert found.status == 0, found.err
+    for name, kind in INSTRUMENTS.items():
+        assert f"{name}: {kind.title}" in found.out
+    assert "options: eps " in found.out
+    assert "rank" not in easybn("analyse", "--list", "--instruments", "latent").out
+
+
+def test_a_model_of_a_user(easybn):
+    made = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    Path("linear.py").write_text(made)
+    words = ("--model", "linear.py:make", "--data", "sample", "--out", "o", *QUICK)
+    found = easybn("analyse", *words, "--options", "{latent: {eps: 4/255, steps: 2}}")
+    assert found.status == 0, found.err
+    rows = [json.loads(line) for line in Path("o/analysis.jsonl").read_text().splitlines()]
+    settings = [row["settings"] for row in rows if row["instrument"] == "latent"]
+    assert settings[0] == {"eps": 4 / 255, "steps": 2}
+    assert {row["place"] for row in rows if row["measure"] == "effective_rank"} == {"image", "logits"}
+    assert "branches are not compared" not in found.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "nothing to measure: name runs"),
+        (("nowhere",), "no run in nowhere"),
+        (("runs", "--instruments", "nose"), "no instrument 'nose'; there are "),
+        (("runs", "--options", "{nose: {}}"), "no instrument 'nose'"),
+        (("runs", "--options", "{latent: {eps: 0/255}}"), "eps must be a positive number"),
+        (("runs", "--options", "{latent: {steps: many}}"), "latent: steps must be of the kind of 1, got 'many'"),
+        (("runs", "--options", "{latent: {size: 3}}"), "latent has no option 'size'; there are eps, steps"),
+        (("runs", "--instruments", "rank", "--options", "{latent: {}}"), "options of latent, which is not among"),
+        (("runs", "--images", "1"), "images must be at least 2, got 1"),
+        (("runs", "--images", "3", "--instruments", "latent"), "latent needs at least 4 images, got 3"),
+        (("runs", "--branch", "nose"), "has no branch 'nose'"),
+        (("runs", "--seed", "-1"), "seed must be at least 0"),
+        (("runs", "--device", "tpu"), "tpu"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, told, finished_run, easybn):
+    shutil.copytree(finished_run.folder, "runs/a")
+    found = easybn("analyse", *words)
+    assert found.status == 2
+    assert told in found.err
+    assert len(found.err.strip().splitlines()) == 1
+    assert not Path("runs/a/analysis.jsonl").exists()
+
+
+def test_a_damaged_row_is_named(runs, easybn):
+    (runs / "a/analysis.jsonl").write_text('{"instrument": "rank"}\n')
+    found = easybn("analyse", "runs/a", *QUICK)
+    assert found.status == 2
+    assert "runs/a/analysis.jsonl, line 1 is damaged: no settings" in found.err
