@@ -49,6 +49,7 @@ def run(
     lines(folder / "corruptions.jsonl", corruptions(recipe, seed, data))
     lines(folder / "hidden.jsonl", hidden(recipe, seed))
     lines(folder / "branches.jsonl", branches(recipe))
+    lines(folder / "analysis.jsonl", analysis(recipe, seed))
     summary(folder, colour)
 
 
@@ -152,6 +153,24 @@ def branches(recipe: str) -> list[dict[str, Any]]:
         for depth in (1, 2, 3)
         for measure, value in (("symmetric_kl", 10.0**-depth), ("relative_weight", 0.1 * depth))
     ]
+
+
+def analysis(recipe: str, seed: int) -> list[dict[str, Any]]:
+    """Ranks that rise with depth, through the branches too, and those of two weights; and of an unknown instrument."""
+    shared = {"branch": "main", "data": "x", "images": 500, "seed": 0, "low": None, "high": None, "detail": {}}
+    names = ["main", *BRANCHES.get(recipe, [])]
+    rank = {**shared, "instrument": "rank", "settings": {}, "branches": names}
+    rows = []
+    for name in names:
+        for depth, place in enumerate(("stages.0", "stages.1", "logits"), 1):
+            value = 10.0 * depth + (2 * seed if name == "main" else 0) + {"ebn": 3, "advprop": 20}.get(recipe, 0)
+            place_of = {"measure": "effective_rank_of_channels", "series": name, "place": place, "depth": depth}
+            rows.append({**rank, **place_of, "n": 500, "value": value, "low": value - 1, "high": value + 1})
+    for depth in (1, 2):
+        of = {"measure": "effective_rank_of_weights", "series": "", "place": f"conv{depth}", "depth": depth, "n": 0}
+        rows.append({**rank, **of, "value": 4.0 * depth})
+    own = {**shared, "instrument": "mine <i>", "settings": {"eps": 8 / 255}, "measure": "far <b>", "series": HOSTILE}
+    return [*rows, {**own, "place": HOSTILE, "depth": 1, "n": 9, "value": -0.5, "low": -1.0, "high": 0.0}]
 
 
 def summary(folder: Path, colour: bool) -> None:

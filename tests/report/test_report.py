@@ -19,7 +19,7 @@ from .made_up import HOSTILE, comparison, robust_correct, run, study
 
 ROOT = Path(__file__).parents[2]
 IDS = ["claims", "tables", "eps", "every-eps", "broken", "frontier", "compared", "corruptions",
-       "training", "gallery", "branches", "hidden", "confidences", "stacked",
+       "training", "gallery", "branches", "hidden", "analysis", "confidences", "stacked",
        "diagnosis", "made"]  # fmt: skip
 MAKES = {
     "tables": "easybn evaluate",
@@ -33,6 +33,7 @@ MAKES = {
     "gallery": "easybn summarise",
     "branches": "easybn hidden",
     "hidden": "easybn hidden",
+    "analysis": "easybn analyse",
     "confidences": "easybn summarise",
     "stacked": "easybn stacked",
     "diagnosis": "easybn evaluate",
@@ -160,6 +161,36 @@ def test_figures_are_those_of_the_rows(html):
     assert "does not hold" in texts["claims"]
 
 
+def test_instruments_have_a_figure_and_a_sentence(html):
+    """AdvProp's rank is 40, 42, 44 over seeds before the logits, EBN's 23, 25, 27, vanilla's 20, 22, 24."""
+    text = " ".join(Page(html).texts["analysis"].split())
+    half = 4.302653 * 2 / 3**0.5
+    low, high = (f"{value:.1f}" for value in (42 - half, 42 + half))
+    sentence = f"Effective rank of channels at stages.1: highest AdvProp 8/255 42.0 ({low} .. {high}), lowest "
+    assert sentence in text
+    assert "do not overlap" in text
+    assert "500 test images" in text
+    assert "AdvProp 8/255, adv" in text
+    assert "42.0 ±5.0" in text
+    assert "effective rank of weights" in text
+    labels = [str(about["aria-label"]) for tag, about in Page(html).tags if tag == "svg" and about.get("aria-label")]
+    (words,) = [words for words in labels if "Rank of representations: effective rank of channels. " in words]
+    assert "EBN 8/255: 15 at 1, 35 at 3" in words
+    assert "mine <i>" in text  # an instrument that is not of the package is drawn plainly
+    assert "9 at 1" not in text
+
+
+def test_of_several_settings_the_most_common_is_drawn(tmp_path):
+    study(tmp_path, ("vanilla", "ebn"), 1)
+    path = tmp_path / "ebn-0" / "analysis.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    more = [{**row, "images": 20, "value": 77.0} for row in rows if row["instrument"] == "rank"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*more, *rows]))
+    text = " ".join(Page(report(tmp_path)).texts["analysis"].split())
+    assert "500 test images. Of 2 settings under which it was measured, the one that most runs share is shown." in text
+    assert "77" not in text
+
+
 def test_a_check_that_finds_the_same_in_many_runs_is_one_line(tmp_path):
     same = {"name": "points", "severity": "note", "what": "the interval is wide", "why": "few points"}
     for seed in range(4):
@@ -263,7 +294,7 @@ def test_names_that_contain_markup_are_shown_as_text(tmp_path):
 @pytest.mark.parametrize("section", MAKES)
 def test_a_section_without_rows_says_what_makes_them(tmp_path, section):
     run(tmp_path / "r", "ebn", 0)
-    for name in ("metrics", "scores", "verdicts", "corruptions", "hidden", "branches"):
+    for name in ("metrics", "scores", "verdicts", "corruptions", "hidden", "branches", "analysis"):
         (tmp_path / "r" / f"{name}.jsonl").unlink()
     for name in ("summary", "evaluated"):
         (tmp_path / "r" / f"{name}.json").unlink()

@@ -9,6 +9,7 @@ from ..json_files import Field, Row, check, read_json, read_rows
 from ..recipes import RECIPES
 from ..recipes.recipe import Recipe
 from ..rows import (
+    ANALYSIS,
     BRANCHES,
     COMPARISON,
     CORRUPTED,
@@ -32,7 +33,7 @@ RUN, STACKED, COMPARED = "config.json", "stacked.json", "comparison.json"
 
 LINES = {
     "metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS,
-    "corruptions": CORRUPTED,
+    "corruptions": CORRUPTED, "analysis": ANALYSIS,
 }  # fmt: skip
 
 
@@ -81,6 +82,7 @@ class RunRows:
         findings: of the diagnosis, see :func:`easybn.runs.verdicts.findings_in`; else from summary.json.
         hidden: hidden.jsonl: how far perturbed images' hidden states lie from those of clean ones, layer by layer.
         branches: branches.jsonl: how far the branches' statistics have moved apart, layer by layer.
+        analysis: analysis.jsonl, of the deployed branch: what instruments measured, see :mod:`easybn.runs.analyse`.
         verdicts: verdicts.jsonl, see :mod:`easybn.runs.verdicts`.
         corruptions: corruptions.jsonl, of the deployed branch: verdicts by kind and severity.
         summary: summary.json, see :mod:`easybn.runs.summary`.
@@ -96,6 +98,7 @@ class RunRows:
     findings: Sequence[Row] = ()
     hidden: Sequence[Row] = ()
     branches: Sequence[Row] = ()
+    analysis: Sequence[Row] = ()
     verdicts: Sequence[Row] = ()
     corruptions: Sequence[Row] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -211,7 +214,8 @@ def _run(folder: Path, name: str) -> RunRows:
         for name, fields in LINES.items()
     }
     scores = lines.pop("scores")
-    lines["corruptions"] = [row for row in lines["corruptions"] if row.get("branch", "main") == "main"]
+    for kind in ("corruptions", "analysis"):
+        lines[kind] = [row for row in lines[kind] if row.get("branch", "main") == "main"]
     lines["hidden"] = [row for row in lines["hidden"] if _deployed_blocks(row)]
     return RunRows(
         name=name,
