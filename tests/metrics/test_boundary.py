@@ -1,4 +1,4 @@
-"""Distances, segments and linearity against linear and quadratic models, whose geometry has closed forms."""
+"""Distances and segments against linear and quadratic models, whose geometry has closed forms."""
 
 import itertools
 
@@ -7,19 +7,21 @@ import torch
 from torch import nn
 
 from easybn.attacks.losses import margin
+from easybn.data.split import Split
 from easybn.keyed_random import Noise
 from easybn.metrics.boundary import (
+    Boundary,
     along,
     changes_between,
-    cross_entropy,
     distance_to_change,
-    gradient_norm,
-    nonlinearity,
     partners,
     random_direction,
-    value_and_gradient,
 )
+from easybn.metrics.instrument import Subject
+from easybn.metrics.linearity import Linearity, value_and_gradient
+from easybn.metrics.registry import instruments
 from easybn.perturb.ball import L2, Linf
+from easybn.stats import accuracy_interval
 
 from ..small import small_images, small_net
 
@@ -141,7 +143,7 @@ def path(x, direction, distance, ball):
     """The point of clamp(x + t d) at a distance, by halving t."""
     point = lambda t: (x + t * direction).clamp(0, 1)[None]  # noqa: E731
     low, high = 0.0, 1e4
-    for _ in range(100):
+    for _ in range(60):
         t = (low + high) / 2
         low, high = (low, t) if ball.distance(point(t), x[None]) >= distance else (t, high)
     return point(high)
@@ -179,7 +181,7 @@ def test_class_changes_of_a_linear_model():
     net = linear_net(7)
     pairs = list(itertools.combinations(range(N), 2))
     a, b = (X[list(rows)] for rows in zip(*pairs, strict=True))
-    changes, differ = changes_between(net, a, b, 4096)
+    changes, differ = changes_between(net, a, b, 2048)
     start, end = net(a).detach(), net(b).detach()
     assert torch.equal(differ, start.argmax(1) != end.argmax(1))
     for count, first, last in zip(changes.tolist(), start, end, strict=True):
@@ -226,46 +228,69 @@ def test_partners():
     assert len(drawn[False]) == 4 * 4 + 3 * 5 + 7
 
 
-@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=["linf", "l2"])
-def test_two_linear_classes_are_linear_and_their_gradient_is_the_weight(ball):
-    net = linear_net(2)
-    y = net(X).argmax(1)
-    assert nonlinearity(net, X, y, ball, margin, 5, Noise.of(0, "n", IDS)).max() < 1e-12
-    w = (net[1].weight[0] - net[1].weight[1]).detach()
-    dual = w.abs().sum() if isinstance(ball, Linf) else w.norm()
-    assert torch.allclose(gradient_norm(value_and_gradient(net, X, y, margin)[1], ball), dual)
-    # of the cross-entropy: the probability of the other class times the weight
-    p = net(X).softmax(1).amin(1).detach()
-    assert torch.allclose(gradient_norm(value_and_gradient(net, X, y, cross_entropy)[1], ball), p * dual)
+class Half(nn.Module):
+    """Two classes by the mean of an image: the second from 0.5 on."""
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        return torch.stack((torch.full_like(mean, 0.5), mean), 1) * 100
 
 
-def test_a_quadratic_departs_from_its_tangent_by_its_second_order_term():
-    a = 0.5 + small_images(1, seed=5, dtype=torch.float64)[0]
-    y = torch.ones(N, dtype=torch.int64)
-    noise = Noise.of(0, "n", IDS)
-    net = Quadratic(a, X.mean(0), 3.0)  # margin of class 1: 0 - inside, with second-order term sum a d^2
-    found = nonlinearity(net, X, y, Linf(0.1), margin, 10, noise)
-    assert torch.allclose(found, torch.full_like(found, float(0.01 * a.sum())))
-    round_net = Quadratic(torch.full_like(a, 1.7), X.mean(0), 3.0)
-    found = nonlinearity(round_net, X, y, L2(0.3), margin, 10, noise)
-    assert torch.allclose(found, torch.full_like(found, 1.7 * 0.09))
-    # the largest of all directions is that of the largest entry
-    steep = torch.where(a == a.max(), 50.0, 0.1)
-    found = nonlinearity(Quadratic(steep, X.mean(0), 3.0), X, y, L2(0.3), margin, 10, noise)
-    assert torch.allclose(found, torch.full_like(found, 50.0 * 0.09), rtol=1e-3)
-    # a cross-entropy is not linear even where the margin is
-    assert nonlinearity(linear_net(2), X, y, Linf(0.1), cross_entropy, 5, noise).min() > 0
+def grey(levels: list[int], labels: list[int]) -> Subject:
+    """Images of one grey each."""
+    images = torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4).contiguous()
+    return Subject(Half(), Split(images, torch.tensor(labels)), torch.arange(len(levels)), 2, batch_size=3)
 
 
-def test_nonlinearity_is_at_least_what_random_points_show():
-    net, x = small_net().double().eval(), small_images(N, dtype=torch.float64)
-    y, ball = net(x).argmax(1), Linf(0.1)
-    centre, slope = value_and_gradient(net, x, y, cross_entropy)
-    largest = torch.zeros(N, dtype=torch.float64)
-    for seed in range(30):
-        point = ball.random(x, Noise.of(seed, "r", IDS))
-        tangent = centre + (slope * (point - x)).flatten(1).sum(1)
-        largest = torch.maximum(largest, (cross_entropy(net(point), y) - tangent).abs().detach())
-    found = nonlinearity(net, x, y, ball, cross_entropy, 10, Noise.of(0, "n", IDS))
-    assert (found > largest).all()
-    assert largest.min() > 0
+def test_the_instrument_counts_what_is_not_reached():
+    levels = [20, 40, 60, 80, 100, 120, 140]  # the last is misclassified
+    found = {(each.measure, each.place): each for each in Boundary(linf_range=0.3).measure(grey(levels, [0] * 7))}
+    adversarial = found["distance_linf", "adversarial"]
+    # 0.5 minus the grey: 0 for the misclassified, more than 0.3 for two of the others
+    assert adversarial.value == pytest.approx(0.5 - 80 / 255, abs=0.3 / 100 / 2**8 + 1e-6)
+    assert (adversarial.low, adversarial.high) == (0.0, 0.3)  # of 7 values the least and the largest, which is clamped
+    assert adversarial.detail == {"range": 0.3, "reached": 5, "misclassified": 1}
+    reached = found["reached_linf", "adversarial"]
+    assert reached[4:8] == (7, 5 / 7, *accuracy_interval(5, 7))
+    # easier is darker: never misclassified, but for the one that is
+    assert found["distance_linf", "easy"].value == 0.3
+    assert found["reached_linf", "easy"].value == 1 / 7
+    # all pixels alike: the l2 distance is that times the root of their number
+    assert found["distance_l2", "adversarial"].value == pytest.approx(4 * (0.5 - 80 / 255), abs=10 / 100 / 2**8 + 1e-6)
+    assert ("changes", "different") not in found  # of images of one class there is no segment to another
+
+
+def test_the_instrument_on_segments():
+    levels, labels = [10, 30, 50, 200, 220, 240, 90], [0, 0, 0, 1, 1, 1, 1]  # the last is misclassified
+    found = {(each.measure, each.place): each for each in Boundary(grid=1).measure(grey(levels, labels))}
+    other = {
+        kind: partners(torch.tensor(labels), segment_noise(kind), kind == "same") for kind in ("same", "different")
+    }
+    for kind, rows in other.items():
+        ends = [(levels[i] > 127, levels[j] > 127) for i, j in enumerate(rows.tolist())]
+        expected = torch.tensor([float(a != b) for a, b in ends])
+        assert found["changes", kind].value == float(expected.double().mean())
+        assert found["direct", kind].value == 1.0
+
+
+def segment_noise(kind):
+    return Noise.of(0, f"boundary: {kind}", torch.arange(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("boundary", {"grid": 0}, "boundary: grid must be at least 1, got 0"),
+        ("boundary", {"halvings": -1}, "boundary: halvings must be at least 0, got -1"),
+        ("boundary", {"linf_range": 8.0}, "an l-infinity eps of 8 exceeds"),
+        ("boundary", {"l2_range": -1.0}, "boundary: l2_range must be a positive number"),
+        ("boundary", {"radius": 1}, "boundary has no option 'radius'"),
+        ("linearity", {"steps": 0}, "linearity: steps must be at least 1, got 0"),
+        ("linearity", {"linf_eps": 2.0}, "an l-infinity eps of 2 exceeds"),
+    ],
+)
+def test_options_that_make_no_sense(name, options, says):
+    with pytest.raises(ValueError, match=says):
+        instruments([name], {name: options})
+    with pytest.raises(ValueError, match="an l2 eps of 5 exceeds all distances of images of 1 x 4 x 4"):
+        Linearity(l2_eps=5.0).measure(grey([1, 2], [0, 0]))

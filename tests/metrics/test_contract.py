@@ -15,7 +15,10 @@ from easybn.runs.run import Run
 from easybn.runs.target import EvaluationTarget, branched_model
 
 IMAGES = 24
-SMALL: dict[str, dict] = {}
+SMALL: dict[str, dict] = {
+    "boundary": {"grid": 6, "halvings": 2, "directions": 2, "segment": 6},
+    "linearity": {"steps": 1},
+}
 """Fields with which an instrument has little work, by name; those without any are quick as they are."""
 
 

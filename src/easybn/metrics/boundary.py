@@ -1,4 +1,4 @@
-"""The decision boundary around test images: how far it is, what crosses it, and how linear the loss is there.
+"""The decision boundary around test images: how far it is along paths, and what lies between two images.
 
 Along a path that starts at an image the answer is tried at fixed steps up to a range, and the first step with a wrong
 answer is halved down to the change. So a distance is that of an image that *is* misclassified: an upper bound of the
@@ -10,41 +10,23 @@ Everything is measured in [0, 1]: the paths are straight lines whose pixels stop
 those of the images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..attacks.losses import margin
 from ..keyed_random import Noise
-from ..modes import frozen_parameters
-from ..perturb.ball import Ball, Linf, per_sample
-from ..perturb.pgd import finite_or_zero
-
-Value = Callable[[Tensor, Tensor], Tensor]
-"""From logits (N, K) and classes (N,) to a number for each image, (N,) float64."""
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """(N,) float64, in nats."""
-    return nn.functional.cross_entropy(logits.double(), y, reduction="none")
-
-
-def value_and_gradient(model: nn.Module, x: Tensor, y: Tensor, value: Value) -> tuple[Tensor, Tensor]:
-    """The value (N,) at images (N, ...) and its gradient (N, ...), which is 0 where an entry is not finite."""
-    with torch.enable_grad(), frozen_parameters(model):
-        point = x.detach().clone().requires_grad_()
-        values = value(model(point.clone()), y)
-        (gradient,) = torch.autograd.grad(values.sum(), point)
-    return values.detach(), finite_or_zero(gradient)[0]
-
-
-def gradient_norm(gradient: Tensor, ball: Ball) -> Tensor:
-    """(N,) float64: the dual norm of gradients (N, ...), how much the value changes per unit of the ball's norm.
-
-    The l1 norm for l-infinity, the l2 norm for l2: the product with the steepest direction of norm 1.
-    """
-    return (gradient.double() * ball.steepest(gradient.double())).flatten(1).sum(1)
-
+from ..modes import evaluating
+from ..perturb.ball import L2, Ball, Linf, per_sample
+from ..perturb.eps import parse_eps
+from ..progress import OnProgress, silent
+from ..stats import accuracy_interval
+from .instrument import Instrument, Measured, Plot, Subject
+from .intervals import mean_interval, median_of
+from .linearity import value_and_gradient
 
 # Paths: straight lines within [0, 1].
 
@@ -160,34 +142,132 @@ def partners(y: Tensor, noise: Noise, same: bool) -> Tensor:
     return torch.where(chosen.any(1), chosen.long().argmax(1), -1)
 
 
-# Local linearity.
+PATHS = ("easy", "random", "adversarial")
+CLASSES = ("same", "different")
 
 
-def nonlinearity(model: nn.Module, x: Tensor, y: Tensor, ball: Ball, value: Value, steps: int, noise: Noise) -> Tensor:
-    """(N,) float64: how far the value departs from its tangent within the ball (Qin et al. 2019, arXiv 1907.02610).
+@dataclass(frozen=True)
+class Boundary(Instrument):
+    """Distances to the class change along paths, and class changes between images, of the deployed network.
 
-    Their local linearity measure gamma(eps, x) = max |l(x + d) - l(x) - d . grad l(x)| over the ball of radius eps,
-    within [0, 1] here. As there it is maximised by projected gradient ascent; from a random point of the ball, and from
-    where the tangent is highest and lowest, since near x the departure has hardly a gradient. What is returned was
-    reached, and the maximum may be larger.
+    Misclassified images take part, with distance 0. The adversarial direction is the steepest one of the margin (the
+    largest other logit minus the true one) at the image, the easy one its opposite. An image's distance in random
+    directions is the median of ``directions`` of them (the lower one of an even number).
 
     Args:
-        model: from images in [0, 1] to logits.
-        x, y: images (N, ...) and their true classes (N,).
-        ball: where the maximum is searched for.
-        value: l, such as :func:`cross_entropy` or :func:`~easybn.attacks.losses.margin`.
-        steps: of each ascent; their lengths fall evenly from eps to eps / steps.
-        noise: a stream for each image, for the random start.
+        linf_range, l2_range: how far class changes are searched for.
+        grid: number of steps of that search.
+        halvings: of the step in which a change was found.
+        directions: number of random directions per image and norm.
+        segment: number of steps on a segment between two images.
     """
-    centre, slope = value_and_gradient(model, x, y, value)
-    tangent, eps = slope.double(), float(ball.eps)
-    steepest = eps * ball.steepest(slope)
-    largest = torch.zeros_like(centre)
-    for point in (ball.random(x, noise), ball.project(x + steepest, x), ball.project(x - steepest, x)):
-        for left in range(steps, -1, -1):
-            values, gradient = value_and_gradient(model, point, y, value)
-            departure = values - centre - (tangent * (point.double() - x.double())).flatten(1).sum(1)
-            largest = torch.maximum(largest, departure.abs())
-            uphill = (gradient - slope) * per_sample(departure.sign(), slope).to(slope)
-            point = ball.project(point + eps * left / steps * ball.steepest(uphill), x)
-    return largest
+
+    linf_range: float = 0.5
+    l2_range: float = 10.0
+    grid: int = 100
+    halvings: int = 8
+    directions: int = 3
+    segment: int = 64
+
+    name: ClassVar[str] = "boundary"
+    title: ClassVar[str] = "The decision boundary around test images"
+    reads: ClassVar[str] = (
+        "How far an image moves along a straight path, in [0, 1] pixel units, until it is misclassified: medians; 0 "
+        "for one that is so already, the range of the search for one that is not reached. These are distances found, "
+        "not bounds of robustness. Between two images: how often the class changes. Intervals are over images."
+    )
+    order: ClassVar[int] = 30
+    images: ClassVar[int] = 200
+    plots: ClassVar = (
+        Plot("distance_linf", "median distance to misclassification, l-infinity", "path", "distance", joined=False),
+        Plot("distance_l2", "median distance to misclassification, l2", "path", "distance", joined=False),
+        Plot("changes", "class changes on the segment between two images", "their classes", "number", joined=False),
+        Plot("reached_linf", "misclassified within the range, l-infinity", "path", "images", percent=True, joined=False,
+             folded=True),
+        Plot("reached_l2", "misclassified within the range, l2", "path", "images", percent=True, joined=False,
+             folded=True),
+        Plot("direct", "segments with no more class changes than their ends need", "their classes", "segments",
+             percent=True, joined=False, folded=True),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, low in (("grid", 1), ("halvings", 0), ("directions", 1), ("segment", 1)):
+            if (value := getattr(self, name)) < low:
+                raise ValueError(f"boundary: {name} must be at least {low}, got {value}")
+        for name in ("linf_range", "l2_range"):
+            parse_eps(getattr(self, name), f"boundary: {name}")
+        _ = self.ranges  # which check the rest
+
+    @property
+    def ranges(self) -> dict[str, Ball]:
+        """The range of the search, by the name of the norm."""
+        return {"linf": Linf(self.linf_range), "l2": L2(self.l2_range)}
+
+    def measure(self, subject: Subject, on_progress: OnProgress = silent) -> list[Measured]:
+        done, total = 0, len(subject.ids) * (len(self.ranges) * (2 + self.directions) + 2)
+
+        def advance(images: int, what: str) -> None:
+            nonlocal done
+            done += images
+            on_progress(done, total, what)
+
+        found: dict[tuple[str, str], list[Tensor]] = {}
+        with evaluating(subject.model):
+            for ids, x, y in subject.batches():
+                for norm, ball in self.ranges.items():
+                    for path, values in self._distances(subject, norm, ball, ids, x, y):
+                        found.setdefault((norm, path), []).append(values.cpu())
+                        advance(len(x) * (self.directions if path == "random" else 1), f"{path} paths, {norm}")
+            segments = {kind: self._segments(subject, kind, advance) for kind in CLASSES}
+        measured: list[Measured] = []
+        for (norm, path), parts in found.items():
+            measured += self._of_distances(norm, path, torch.cat(parts))
+        for kind, (changes, needed) in segments.items():
+            measured += _of_segments(kind, changes, needed)
+        return measured
+
+    def _distances(
+        self, subject: Subject, norm: str, ball: Ball, ids: Tensor, x: Tensor, y: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The distances (N,) of a batch on each of :data:`PATHS`."""
+
+        def distance(direction: Tensor) -> Tensor:
+            return distance_to_change(subject.model, x, y, direction, ball, self.grid, self.halvings)
+
+        _, gradient = value_and_gradient(subject.model, x, y, margin)
+        steepest = ball.steepest(gradient)
+        yield "easy", distance(-steepest)
+        noise = Noise.of(subject.seed, "boundary", ids).child(norm)
+        draws = [distance(random_direction(x, ball, noise.numbered(number))) for number in range(self.directions)]
+        yield "random", torch.stack(draws).median(0).values
+        yield "adversarial", distance(steepest)
+
+    def _segments(self, subject: Subject, kind: str, advance: Callable[[int, str], None]) -> tuple[Tensor, Tensor]:
+        """Of segments between two images of one class, or of two: the changes (N,), and whether the ends need one."""
+        labels = subject.split.labels[subject.ids]
+        other = partners(labels, Noise.of(subject.seed, f"boundary: {kind}", subject.ids), kind == "same")
+        parts: list[tuple[Tensor, Tensor]] = []
+        for rows in torch.split(torch.arange(len(labels)), subject.batch_size):
+            of = rows[other[rows] >= 0]
+            if len(of):
+                a, b = (subject.split.batch(subject.ids[ends])[0].to(subject.device) for ends in (of, other[of]))
+                parts.append(changes_between(subject.model, a, b, self.segment))
+            advance(len(rows), f"segments, {kind} class")
+        if not parts:
+            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+        changes, needed = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
+        return changes, needed
+
+    def _of_distances(self, norm: str, path: str, values: Tensor) -> Iterator[Measured]:
+        n, reached, limit = len(values), int(values.isfinite().sum()), float(self.ranges[norm].eps)
+        detail = {"range": limit, "reached": reached, "misclassified": int((values == 0).sum())}
+        depth, interval = PATHS.index(path), accuracy_interval(reached, n)
+        yield Measured(f"distance_{norm}", "", path, depth, n, *median_of(values.clamp(max=limit)), detail)
+        yield Measured(f"reached_{norm}", "", path, depth, n, reached / n, *interval, {"range": limit})
+
+
+def _of_segments(kind: str, changes: Tensor, needed: Tensor) -> Iterator[Measured]:
+    if n := len(changes):
+        direct = int((changes <= needed).sum())
+        yield Measured("changes", "", kind, CLASSES.index(kind), n, *mean_interval(changes))
+        yield Measured("direct", "", kind, CLASSES.index(kind), n, direct / n, *accuracy_interval(direct, n))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import permutation
-from ..stats import t_quantile
+from ..stats import median_interval, t_quantile
 
 GROUPS = 10
 """Parts of the images, each of which the jackknife leaves out once."""
@@ -25,6 +25,18 @@ def mean_interval(values: Tensor) -> tuple[float, float | None, float | None]:
         return mean, None, None
     half = t_quantile(n - 1, 0.95) * float(values.std()) / math.sqrt(n)
     return mean, mean - half, mean + half
+
+
+def median_of(values: Tensor) -> tuple[float, float | None, float | None]:
+    """(median, low, high) of one finite number per image, by order statistics; no ends of fewer than six numbers.
+
+    Where values are not known beyond a limit, clamp them to it: the median of that is exact, and so are its ends.
+
+    Args:
+        values: (n,), n at least 1.
+    """
+    median, low, high = median_interval(values.double().tolist())
+    return (median, low, high) if math.isfinite(high - low) else (median, None, None)
 
 
 def groups(n: int, seed: int, count: int = GROUPS) -> list[Tensor]:
