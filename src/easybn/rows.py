@@ -226,6 +226,16 @@ COMPARISON: Mapping[str, Field] = {
 }
 """Of comparison.json: two evaluations of the same points, see :mod:`easybn.runs.compare`."""
 
+_NUMBERS = Field("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value)))
+_DIGITS = Field("a text of digits", lambda value: _is_text(value) and value.isascii() and value.isdecimal())
+
+DECILES: Mapping[str, Field] = {
+    "data": needed(TEXT), "n": needed(POSITIVE), "model": needed(TEXT), "recipe": needed(TEXT),
+    "epoch": needed(POSITIVE), "seeds": needed(_NUMBERS),
+    "deciles": needed(_DIGITS),
+}  # fmt: skip
+"""Of deciles.jsonl: how easy each test image is, in ten groups (:func:`easybn.paper.census.decile_row`)."""
+
 STACKED: Mapping[str, Field] = {
     "data": needed(TEXT), "classes": needed(TEXTS), "seed": needed(COUNT), "copy": needed(TEXT),
     "eps": optional(needed(NUMBER)), "steps": optional(needed(COUNT)), "half": optional(needed(TEXT)),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..report.made_up import census, study
 from ..tables import strengths
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -51,5 +52,30 @@ def test_frontiers_that_cannot_be_drawn(easybn, tmp_path):
     ):
         found = easybn("table", *words)
         assert found.status != 0
+        assert message in found.err
+        assert not found.out
+
+
+def test_which_tenth_of_the_images_a_recipe_helps(easybn, tmp_path):
+    census(study(tmp_path / "runs", ("vanilla", "ebn")) / "census" / "x")
+    found = easybn("table", "runs", "--deciles", "runs/census/x", "--markdown")
+    assert found.status == 0, found.err
+    assert "**fashion-mnist, resnet_tiny: clean accuracy, by tenths of the images**" in found.out
+    assert "| 1 (hardest) | 20.5 | -6.8 ±0.5 |" in found.out  # see tests/tables/test_deciles.py
+    shown = easybn("table", "runs", "--deciles", "runs/census").out
+    assert "Beside Vanilla, EBN 8/255 changes most on the hardest tenth: -6.8 points" in " ".join(shown.split())
+
+
+def test_deciles_that_cannot_be_shown(easybn, tmp_path):
+    study(tmp_path / "runs", ("vanilla", "ebn"), 1)
+    census(tmp_path / "census" / "x", "cifar10")
+    for words, message in (
+        (("runs", "--deciles", "nowhere"), "no run in nowhere"),
+        (("runs", "--deciles", "runs"), "runs has no deciles.jsonl: easybn census NAME --split test makes it"),
+        (("runs", "--deciles", "census"), "nothing to compare: the census is of cifar10"),
+        (("runs", "--deciles", "census", "--paper"), "--paper and --deciles are two tables"),
+    ):
+        found = easybn("table", *words)
+        assert found.status == 2
         assert message in found.err
         assert not found.out

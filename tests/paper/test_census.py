@@ -11,7 +11,7 @@ from easybn import data
 from easybn.json_files import read_rows
 from easybn.metrics.easy_examples import Answers, PairedAnswers, answers
 from easybn.paper import census as census_module
-from easybn.paper.census import Census, EasyCensus, census, subset_path
+from easybn.paper.census import Census, EasyCensus, census, decile_row, subset_path
 from easybn.perturb.ball import Linf
 from easybn.perturb.pgd import PGD
 from easybn.recipes import EBN
@@ -206,3 +206,39 @@ def test_a_flipped_bit_in_the_answers_is_named(tmp_path):
             PairedAnswers.read(path)
     path.write_bytes(whole)
     assert torch.equal(PairedAnswers.read(path).images.confidence, own.confidence)
+
+
+def test_of_test_images_how_easy_each_is(tmp_path, display):
+    wanted = Census(seeds=2, split="test")
+    rows = census(TINY, tmp_path, wanted, display, "cpu")
+    assert [row["seed"] for row in rows] == [1000, 1001]
+    source = data.load("sample")
+    assert {row["n"] for row in rows} == {len(source.test)}
+    (row,) = read_rows(tmp_path / "deciles.jsonl")
+    assert (row["n"], row["seeds"], row["epoch"], row["data"]) == (len(source.test), [1000, 1001], 1, "sample")
+    paths = [tmp_path / "answers" / f"test-seed-{seed}-epoch-1-eps-0.00392157.safetensors" for seed in (1000, 1001)]
+    both = [PairedAnswers.read(path) for path in paths]
+    assert torch.equal(both[0].labels, source.test.labels)
+    mean = (both[0].images.of_label.double() + both[1].images.of_label.double()) / 2
+    groups = torch.tensor([int(digit) for digit in row["deciles"]])
+    assert groups.bincount().tolist() == [len(source.test) // 10] * 10
+    for group in range(9):
+        assert mean[groups == group].max() <= mean[groups == group + 1].min()
+    assert not list(tmp_path.glob("easy-*.json"))
+    census(TINY, tmp_path, Census(threshold=0.3, seeds=1), display, "cpu")  # of training images, in the same folder
+    assert [row["seed"] for row in read_rows(tmp_path / "census.jsonl")] == [1000, 1001, 0]
+    assert [wanted.has(row) for row in read_rows(tmp_path / "census.jsonl")] == [True, True, False]
+    assert len(census(TINY, tmp_path, wanted, display, "cpu")) == 2
+    assert len(read_rows(tmp_path / "deciles.jsonl")) == 1
+    with pytest.raises(ValueError, match="no split 'val'"):
+        Census(split="val")
+
+
+def test_where_two_images_are_equally_easy_the_first_counts_as_harder():
+    def seed(*of_label):
+        values = torch.tensor(of_label)
+        one = Answers(values, values, values > 0.5)
+        return PairedAnswers(torch.arange(len(values)), torch.zeros(len(values), dtype=torch.int64), one, one)
+
+    of_two = decile_row([seed(0.9, 0.5, 0.5, 0.1, 0.7), seed(0.9, 0.5, 0.5, 0.5, 0.1)])
+    assert of_two == {"n": 5, "deciles": "84602"}  # means 0.9, 0.5, 0.5, 0.3, 0.4: ranks 4, 2, 3, 0, 1

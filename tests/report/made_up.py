@@ -198,6 +198,15 @@ def study(folder: Path, recipes: tuple[str, ...] = ("vanilla", "advprop", "ebn",
     return folder
 
 
+def census(folder: Path, data: str = "fashion-mnist") -> Path:
+    """Of the test images: the first ones, which every model gets right, are the easiest."""
+    folder.mkdir(parents=True)
+    deciles = "".join(str(9 - 10 * i // N) for i in range(N))
+    row = {"data": data, "model": "resnet_tiny", "recipe": "Vanilla", "epoch": 1, "seeds": [1000, 1001], "n": N}
+    lines(folder / "deciles.jsonl", [{**row, "deciles": deciles, "split": "test"}])
+    return folder
+
+
 def comparison(folder: Path) -> None:
     """A withstands 10 points alone, B 3, and pictures of 3 and 3 of them: tiles of one grey each."""
     folder.mkdir()

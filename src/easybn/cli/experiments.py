@@ -98,6 +98,8 @@ def configure_census(parser: Parser) -> None:
     add("--epochs", type=int, default=1, help="classify the training images after each of the first EPOCHS epochs")
     add("--seeds", type=int, default=3, help="number of trainings, with seeds 0 to SEEDS - 1")
     add("--eps", type=number, default=1 / 255, help="l-infinity radius of the easy copies, such as 1/255")
+    split = "test: classify the test images instead, and put them into ten groups by how easy they are"
+    add("--split", choices=["train", "test"], default="train", help=split)
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--out", type=str, default="runs/census", help="folder for a folder per training, NAME")
     add("--markdown", action="store_true", help="print Markdown")
@@ -114,16 +116,21 @@ def run_census(arguments: Namespace) -> None:
     --threshold is counted from them, without training. The images that are easy in every seed, and as many random ones
     for comparison, are written as files for --leave_out of easybn train.
 
+    --split test: how easy is each test image for networks that are trained anew (seeds from 1000 on), in ten groups in
+    OUT/NAME/deciles.jsonl; easybn table RUNS --deciles OUT/NAME, and easybn report of a folder that holds both, then
+    show which images each recipe helps.
+
     easybn census demo
     easybn census runs/ebn runs/vanilla --threshold 0.95 --epochs 3
+    easybn census fashion-mnist-vanilla --split test --out runs/cpu/census
     easybn train --config demo --leave_out runs/census/demo/easy-above-0.9-epoch-1-seeds-3.json
     """
     from ..json_files import read_rows
-    from ..paper.census import Census, census, census_table, subset_path
+    from ..paper.census import DECILES_FILE, Census, census, census_table, subset_path
     from ..progress import progress_display
     from ..tables import formats
 
-    settings = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps))
+    settings = Census(arguments.threshold, arguments.epochs, arguments.seeds, float(arguments.eps), arguments.split)
     trainings = [(Path(arguments.out) / _census_name(each), experiment_of(each)) for each in arguments.trainings]
     folders = [folder for folder, _ in trainings]
     if twice := [folder.name for i, folder in enumerate(folders) if folder in folders[:i]]:
@@ -138,7 +145,9 @@ def run_census(arguments: Namespace) -> None:
             say(formats.markdown(table))
         else:
             formats.show(table, Terminal())
-            console.print(f"rows: {folder}/census.jsonl; easy in every seed: {subset_path(folder, settings)}")
+            made = DECILES_FILE if settings.split == "test" else subset_path(folder, settings).name
+            told = "how easy each test image is" if settings.split == "test" else "easy in every seed"
+            console.print(f"rows: {folder}/census.jsonl; {told}: {folder / made}")
 
 
 def _census_name(training: str) -> str:

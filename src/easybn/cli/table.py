@@ -5,6 +5,9 @@ protocol, ours under the strong one, the worst case over all attacks, and a warn
 
 --frontier compares recipes that were run at several strengths, such as several eps: robust against clean accuracy.
 
+--deciles CENSUS compares recipes on the hardest tenth of the test images, the next tenth, and so on, where CENSUS is a
+folder of easybn census --split test.
+
 easybn table runs/easy-frontier --frontier
 easybn table runs/easy-frontier --frontier --apart p
 """
@@ -31,17 +34,22 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--paper", action="store_true", help=beside)
     frontiers = "differences of the frontiers of clean against robust accuracy, of recipes with several strengths"
     parser.add_argument("--frontier", action="store_true", help=frontiers)
+    tenths = "folder of easybn census --split test: which tenth of the test images each recipe helps"
+    parser.add_argument("--deciles", type=str, default=None, metavar="CENSUS", help=tenths)
     apart = "with --frontier: numbers that tell recipes apart, not strengths of one, such as p"
     parser.add_argument("--apart", nargs="+", type=str, default=[], help=apart)
 
 
 def run(arguments: Namespace) -> None:
-    if arguments.frontier and arguments.paper:
-        raise ValueError("--frontier and --paper are two tables: give one of them")
+    if len(asked := [name for name in ("frontier", "paper", "deciles") if getattr(arguments, name)]) > 1:
+        raise ValueError(f"--{asked[0]} and --{asked[1]} are two tables: give one of them")
     if arguments.apart and not arguments.frontier:
         raise ValueError("--apart is for --frontier")
     if arguments.frontier:
         show_frontiers(arguments.runs, arguments.apart, "markdown" if arguments.markdown else "terminal")
+        return
+    if arguments.deciles:
+        show_deciles(arguments.runs, arguments.deciles, "markdown" if arguments.markdown else "terminal")
         return
     show_ = show_paper if arguments.paper else show
     show_(Terminal(), find(arguments.runs), arguments.markdown)
@@ -115,5 +123,26 @@ def show_frontiers(folders: Sequence[str], apart: Sequence[str], form: str) -> N
         raise ValueError(
             f"{', '.join(folders)}: a frontier needs two recipes with two strengths each (such as eps 4/255 and "
             "8/255), clean accuracy and one attack"
+        )
+    print_in_format(tables, form)
+
+
+def show_deciles(folders: Sequence[str], census: str, form: str) -> None:
+    """Print what each recipe changes on each tenth of the test images, for the runs in ``folders``."""
+    from ..tables.aggregate import settings
+    from ..tables.deciles import decile_tables, latest
+    from ..tables.rows import read
+    from .report import print_in_format
+
+    rows = read(census).deciles
+    if not rows:
+        raise FileNotFoundError(f"{census} has no deciles.jsonl: easybn census NAME --split test makes it")
+    found = settings([run for folder in folders for run in read(folder).runs])
+    tables = [table for setting in found for table in decile_tables(setting, latest(rows, setting.data))]
+    if not tables:
+        data = ", ".join(sorted({row["data"] for row in rows}))
+        raise ValueError(
+            f"nothing to compare: the census is of {data}, and verdicts of at least two recipes on its test images are "
+            "needed (easybn evaluate, easybn summarise)"
         )
     print_in_format(tables, form)

@@ -6,6 +6,7 @@ generalization. That says something about them only if removing as many others d
 sets, for trainings that leave them out. It trains networks itself; a kill loses what came after the last checkpoint.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,14 +43,20 @@ class Census:
         epochs: the images are classified after each of the first so many epochs.
         seeds: number of trainings, seeds 0 to seeds - 1.
         eps: l-infinity radius of the easy copies' one step, in [0, 1] pixel units.
+        split: "train", or "test": which images are classified. The test images are put into ten groups by how easy they
+            are, for runs to be compared on; so that no run is judged by its own early self, seeds begin at
+            :data:`FIRST_TEST_SEED`.
     """
 
     threshold: float = 0.9
     epochs: int = 1
     seeds: int = 3
     eps: float = 1 / 255
+    split: str = "train"
 
     def __post_init__(self) -> None:
+        if self.split not in ("train", "test"):
+            raise ValueError(f"no split {self.split!r}, there are train and test")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold is a confidence in [0, 1), got {self.threshold}")
         for name in ("epochs", "seeds"):
@@ -60,13 +67,29 @@ class Census:
     @property
     def settings(self) -> dict[str, Any]:
         """The keys that, with epoch and seeds, tell this census's rows from others in the folder."""
-        return {"threshold": self.threshold, "norm": "linf", "eps": self.eps, "steps": 1}
+        test = {} if self.split == "train" else {"split": self.split}
+        return {"threshold": self.threshold, "norm": "linf", "eps": self.eps, "steps": 1, **test}
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of its trainings."""
+        first = FIRST_TEST_SEED if self.split == "test" else 0
+        return range(first, first + self.seeds)
+
+    def images(self, source: Source, training: Split) -> Split:
+        """Those that are classified, of a data set and the part of it that is trained on."""
+        return source.test if self.split == "test" else training
 
     def has(self, row: Row) -> bool:
         """Whether a row of census.jsonl or overlap.jsonl belongs to this census."""
         seeds = [row[key] for key in ("seed", "seed_a", "seed_b") if key in row]
-        same = all(row[key] == value for key, value in self.settings.items())
-        return same and row["epoch"] <= self.epochs and all(seed < self.seeds for seed in seeds)
+        same = all(row.get(key) == value for key, value in {"split": None, **self.settings}.items())
+        return same and row["epoch"] <= self.epochs and all(seed in self.all_seeds for seed in seeds)
+
+
+FIRST_TEST_SEED = 1000
+"""Of a census of test images: runs that are compared have smaller seeds."""
+DECILES_FILE = "deciles.jsonl"
 
 
 # While a network trains.
@@ -139,7 +162,7 @@ def census(
     """Do what is missing in ``folder`` and return its rows of the census ``wanted``, by ascending epoch and seed.
 
     Every training is that of ``experiment``, with its schedule, but on all training images (none is held out, so that
-    all seeds have the same images), of seed 0, 1, ..., and ended after the epochs asked for.
+    all seeds have the same images), of :attr:`Census.all_seeds`, and ended after the epochs asked for.
 
     ======================= ======================================================================================
     census.json             the experiment
@@ -148,6 +171,7 @@ def census(
     answers/\\*.safetensors  the answers on each image, see :class:`~easybn.metrics.easy_examples.PairedAnswers`
     easy-\\*.json            the images that are easy after the last epoch in every seed, for ``leave_out``
     random-\\*.json          as many images of each class drawn at random, the control of leaving out
+    deciles.jsonl           of a census of test images: how easy each is, see :func:`decile_row`; then no other sets
     environment.json        versions, commit, machine and threads of each session
     ======================= ======================================================================================
 
@@ -164,7 +188,7 @@ def census(
     experiment = replace(experiment, validation=0.0)
     device = str(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     source = load_data(experiment)
-    todo = [seed for seed in range(wanted.seeds) if not all(path.exists() for path in _paths(folder, wanted, seed))]
+    todo = [seed for seed in wanted.all_seeds if not all(path.exists() for path in _paths(folder, wanted, seed))]
     if todo:
         prepare(experiment)  # a mistake in the model takes no folder
     with Run(folder).locked():
@@ -173,13 +197,14 @@ def census(
             write_json(folder / "environment.json", [*Run(folder).sessions, environment()])
         for seed in todo:
             training = replace(experiment.training, seed=seed)
-            _train(replace(experiment, training=training), folder, wanted, display, device)
+            _train(replace(experiment, training=training), source, folder, wanted, display, device)
         return _rows(experiment, source, folder, wanted)
 
 
 def _paths(folder: Path, wanted: Census, seed: int) -> list[Path]:
     """The files with the answers of a seed, one per epoch."""
-    names = [f"seed-{seed}-epoch-{epoch}-eps-{wanted.eps:.6g}" for epoch in range(1, wanted.epochs + 1)]
+    kind = "test-" if wanted.split == "test" else ""
+    names = [f"{kind}seed-{seed}-epoch-{epoch}-eps-{wanted.eps:.6g}" for epoch in range(1, wanted.epochs + 1)]
     return [folder / "answers" / f"{name}.safetensors" for name in names]
 
 
@@ -195,14 +220,17 @@ def _claim(folder: Path, experiment: Experiment, source: Source) -> None:
         write_json(path, about)
 
 
-def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progress, device: str) -> None:
+def _train(
+    experiment: Experiment, source: Source, folder: Path, wanted: Census, display: Progress, device: str
+) -> None:
     prepared, seed = prepare(experiment), experiment.training.seed
+    images = wanted.images(source, prepared.train)
     paths = _paths(folder, wanted, seed)
     checkpoint_path = folder / f"seed-{seed}-eps-{wanted.eps:.6g}.pt"
     bar = _Bar(f"{folder.name}, seed {seed}", display, wanted.epochs)
 
     def save(epoch: int, on_images: Answers, on_copies: Answers) -> None:
-        PairedAnswers(prepared.train.numbers, prepared.train.labels, on_images, on_copies).save(paths[epoch - 1])
+        PairedAnswers(images.numbers, images.labels, on_images, on_copies).save(paths[epoch - 1])
 
     fit(
         prepared.model,
@@ -210,7 +238,7 @@ def _train(experiment: Experiment, folder: Path, wanted: Census, display: Progre
         prepared.train,
         experiment.training,
         checkpoint=checkpoint_path,
-        observers=[bar, EasyCensus(prepared.train, save, wanted.epochs, PGD(Linf(wanted.eps), steps=1))],
+        observers=[bar, EasyCensus(images, save, wanted.epochs, PGD(Linf(wanted.eps), steps=1))],
         device=device,
     )
     checkpoint.forget(checkpoint_path)  # so that another eps or more epochs begin at the start
@@ -226,7 +254,7 @@ def _rows(experiment: Experiment, source: Source, folder: Path, wanted: Census) 
     }
     rows, pairs, by_seed = [], [], {}
     for epoch in range(1, wanted.epochs + 1):
-        paths = {seed: _paths(folder, wanted, seed)[epoch - 1] for seed in range(wanted.seeds)}
+        paths = {seed: _paths(folder, wanted, seed)[epoch - 1] for seed in wanted.all_seeds}
         by_seed = {seed: PairedAnswers.read(path) for seed, path in paths.items()}
         for seed, paired in by_seed.items():
             row = seed_row(paired, wanted.threshold, source.classes)
@@ -234,15 +262,39 @@ def _rows(experiment: Experiment, source: Source, folder: Path, wanted: Census) 
         pairs += [{**about, "epoch": epoch, **row} for row in overlap_rows(by_seed, wanted.threshold)]
     _merge(folder / "census.jsonl", rows, [*wanted.settings, "seed", "epoch"])
     _merge(folder / "overlap.jsonl", pairs, [*wanted.settings, "seed_a", "seed_b", "epoch"])
+    if wanted.split == "test":
+        row = {**about, "epoch": wanted.epochs, "seeds": list(by_seed), **decile_row(list(by_seed.values()))}
+        _merge(folder / DECILES_FILE, [row], [*wanted.settings, "epoch", "seeds"])
+        return rows
     for kind, ids in subsets(source, wanted, list(by_seed.values())):
         ids.save(subset_path(folder, wanted, kind))
     return rows
 
 
+def decile_row(by_seed: Sequence[PairedAnswers]) -> Row:
+    """Ten groups of equally many images, from the hardest on, as fields n and deciles of a row.
+
+    An image is the easier the higher the probability of its true class, the mean over trainings; where two are equal
+    the one that comes first counts as harder.
+
+    Returns:
+        n, the number of images; deciles, a digit for each, in their order: 0 for the hardest tenth, 9 for the easiest.
+    """
+    of_label = torch.stack([each.images.of_label.double() for each in by_seed]).mean(0)
+    rank = torch.empty(len(of_label), dtype=torch.int64)
+    rank[torch.argsort(of_label, stable=True)] = torch.arange(len(of_label))
+    return {"n": len(of_label), "deciles": "".join(map(str, (10 * rank // len(of_label)).tolist()))}
+
+
 def _merge(path: Path, rows: list[Row], keys: list[str]) -> None:
     """Replace the rows in the file that have the same ``keys`` as one of ``rows``, and add the others."""
-    new = {tuple(row[key] for key in keys) for row in rows}
-    kept = [row for row in read_rows(path) if tuple(row[key] for key in keys) not in new]
+    keys = [*keys, "split"]  # which rows of training images do not have
+
+    def identity(row: Row) -> str:
+        return json.dumps([row.get(key) for key in keys])
+
+    new = set(map(identity, rows))
+    kept = [row for row in read_rows(path) if identity(row) not in new]
     write_rows(path, [*kept, *rows])
 
 

@@ -243,7 +243,11 @@ def estimate_run(target: EvaluationTarget, config: EvaluateConfig, rows: int | N
 
 def draw_test_points(source: data.Source, points: int, seed: int) -> torch.Tensor:
     """The numbers of ``points`` test images drawn by ``seed``, ascending; all of them if there are no more."""
-    count = len(source.test)
+    return drawn_points(len(source.test), points, seed)
+
+
+def drawn_points(count: int, points: int, seed: int) -> torch.Tensor:
+    """The same of ``count`` test images, whichever they are."""
     return permutation(count, seed, "test points")[: min(points, count)].sort().values
 
 

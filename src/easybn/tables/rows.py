@@ -13,6 +13,7 @@ from ..rows import (
     BRANCHES,
     COMPARISON,
     CORRUPTED,
+    DECILES,
     ENVIRONMENT,
     HIDDEN,
     METRICS,
@@ -29,7 +30,7 @@ from ..runs.description import read_description
 from ..runs.verdicts import findings_in
 
 DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
-RUN, STACKED, COMPARED = "config.json", "stacked.json", "comparison.json"
+RUN, STACKED, COMPARED, CENSUS = "config.json", "stacked.json", "comparison.json", "deciles.jsonl"
 
 LINES = {
     "metrics": METRICS, "scores": SCORES, "hidden": HIDDEN, "branches": BRANCHES, "verdicts": VERDICTS,
@@ -157,6 +158,7 @@ class Rows:
 
     Args:
         across: fields of :data:`.aggregate.ACROSS` in which compared recipes may differ.
+        deciles: how easy the test images are, of every ``easybn census --split test``, see :mod:`.deciles`.
     """
 
     folder: Path
@@ -164,6 +166,7 @@ class Rows:
     stacked: Sequence[StackedRows] = ()
     across: Sequence[str] = ()
     compared: Sequence[ComparedRows] = ()
+    deciles: Sequence[Row] = ()
 
 
 def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
@@ -187,13 +190,14 @@ def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
         for path in others
         if (path / COMPARED).exists()
     ]
+    deciles = [row for path in others for row in read_rows(path / CENSUS, DECILES)]
     if not paths:
         raise FileNotFoundError(f"no run in {folder}: a run's folder has a {RUN}")
-    return Rows(folder, runs, [each for each in stacked if each.rows], across, compared)
+    return Rows(folder, runs, [each for each in stacked if each.rows], across, compared, deciles)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    if any((folder / name).exists() for name in (RUN, STACKED, COMPARED)):
+    if any((folder / name).exists() for name in (RUN, STACKED, COMPARED, CENSUS)):
         yield folder
     elif depth and folder.is_dir():
         for inner in folder.iterdir():
