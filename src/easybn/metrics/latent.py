@@ -72,6 +72,23 @@ def class_separation(gram: Tensor, y: Tensor) -> float:
     return float(1 - within / total) if total > 0 else 0.0
 
 
+def clean_and_copies(subject: Subject, attack: PGD) -> tuple[dict[str, list[Tensor]], Tensor]:
+    """Batches of the clean images, of their easy and of their adversarial copies, by name; and the labels (n,).
+
+    Args:
+        attack: makes the copies, for the deployed network.
+    """
+    images: dict[str, list[Tensor]] = {CLEAN: [], EASY: [], ADVERSARIAL: []}
+    labels = []
+    for _, x, y in subject.batches():
+        with evaluating(subject.model):
+            copies = {EASY: attack(subject.model, x, easy(y)), ADVERSARIAL: attack(subject.model, x, untargeted(y))}
+        for kind, batch in {CLEAN: x, **copies}.items():
+            images[kind].append(batch)
+        labels.append(y)
+    return images, torch.cat(labels)
+
+
 @dataclass(frozen=True)
 class Latent(Instrument):
     """Linear CKA and class separation, layer by layer.
@@ -113,16 +130,7 @@ class Latent(Instrument):
     def measure(self, subject: Subject, on_progress: OnProgress = silent) -> list[Measured]:
         if len(subject.ids) < 4:
             raise ValueError(f"latent needs at least 4 images, got {len(subject.ids)}")
-        images: dict[str, list[Tensor]] = {CLEAN: [], EASY: [], ADVERSARIAL: []}
-        labels = []
-        for _, x, y in subject.batches():
-            with evaluating(subject.model):
-                copies = {EASY: self._copies()(subject.model, x, easy(y))}
-                copies[ADVERSARIAL] = self._copies()(subject.model, x, untargeted(y))
-            for kind, batch in {CLEAN: x, **copies}.items():
-                images[kind].append(batch)
-            labels.append(y)
-        y = torch.cat(labels)
+        images, y = clean_and_copies(subject, self._copies())
         others = {name: model for name, model in subject.models.items() if name != subject.branch}
         found: list[Measured] = []
         streams = [
