@@ -17,6 +17,7 @@ from easybn.runs.target import EvaluationTarget, branched_model
 IMAGES = 24
 SMALL: dict[str, dict] = {
     "boundary": {"grid": 6, "halvings": 2, "directions": 2, "segment": 6},
+    "clever": {"maxima": 10, "samples": 1, "targets": 1, "search": 2},
     "linearity": {"steps": 1},
 }
 """Fields with which an instrument has little work, by name; those without any are quick as they are."""

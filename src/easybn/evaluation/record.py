@@ -122,6 +122,22 @@ class Record:
         """In the order of point, target and restart, so that it does not depend on which attempt ended first."""
         return self.where(np.lexsort((self.restart, self.target, self.point)))
 
+    def nearest(self, points: ArrayLike) -> NDArray[np.float64]:
+        """For each of ``points`` (ids, (n,)) the distance of the nearest adversarial image that was found.
+
+        0 where the image is misclassified as it is, infinite where nothing was found. FAB alone looks for the nearest.
+
+        Args:
+            points: int64 (n,), in any order, each once.
+        """
+        ids = np.asarray(points, np.int64)
+        order = np.argsort(ids, kind="stable")
+        known = np.isin(self.point, ids)
+        nearest = np.full(len(ids), np.inf)
+        position = order[np.searchsorted(ids, self.point[known], sorter=order)]
+        np.minimum.at(nearest, position, self.distance[known])
+        return nearest
+
     @classmethod
     def of(
         cls,
