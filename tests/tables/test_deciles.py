@@ -12,7 +12,7 @@ from easybn.tables.aggregate import settings
 from easybn.tables.deciles import Deciles, all_changes, changes, decile_tables, latest
 from easybn.tables.rows import CLEAN, Column, read
 
-from ..report.made_up import POINTS, N, census, study
+from ..report.made_up import POINTS, N, census, run, study
 
 AUTOATTACK = Column("x", "autoattack", "standard", "linf", 8 / 255)
 
@@ -80,7 +80,7 @@ def test_other_recipes_are_compared_with_vanilla_in_a_table(setting, deciles):
     vanilla, advprop, ebn, both = (cell.text for cell in table.rows[0].cells)
     assert (vanilla, ebn) == ("20.5", "-6.8 ±0.5")
     assert (advprop[:6], both[:6]) == ("+5.0 ±", "+1.5 ±")
-    assert "paired over 3 seeds" in table.caption
+    assert "paired over 3 seeds; 1,000 images in each tenth" in table.caption
     (sentence,) = table.notes
     assert sentence.startswith(
         "Beside Vanilla, EBN 8/255 changes most on the hardest tenth: -6.8 points (-7.3 to -6.3)"
@@ -97,3 +97,12 @@ def test_a_damaged_census_is_told(tmp_path):
     path.write_text(json.dumps({**row, "deciles": "0x2"}) + "\n")
     with pytest.raises(ValueError, match="deciles must be a text of digits"):
         read(tmp_path)
+
+
+def test_of_two_vanillas_the_one_of_the_others_rate_is_compared_with(tmp_path, deciles):
+    for name, recipe, lr in (("a", "vanilla", 0.05), ("b", "vanilla", 0.1), ("c", "ebn", 0.1)):
+        run(tmp_path / name, recipe, 0, lr=lr)
+    (setting,) = settings(read(tmp_path).runs)
+    (found,) = all_changes(setting, deciles)
+    assert found.base == "Vanilla, lr 0.1"
+    assert list(found.by_recipe) == ["Vanilla, lr 0.05", "EBN 8/255"]

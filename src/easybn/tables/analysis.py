@@ -91,14 +91,14 @@ def settings_of(row: Row) -> str:
 
 def settings_text(row: Row) -> str:
     """What was asked of an instrument, in words."""
-    norm = row["settings"].get("norm", "linf")
-    given = ", ".join(f"{name} {_text(name, value, norm)}" for name, value in row["settings"].items())
+    given = ", ".join(f"{name} {_text(name, value)}" for name, value in row["settings"].items())
     return f"{row['images']:,} test images" + (f", {given}" if given else "")
 
 
-def _text(name: str, value: Any, norm: Any) -> str:
-    if name == "eps" and is_number(value) and value > 0:
-        return format_eps(float(value), norm if isinstance(norm, str) else None)
+def _text(name: str, value: Any) -> str:
+    """The value of an option; radii, called eps, linf_eps and so on, as elsewhere."""
+    if name.endswith("eps") and is_number(value) and value > 0:
+        return format_eps(float(value), name.removesuffix("eps").strip("_") or "linf")
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

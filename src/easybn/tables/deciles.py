@@ -145,10 +145,15 @@ class ChangesOf:
 
 
 def all_changes(setting: Setting, deciles: Deciles | None) -> Iterator[ChangesOf]:
-    """Of clean accuracy, and of each attack, what recipes change beside Vanilla (or the first recipe)."""
+    """Of clean accuracy, and of each attack, what recipes change beside Vanilla (or the first recipe).
+
+    Of several Vanillas the one counts whose learning rate most recipes have.
+    """
     if deciles is None or len(setting.recipes) < 2:
         return
-    base = next((each for each in setting.recipes if each.method == "Vanilla"), setting.recipes[0])
+    rates = [each.lr for each in setting.recipes]
+    vanillas = [each for each in setting.recipes if each.method == "Vanilla"]
+    base = max(vanillas or setting.recipes[:1], key=lambda each: rates.count(each.lr))
     for column in (CLEAN, *robust_columns(setting)):
         by_recipe = {each.label: changes(each, base, column, deciles) for each in setting.recipes if each is not base}
         if by_recipe := {label: found for label, found in by_recipe.items() if found}:
@@ -171,9 +176,11 @@ def _table(setting: Setting, deciles: Deciles, found: ChangesOf) -> Table:
         rows.append(TableRow(name, cells))
     many = sorted({each.seeds for others in found.by_recipe.values() for each in others})
     how = f"paired over {many[-1]} seeds" if many[-1] > 1 else "of one seed, over its images (Tango, 1998)"
+    sizes = sorted({each.n for each in first})
+    images = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
     caption = (
-        f"Accuracy of {found.base} in %, and by how many points the others differ, with the 95% interval {how}; about "
-        f"{first[0].n:,} images in each tenth. How hard an image is, say {deciles.source}, none of them compared here."
+        f"Accuracy of {found.base} in %, and by how many points the others differ, with the 95% interval {how}; "
+        f"{images} images in each tenth. How hard an image is, say {deciles.source}, none of them compared here."
     )
     title = (
         f"{setting.title}: {'clean accuracy' if found.column == CLEAN else found.column.name}, by tenths of the images"

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
+from ...escapes import escaped
 from ...json_files import Row
 from ...metrics.hidden_states import IMAGE, LOGITS
 from ...metrics.instrument import Measured
 from ...metrics.registry import INSTRUMENTS
 from ...tables.aggregate import Setting
 from ...tables.analysis import Panel, Shown, instrument_tables, over_seeds, settings_of, settings_text
+from ...tables.formats import html
 from ..charts import Chart, Point, Series
 from ..elements import BRANCH_DASHES, Block, Content, Figure, Key, Material, section
 
@@ -45,8 +49,9 @@ def _blocks(setting: Setting, material: Material) -> Iterator[Block]:
                 figures = [_figure(panel, title, material) for panel in panels]
                 caption, fold = ("", f"{title}, more") if folded else (f"{shown.sentence(curves)} {words}".strip(), "")
                 yield Block("figures", title, caption, figures, _legend(panels, material), folded=fold)
-        for table in instrument_tables(shown, curves):
-            yield Block("table", caption=words, table=table, folded=f"{title}, numbers: {table.title}")
+        tables = [*instrument_tables(shown, curves), *instrument_tables(shown, curves, folded=True)]
+        numbers = [Markup("<h4>{}</h4>").format(escaped(table.title)) + Markup(html(table)) for table in tables]
+        yield Block("html", caption=words, folded=f"{title}, numbers", content={"html": Markup("").join(numbers)})
 
 
 def _settings_of_runs(setting: Setting, name: str) -> list[set[str]]:
