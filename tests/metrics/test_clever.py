@@ -12,6 +12,7 @@ from easybn.keyed_random import Noise
 from easybn.metrics.clever import RADII, clever
 from easybn.metrics.clever_instrument import Clever
 from easybn.metrics.gradient_maxima import gradient_maxima, gradient_norms, random_points
+from easybn.metrics.instrument import Measured
 
 from ..small import small_images, small_net
 
@@ -289,3 +290,16 @@ def test_a_model_without_gradient_is_refused():
 def test_bad_fields(fields, message):
     with pytest.raises(ValueError, match=message):
         Clever(**fields)
+
+
+def test_the_sentence_compares_scores_and_counts_those_that_are_too_high():
+    def values(score: float, too_high: float) -> list[Measured]:
+        return [
+            Measured("clever", "l2", "mean CLEVER score", 0, 20, score, score - 0.1, score + 0.1),
+            Measured("clever", "l2", "mean distance of found adversarials", 2, 20, 9.0),
+            Measured("too_high", "l2", "share of images", 0, 20, too_high, 0.0, 1.0),
+        ]
+
+    sentence = Clever.sentence({"a": values(0.5, 0.0), "b": values(1.5, 0.1)})
+    assert "mean CLEVER score (l2): most b 1.50" in sentence
+    assert sentence.endswith("2 of 40 scores exceed the distance of an adversarial image that was found.")

@@ -15,6 +15,7 @@ from .instrument import Instrument, Measured, Plot, Subject
 from .intervals import mean_interval
 
 SCORE, TOO_HIGH, ODD = "clever", "too_high", "odd_fits"
+MEAN = "mean CLEVER score"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Clever(Instrument):
             return Measured(measure, scores.norm, "share of images", 0, of, count / of, low, high)
 
         mean = row["mean"], row["mean_low"], row["mean_high"]
-        found = [Measured(SCORE, scores.norm, "mean CLEVER score", 0, n, *mean, detail)]
+        found = [Measured(SCORE, scores.norm, MEAN, 0, n, *mean, detail)]
         median = row["median"], row["median_low"], row["median_high"]
         found.append(Measured(SCORE, scores.norm, "median CLEVER score", 1, n, *median))
         if compared := row["compared"]:
@@ -118,7 +119,8 @@ class Clever(Instrument):
     def sentence(cls, measured: Mapping[str, Sequence[Measured]]) -> str:
         shares = [each for values in measured.values() for each in values if each.measure == TOO_HIGH]
         count, n = sum(round(each.value * each.n) for each in shares), sum(each.n for each in shares)
-        parts = [super().sentence(measured)]
+        means = {label: [each for each in values if each.place == MEAN] for label, values in measured.items()}
+        parts = [super().sentence(means)]
         if n:
             parts.append(
                 f"These are estimates, not bounds: {count:,} of {n:,} scores exceed the distance of an adversarial "
