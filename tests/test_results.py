@@ -13,6 +13,7 @@ from easybn.paper.tables import paper_table
 from easybn.runs.config import SampleIds
 from easybn.runs.run import Run
 from easybn.tables.aggregate import settings
+from easybn.tables.deciles import decile_tables, latest
 from easybn.tables.formats import markdown
 from easybn.tables.rows import read
 from easybn.tables.single_runs import score_tables
@@ -91,6 +92,13 @@ def test_the_census_comes_from_its_rows(folder):
     left_out = {run.config["left_out"] for run in runs_of(folder.parent)}
     assert left_out == {None, found["easy"].digest, found["rand"].digest}
     assert f"the {len(found['easy'].ids):,} images" in TEXT
+
+
+def test_which_images_recipes_change_comes_from_the_rows():
+    rows, found = read(ROOT / "results/cpu").deciles, settings(read(ROOT / "results/cpu").runs)
+    (setting,) = [each for each in found if each.data == "fashion-mnist"]
+    clean, *_ = decile_tables(setting, latest(rows, setting.data))
+    assert markdown(clean).strip() in TEXT
 
 
 @pytest.mark.parametrize("folder", STACKED, ids=lambda path: path.name)

@@ -180,7 +180,7 @@ def _table(setting: Setting, deciles: Deciles, found: ChangesOf) -> Table:
     images = " to ".join(f"{n:,}" for n in dict.fromkeys((sizes[0], sizes[-1])))
     caption = (
         f"Accuracy of {found.base} in %, and by how many points the others differ, with the 95% interval {how}; "
-        f"{images} images in each tenth. How hard an image is, say {deciles.source}, none of them compared here."
+        f"{images} images in each tenth. The tenths are by {deciles.source}, none of them compared here."
     )
     title = (
         f"{setting.title}: {'clean accuracy' if found.column == CLEAN else found.column.name}, by tenths of the images"

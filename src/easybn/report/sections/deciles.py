@@ -14,7 +14,7 @@ from ..elements import Block, Content, Figure, Key, Material, section
     "Which images each recipe helps",
     order=38,
     lead="By how many points of a percent a recipe's accuracy differs from the first one's, on each tenth of the test "
-    "images, from the hardest to the easiest, with its 95% interval. How hard an image is say other networks.",
+    "images, from the hardest to the easiest, with its 95% interval. Other networks say how hard an image is.",
 )
 def which_images(material: Material) -> Content:
     blocks = [block for setting in material.settings for block in _blocks(setting, material)]
