@@ -301,5 +301,5 @@ def test_the_sentence_compares_scores_and_counts_those_that_are_too_high():
         ]
 
     sentence = Clever.sentence({"a": values(0.5, 0.0), "b": values(1.5, 0.1)})
-    assert "mean CLEVER score (l2): most b 1.50" in sentence
+    assert "mean CLEVER score (l2): highest b 1.50" in sentence
     assert sentence.endswith("2 of 40 scores exceed the distance of an adversarial image that was found.")
