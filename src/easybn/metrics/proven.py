@@ -35,7 +35,7 @@ def margin_bounds(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     An image is proven robust where that is more than :data:`SLACK`. A smaller one says nothing: the bound may be loose.
 
     Args:
-        model: one of the package's ResNets, as :func:`easybn.build` makes them, for its images; on any device.
+        model: one of the package's ResNets, as :func:`easybn.models.build` makes them, for its images; on any device.
         x: images in [0, 1], (N, C, H, W).
         y: true classes, int64, (N,).
         eps: the l-infinity radius, in [0, 1].
@@ -100,7 +100,7 @@ class _Layers:
     def of(cls, model: nn.Module) -> "_Layers":
         children = list(model.children())
         if [type(child) for child in children] != [Normalise, ResNet]:
-            raise TypeError(f"bounds are for the package's ResNets (easybn.build), got a {type(model).__name__}")
+            raise TypeError(f"bounds are for the package's ResNets (easybn.models.build), got a {type(model).__name__}")
         return cls(*children)  # type: ignore[arg-type]
 
     def forward(self, h: S, affine: Callable[[nn.Module, S], S], relu: Callable[[S], S], add: Callable[[S, S], S]) -> S:
