@@ -91,9 +91,9 @@ def test_passes_are_those_that_the_model_saw_and_the_margin_is_the_largest_seen(
     assert sum(map(len, model.seen)) == found.columns["forwards"].sum()
     assert model.backwards == found.columns["backwards"].sum()
     seen = torch.cat(model.seen)
-    nearest = torch.stack([tiny.distance(seen, each[None].expand_as(seen)) for each in x]).argmin(0)
+    distance, nearest = torch.stack([tiny.distance(seen, each[None].expand_as(seen)) for each in x]).min(0)
     with torch.no_grad():
-        margins = margin(model.model(seen), y[nearest])
+        margins = margin(model.model(seen), y[nearest]).where(distance <= float(tiny.eps) * (1 + 1e-9), -torch.inf)
     largest = torch.stack([margins[nearest == row].max() for row in range(len(x))])
     # windows that are not chosen are no images of the attempt
     assert (found.columns["margin"] <= largest + 1e-12).all()
@@ -203,8 +203,63 @@ def test_ascents_to_one_height_end_after_three_and_to_several_heights_go_on():
     assert (several["iteration"] > 3 * ascent).all()
 
 
+class Detour(nn.Module):
+    """Margins of images of two pixels x = 0.5 + (u, v): near the middle they rise with u, to -0.001 at u = 0.01.
+
+    Above v = 0.0095 they are positive, and far out along u the slope turns towards v.
+    """
+
+    def forward(self, x):
+        u, v = (x - 0.5).flatten(1).unbind(1)
+        decoy = u - 0.011 + (v - 2 * (u - 0.012)) * (u > 0.012)
+        margin = torch.maximum(decoy, 3 * (v - 0.0095))
+        return torch.stack((6 - margin, 6 + margin), 1) / 2
+
+
+def test_a_ball_that_shrinks_leads_to_what_is_reached_from_outside_only():
+    ball, x, y = L2(0.01), torch.full((16, 1, 1, 2), 0.5, dtype=torch.float64), torch.zeros(16, dtype=torch.int64)
+    # in the ball it is reached from starts beside it alone
+    narrow, wide = (run(Detour(), MomentumPGD(ball, targets=1, widest=widest), x, y) for widest in (1, 4))
+    assert narrow.success(0.01).sum() < 8
+    assert wide.success(0.01).all()
+    assert (ball.distance(wide.images, x) <= 0.01 + 1e-7).all()  # kept in float32
+    assert narrow.columns["margin"][~narrow.success(0.01)].max() == pytest.approx(-0.001, abs=1e-5)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_what_is_misclassified_outside_the_ball_alone_counts_for_nothing(ball):
+    class Rim(nn.Module):
+        """Wrong at images farther than 1.1 eps from grey, and surer of being right the nearer they are."""
+
+        def forward(self, x):
+            excess = ball.distance(x, torch.full_like(x, 0.5)) if not x.requires_grad else self.smooth(x)
+            gap = excess - 1.1 * float(ball.eps)
+            return torch.stack((1 - gap, 1 + gap), 1)
+
+        def smooth(self, x):
+            return (x - 0.5).flatten(1).norm(dim=1) if isinstance(ball, L2) else (x - 0.5).flatten(1).abs().amax(1)
+
+    x, y = grey(3)
+    for attack in (MomentumPGD(ball, rounds=3), MomentumPGD(ball, targets=1)):
+        watched = Watched(Rim())
+        found = run(watched, attack, x, y)
+        far = torch.cat([ball.distance(seen, x[:1].expand_as(seen)) for seen in watched.seen])
+        assert far.max() > 1.1 * float(ball.eps)
+        assert far.max() <= attack.widest * float(ball.eps) * (1 + 1e-6)
+        assert not found.success(float(ball.eps)).any()
+        # the margin is that at the rim of the ball, -0.2 eps
+        torch.testing.assert_close(found.columns["margin"], found.columns["margin"] * 0 - 0.2 * float(ball.eps))
+
+
 def test_arguments_out_of_range():
-    for options in ({"iterations": 0}, {"rounds": 0}, {"windows": 0}, {"targets": -1}, {"reach": -0.1}):
+    for options in (
+        {"iterations": 0},
+        {"rounds": 0},
+        {"windows": 0},
+        {"targets": -1},
+        {"reach": -0.1},
+        {"widest": 0.9},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             MomentumPGD(Linf(0.1), **options)
     with pytest.raises(ValueError, match="L2 and Linf"):

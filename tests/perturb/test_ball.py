@@ -50,6 +50,14 @@ def test_l2_projection_scales_the_offset(eps, centre, point):
     np.testing.assert_allclose(L2(eps).project(point, centre).numpy().reshape(3, -1), expected, atol=ROUNDING)
 
 
+@given(BALLS, st.floats(1e-3, 0.2), images(0, 1), images(-3, 3))
+def test_each_point_has_a_radius_of_its_own(kind, eps, centre, point):
+    together = kind(eps).project(point, centre, torch.tensor([1.0, 2.5, 4.0], dtype=torch.float64))
+    for row, times in enumerate((1.0, 2.5, 4.0)):
+        alone = kind(eps * times).project(point[row : row + 1], centre[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=ROUNDING)
+
+
 @given(BALLS, images(-1, 1))
 def test_steepest_direction_attains_the_dual_norm(kind, gradient):
     """max over the unit ball of <g, d> is the dual norm of g: l1 for l-infinity, l2 for itself."""

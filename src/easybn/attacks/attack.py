@@ -133,8 +133,10 @@ class Attack(ABC):
 
     ball: Ball
     bounded: ClassVar[bool] = True
-    """Whether every image it evaluates lies in its ball. If not, it searches for the nearest adversarial image, adds
+    """Whether it searches in its ball. If not, it searches for the nearest adversarial image, adds
     the columns ``outside_distance`` and ``outside_image`` as FAB does, and one search counts for all radii."""
+    leaves_ball: ClassVar[bool] = False
+    """Whether some images on the way of a bounded attack lie outside its ball: these count at no radius."""
     uses_gradient: ClassVar[bool] = True
     """Whether it takes gradients of the model."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

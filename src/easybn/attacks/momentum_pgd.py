@@ -19,10 +19,11 @@ from ..perturb.ball import L2, Ball, Linf, per_sample
 from .attack import Attack, AttackState, evaluate_where, finite_gradient, target_count
 from .attack_mode import TargetModel
 from .losses import log_odds, margin, towards
-from .square import as_images, flip_window, move_mass, sides, stripes, tiles
+from .square import as_images, flip_window, move_mass, sides, stripes
 
 MOMENTUM = 0.5
-STEP = 2.0  # the first step of an ascent, in units of eps
+STEP = 2.0  # the first step of an ascent, in units of the radius
+SHRINKING = 0.75  # of an ascent's steps: after these its ball has the radius eps
 TARGET_CLASSES = 9  # of the largest clean logits: those that MALT puts in order
 SHARE = 0.8  # of the image that the largest windows cover
 STAGES = 6  # of Square's schedule that windows are drawn from: they halve in area from one to the next
@@ -32,14 +33,18 @@ ROWS = 64  # images a pass at least, where there are that many windows to try
 
 @dataclass(frozen=True)
 class MomentumPGD(Attack):
-    """Steepest ascent with momentum by steps whose length falls from 2 eps to 0 as a cosine does.
+    """Steepest ascent with momentum by steps whose length falls from twice the radius to 0 as a cosine does.
+
+    Every other ascent begins in a ball of ``widest`` times eps, which shrinks to eps within three quarters of its
+    steps. Where gradients near the image mislead, the way to the highest margin in the ball often leads from outside
+    (after the multi-eps APGD of Croce & Hein, 2021, for l1). Images outside the ball count for nothing.
 
     Without a target it climbs the log odds of the true class (the direction of the cross-entropy), towards a target
     the difference of the two logits. The largest margin seen is kept in the record, also where nothing succeeds.
 
     Args:
         ball: ``Linf(eps)`` or ``L2(eps)``.
-        targets: so many ascents, each towards another class, in the order of MALT (Melamed et al., arXiv 2407.02240):
+        targets: two ascents towards each of so many classes, in the order of MALT (Melamed et al., arXiv 2407.02240):
             margin over gradient norm at the clean image. 0 for ascents without a target.
         rounds: ascents without a target at most: the first from a random point of the ball, the others each from the
             best of some random windows as Square makes them (by their margin).
@@ -47,6 +52,7 @@ class MomentumPGD(Attack):
             times the difference of its ascents' largest and smallest margins. Where all starts lead to the same height,
             more of them lead nowhere else.
         iterations: steps of an ascent; it evaluates one image more.
+        widest: radius of the ball that every other ascent begins in, in units of eps.
         windows: tried for one start.
 
     Raises:
@@ -59,7 +65,9 @@ class MomentumPGD(Attack):
     reach: float = 3.0
     iterations: int = 40
     windows: int = 20
-    variants: ClassVar = {"malt": {"targets": 4}, "momentum-pgd": {"rounds": 25, "iterations": 20}}
+    widest: float = 4.0
+    leaves_ball = True
+    variants: ClassVar = {"malt": {"targets": 3, "iterations": 26}, "momentum-pgd": {"rounds": 25, "iterations": 20}}
     order = 5
 
     def __post_init__(self) -> None:
@@ -68,6 +76,8 @@ class MomentumPGD(Attack):
         for name in ("rounds", "iterations", "windows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.widest >= 1:
+            raise ValueError(f"widest must be at least 1, got {self.widest}")
         for name in ("targets", "reach"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -78,16 +88,20 @@ class MomentumPGD(Attack):
 
     @property
     def steps(self) -> int:
-        return (self.targets or self.rounds) * (self.iterations + 1) - 1
+        return self._ascents(self.rounds) * (self.iterations + 1) - 1
 
     @property
     def usual_steps(self) -> int:
-        return (self.targets or min(self.rounds, ENOUGH)) * (self.iterations + 1) - 1
+        return self._ascents(min(self.rounds, ENOUGH)) * (self.iterations + 1) - 1
 
     @property
     def least_passes(self) -> tuple[int, int]:
-        ascents = self.targets or min(self.rounds, ENOUGH)
+        ascents = self._ascents(min(self.rounds, ENOUGH))
         return ascents * (self.iterations + 1), ascents * self.iterations
+
+    def _ascents(self, rounds: int) -> int:
+        """How many there are: two towards each target, or else so many."""
+        return 2 * self.targets or rounds
 
     def init(self, state: AttackState) -> None:
         image, none = state["original"], torch.full_like(state["best_distance"], -torch.inf)
@@ -106,7 +120,9 @@ class MomentumPGD(Attack):
         if not self.targets and (windows := (step == 0) & (state["iteration"] > 0)).any():
             self._choose_windows(model, state, windows)
         logits = evaluate_where(model, state, step < self.iterations, partial(self._differentiate, model, state))
-        self._note_margins(state, margin(logits, state["label"]), step == self.iterations)
+        inside = (step == 0) | (self._radius(state["iteration"] - 1) <= 1)
+        margins = margin(logits, state["label"]).where(inside, -torch.inf)
+        self._note_margins(state, margins, step == self.iterations)
         return logits
 
     def ended(self, state: AttackState) -> Tensor:
@@ -120,15 +136,26 @@ class MomentumPGD(Attack):
 
     def step(self, model: TargetModel, state: AttackState) -> None:
         image, step = state["image"], self._step_of_ascent(state)
-        length = (1 + (math.pi * step / self.iterations).cos()) * (STEP * float(self.ball.eps) / 2)
+        radius = self._radius(state["iteration"])
+        length = radius * (1 + (math.pi * step / self.iterations).cos()) * (STEP * float(self.ball.eps) / 2)
         state["velocity"] = MOMENTUM * state["velocity"] + self._unit(state["gradient"])
         ascent = per_sample(length.to(image.dtype), image) * self.ball.steepest(state["velocity"])
-        state["image"] = self.ball.project(image + ascent, state["original"])
+        state["image"] = self.ball.project(image + ascent, state["original"], radius)
         if (whole := step == self.iterations).any():
             self._begin_ascent(state, whole, state["iteration"] // (self.iterations + 1) + 1)
 
     def _step_of_ascent(self, state: AttackState) -> Tensor:
         return state["iteration"] % (self.iterations + 1)
+
+    def _radius(self, iteration: Tensor) -> Tensor:
+        """Radius of the ball that the step of an iteration (int64, (B,)) ends in, in units of eps."""
+        number, step = iteration // (self.iterations + 1), iteration % (self.iterations + 1)
+        left = (1 - step.double() / (SHRINKING * self.iterations)).clamp(min=0)
+        return 1 + (self.widest - 1) * left.where(self._is_wide(number), 0)
+
+    def _is_wide(self, number: Tensor) -> Tensor:
+        """Which ascents (int64, (B,)) begin in a wider ball: every other one, the first from a window."""
+        return number % 2 == 1
 
     # The beginning of an attempt, and of its ascents.
 
@@ -145,7 +172,8 @@ class MomentumPGD(Attack):
         image = self.ball.random(part["original"], Noise(part["key"]).child("start").numbered(number[rows]))
         state.update_rows(rows, image=image, velocity=torch.zeros_like(image))
         if self.targets:
-            state.update_rows(rows, target=part["order"].gather(1, number[rows][:, None])[:, 0])
+            rank = (number[rows] // 2).clamp(max=self.targets - 1)
+            state.update_rows(rows, target=part["order"].gather(1, rank[:, None])[:, 0])
 
     def _choose_windows(self, model: TargetModel, state: AttackState, rows: Tensor) -> None:
         """Put the image of largest margin among ``windows`` random ones into ``state["image"]`` of ``rows``."""
@@ -165,11 +193,15 @@ class MomentumPGD(Attack):
         state.update_rows(rows, image=best)
 
     def _window(self, state: AttackState, number: Tensor) -> Tensor:
-        """(B, ...) for each row the random pattern of Square, changed in one window; ``number`` (B,) names the draw."""
+        """(B, ...) for each row a change in one window; ``number`` (B,) names the draw.
+
+        In l-infinity it is Square's random pattern that is changed; in l2 the image itself, which spends all of eps in
+        the window.
+        """
         original, linf = as_images(state["original"].contiguous()), isinstance(self.ball, Linf)
         noise, eps = Noise(state["key"]).child("window").numbered(number), float(self.ball.eps)
-        pattern, change = (stripes, flip_window) if linf else (tiles, move_mass)
-        start = pattern(original, eps, noise.child("pattern"))
+        start = stripes(original, eps, noise.child("pattern")) if linf else original
+        change = flip_window if linf else move_mass
         table = sides(SHARE, *original.shape[2:], linf)
         stage = noise.child("stage").integers(STAGES)
         return change(start, original, eps, table, stage, noise).view_as(state["original"])
@@ -200,8 +232,10 @@ class MomentumPGD(Attack):
         # an image that fools the surrogate alone is as near to adversarial as one can be
         known = state["best_distance"].isfinite()
         state["margin"] = torch.where(known, state["margin"], state["largest"].clamp(max=0.0))
+        # those that begin in a wider ball have few steps left in it: that they end lower is no sign of several heights
+        counts = last & ~self._is_wide(state["iteration"] // (self.iterations + 1))
         lowest = torch.minimum(state["of_lowest_ascent"], state["of_ascent"])
-        state["of_lowest_ascent"] = torch.where(last, lowest, state["of_lowest_ascent"])
+        state["of_lowest_ascent"] = torch.where(counts, lowest, state["of_lowest_ascent"])
         state["of_ascent"] = torch.where(last, -torch.inf, state["of_ascent"])
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Noise
+from ..perturb.ball import rounding
 from .attack import Attack, AttackState, Attempt, check_in_ball, concatenate, misclassified
 from .attack_mode import TargetModel
 from .draws import vote
@@ -156,11 +157,12 @@ def check_success(model: TargetModel, attack: Attack, state: AttackState, logits
     if not wrong.any():
         return success, best
     inside = wrong
-    if not attack.bounded:
+    if attack.leaves_ball or not attack.bounded:
         distance = attack.ball.distance(state["image"], state["original"])
-        inside = wrong & (distance <= float(attack.ball.eps))
-        outside = clearly & ~inside & (distance < state["outside_distance"])
-        if outside.any():
+        beyond = rounding(state["image"].shape[1:]) if attack.bounded else 0.0  # it was projected, but for rounding
+        inside = wrong & (distance <= float(attack.ball.eps) + beyond)
+        if not attack.bounded:
+            outside = clearly & ~inside & (distance < state["outside_distance"])
             state.update_rows(outside, outside_distance=distance[outside], outside_image=state["image"][outside])
         if not inside.any():
             return success, best

@@ -33,8 +33,14 @@ class Ball(ABC):
         """(N, ...) the direction of norm 1 along which a linear function grows fastest."""
 
     @abstractmethod
-    def project(self, point: Tensor, centre: Tensor) -> Tensor:
-        """(N, ...) ``point`` projected into the ball around ``centre`` and into [0, 1]."""
+    def project(self, point: Tensor, centre: Tensor, times: Tensor | None = None) -> Tensor:
+        """(N, ...) ``point`` projected into the ball around ``centre`` and into [0, 1].
+
+        Args:
+            point: (N, ...).
+            centre: (N, ...).
+            times: (N,) how many times eps the radius of each ball is; None for once.
+        """
 
     @abstractmethod
     def random(self, centre: Tensor, noise: Noise) -> Tensor:
@@ -86,8 +92,8 @@ class Linf(Ball):
     def steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
-    def project(self, point: Tensor, centre: Tensor) -> Tensor:
-        eps = float(self.eps)
+    def project(self, point: Tensor, centre: Tensor, times: Tensor | None = None) -> Tensor:
+        eps = float(self.eps) if times is None else per_sample(float(self.eps) * times, centre).to(centre.dtype)
         return torch.minimum(torch.maximum(point, (centre - eps).clamp_(min=0)), (centre + eps).clamp_(max=1))
 
     def random(self, centre: Tensor, noise: Noise) -> Tensor:
@@ -129,10 +135,11 @@ class L2(Ball):
         norm = l2_norm(scaled)
         return scaled / per_sample(norm.clamp(min=1.0), gradient)  # the largest entry is 1, so norm >= 1 or all is 0
 
-    def project(self, point: Tensor, centre: Tensor) -> Tensor:
+    def project(self, point: Tensor, centre: Tensor, times: Tensor | None = None) -> Tensor:
         offset = point - centre
         norm = l2_norm(offset)
-        shrink = (float(self.eps) / norm.clamp(min=float(self.eps))).to(offset.dtype)
+        eps = torch.full_like(norm, float(self.eps)) if times is None else (float(self.eps) * times).to(norm.dtype)
+        shrink = (eps / norm.maximum(eps)).to(offset.dtype)
         # clamping moves every pixel towards the centre, so the point stays within the ball
         return (centre + offset * per_sample(shrink, offset)).clamp_(0, 1)
 
