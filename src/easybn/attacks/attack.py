@@ -179,7 +179,10 @@ class Attack(ABC):
 
     @property
     def usual_steps(self) -> int:
-        """Steps of most attempts that do not succeed; fewer than ``steps`` for an attack that may end early."""
+        """Steps of most attempts that do not succeed; fewer than ``steps`` for an attack that may end early.
+
+        Passes beside those of its steps count as the steps that take as long.
+        """
         return self.steps
 
     @property
