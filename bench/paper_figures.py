@@ -2,7 +2,8 @@
 
     python bench/paper_figures.py train        the networks
     python bench/paper_figures.py measure      margins, and what PGD and AutoAttack leave, also where they are misused
-    python bench/paper_figures.py table        the tables of docs/paper.md, from the rows
+    python bench/paper_figures.py collect      the scores of examples/paper_readings.yaml, once it is done
+    python bench/paper_tables.py               the tables of docs/paper.md, from the rows
 
 Rows lie in ``--out``; what has its row is left out, so that a killed call goes on. The networks lie in ``--runs``.
 
@@ -33,14 +34,14 @@ from easybn.attacks.square import Square
 from easybn.evaluation import pgd_robustness
 from easybn.evaluation.pgd_robustness import GRADIENT_STABILISER
 from easybn.keyed_random import permutation
-from easybn.models import build
+from easybn.models import build, load
 from easybn.recipes import EBN, AdvProp, Context, Recipe, Vanilla
-from easybn.runs.run import environment
+from easybn.runs.run import Run, environment
 from easybn.train.step import SGD
 
 Row = dict[str, Any]
-END = "end"
-CONTROL = "vanilla-0-0-1e-02"
+TRAINED, END = "paper", "end"
+CONTROL, BUNDLED = "vanilla-0-0-1e-02", "fashion-mnist-vanilla"
 IMAGES, BATCH, RATE, PLAIN_EPOCHS = 1000, 125, 0.1, 40
 PAPER_STEPS = 234_000
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-8)
@@ -63,14 +64,14 @@ class Cell:
 
     recipe: str
     decay: float
-    steps: int = 80
+    steps: int = 110
     seed: int = 0
 
     def __str__(self) -> str:
         return f"{self.recipe}-{self.decay:g}-{self.seed}"
 
 
-CELLS = [Cell(recipe, decay) for decay in (0.0, 1e-4) for recipe in ("vanilla", "ebn", "advprop")]
+CELLS = [Cell(recipe, decay, steps) for decay, steps in ((0.0, 110), (1e-4, 80)) for recipe in RECIPES]
 
 
 def network(source: data.Source, seed: int) -> nn.Module:
@@ -127,7 +128,7 @@ def train(cell: Cell, source: data.Source) -> Iterator[tuple[Row, nn.Module]]:
         reached = [f"{level:.0e}" for level in levels if sums["main"] < level][-1:]
         levels = [level for level in levels if sums["main"] >= level]
         if before < PAPER_STEPS <= steps:
-            reached.append("paper")
+            reached.append(TRAINED)
         if epoch == PLAIN_EPOCHS + cell.steps:
             reached.append(END)
         for name in reached:
@@ -189,7 +190,7 @@ def autoattack(model: nn.Module, x: Tensor, y: Tensor, images: Path) -> Iterator
     kept = {}
     for norm, eps in PAPER.items():
         found = evaluate(model, x, y, norm=norm, eps=eps, attacks="standard", keep_images=True, diagnosis=False)
-        kept[norm] = found.images[eps]
+        kept[norm] = found.images_at[eps]
         yield {"attack": "autoattack", "norm": norm, "eps": eps, "robust": int(found.robust.sum())}
         found = evaluate(model, x, y, norm=norm, eps=eps / 10, attacks="fast", audit=0, diagnosis=False)
         yield {"attack": "a tenth of eps", "norm": norm, "eps": eps / 10, "robust": int(found.robust.sum())}
@@ -264,8 +265,12 @@ def train_all(out: Path, runs: Path, source: data.Source, cells: Sequence[Cell] 
         rows.append(kept, began, cell=str(cell))
 
 
-def measure_all(out: Path, runs: Path, source: data.Source) -> None:
-    """The missing measurements of every network in ``runs``; those that take long of the final ones only."""
+def measure_all(out: Path, runs: Path, source: data.Source, cifar: Path | None = None) -> None:
+    """The missing measurements of every network in ``runs``; those that take long of the final ones only.
+
+    Args:
+        cifar: a run on CIFAR-10, for AutoAttack's misuses there; rows are named after its data.
+    """
     rows = Rows(out / "measured.jsonl")
     ids = permutation(len(source.test), 0, "paper figures")[:POINTS]
     x, y = source.test.batch(ids)
@@ -280,79 +285,56 @@ def measure_all(out: Path, runs: Path, source: data.Source) -> None:
         model = network(source, 0)
         model.load_state_dict(safetensors.torch.load_file(path))
         networks[path.stem] = model.eval().requires_grad_(False)
-    final = [name for name in networks if name.endswith(f"-{END}")]
     for name, model in networks.items():
         add("margins", name, margins(model, source))
+    final = [name for name in networks if name.endswith(f"-{TRAINED}")]
+    others = [name for name in networks if name not in final]
+    networks[BUNDLED] = load(BUNDLED).requires_grad_(False)
+    (runs / "images").mkdir(exist_ok=True)
     for name in final:
         add("columns", name, columns(networks[name], x, y, BATCHES))
+    for name in (*final, BUNDLED):
         add("autoattack", name, autoattack(networks[name], x, y, runs / "images" / f"{name}.safetensors"))
     for name in final:
-        for other in final:
-            add(f"made for {other}", name, transferred(networks[name], y, runs / "images" / f"{other}.safetensors"))
-    for name, model in networks.items():
-        if name.startswith("vanilla") or name.endswith("-paper"):
-            add("columns", name, columns(model, x, y, (128,)))
+        add("transfer", name, transferred(networks[name], y, runs / "images" / f"{BUNDLED}.safetensors"))
+    for name in others:
+        add("columns", name, columns(networks[name], x, y, (128,)))
     for factor in FACTORS:
         add(f"scaled {factor}", CONTROL, scaled(networks[CONTROL], x, y, factor))
+    if cifar is not None:
+        config = Run(cifar).config
+        other, name = data.load(config["data"], folder=config["data_folder"]), str(config["data"]["name"])
+        batch = other.test.batch(permutation(len(other.test), 0, "paper figures")[:POINTS])
+        model = load(cifar).requires_grad_(False)
+        add("autoattack", name, autoattack(model, *batch, runs / "images" / f"{name}.safetensors"))
 
 
-def tables(out: Path) -> str:
-    """The tables of docs/paper.md in Markdown."""
-    trained = {f"{row['cell']}-{row['reached']}": row for row in Rows(out / "trainings.jsonl").rows}
-    rows = Rows(out / "measured.jsonl").rows
-    about = {row["network"]: row for row in rows if row["what"] == "margins"}
-    networks = [name for name in trained if name in about]
-    final = [name for name in networks if name.endswith(f"-{END}")]
-
-    def left(network: str, attack: str, **key: Any) -> str:
-        wanted = {"network": network, "attack": attack, **key}
-        found = [row["robust"] for row in rows if wanted.items() <= row.items()]
-        return " / ".join(f"{100 * robust / POINTS:.1f}" for robust in found)
-
-    saturation = [["network", "loss", "steps", "clean", "margin", "stalled", "library", "strong"]]
-    batches = [["network", *(f"batch {batch}" for batch in BATCHES)]]
-    attacks = [
-        ["network", "norm", "AutoAttack", "a tenth of eps", *(f"Square {q}" for q in QUERIES), "made for others"]
-    ]
-    for name in networks:
-        row, network = trained[name], about[name]
-        low, _, middle, _, high = network["margins"]
-        stalled = 100 * network["stalled"]["128"]
-        saturation.append(
-            [name, f"{row['losses']['main']:.0e}", f"{row['steps']:,}", f"{100 * network['clean'] / network['n']:.1f}",
-             f"{middle:.0f} ({low:.0f} .. {high:.0f})", f"{stalled:.1f}",
-             left(name, "library 128", what="columns"), left(name, "strong", what="columns")]
-        )  # fmt: skip
-    for name in final:
-        batches.append([name, *(left(name, f"library {batch}", what="columns") for batch in BATCHES)])
-        for norm in PAPER:
-            others = [left(name, "transfer", norm=norm, what=f"made for {other}") for other in final if other != name]
-            columns = ("autoattack", "a tenth of eps", *(f"square {queries}" for queries in QUERIES))
-            span = f"{min(others, key=float)} .. {max(others, key=float)}" if all(others) and others else ""
-            attacks.append([name, norm, *(left(name, attack, norm=norm) for attack in columns), span])
-    control = [["logits", "library 128", "strong"]]
-    for what in ("columns", *(f"scaled {factor}" for factor in FACTORS)):
-        times = "as they are" if what == "columns" else what.replace("scaled", "times")
-        control.append([times, left(CONTROL, "library 128", what=what), left(CONTROL, "strong", what=what)])
-    return "\n\n".join(map(_markdown, (saturation, batches, control, attacks)))
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
-    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+def collect(out: Path, study: Path) -> None:
+    """The scores of ``examples/paper_readings.yaml`` as rows of their own, without the verdicts."""
+    names = ("attack", "protocol", "norm", "eps", "n", "correct", "seconds")
+    lines = []
+    for path in sorted(study.glob("*/scores.jsonl")):
+        scores = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines += [json.dumps({"run": path.parent.name, **{name: row[name] for name in names}}) for row in scores]
+    (out / "readings.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("train", "measure", "table"))
+    parser.add_argument("part", choices=("train", "measure", "collect"))
     parser.add_argument("--out", type=Path, default=Path("results/paper-figures"), help="rows")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper-figures"), help="networks")
+    parser.add_argument("--study", type=Path, default=Path("runs/paper-readings"), help="of collect: a finished study")
+    parser.add_argument("--cifar", type=Path, help="of measure: a run on CIFAR-10, for the attacks that were misused")
     arguments = parser.parse_args()
-    if arguments.part == "table":
-        print(tables(arguments.out))
+    if arguments.part == "collect":
+        collect(arguments.out, arguments.study)
         return
-    part = {"train": train_all, "measure": measure_all}[arguments.part]
-    part(arguments.out, arguments.runs, data.load("fashion-mnist"))
+    source = data.load("fashion-mnist")
+    if arguments.part == "train":
+        train_all(arguments.out, arguments.runs, source)
+    else:
+        measure_all(arguments.out, arguments.runs, source, arguments.cifar)
 
 
 if __name__ == "__main__":

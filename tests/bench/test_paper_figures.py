@@ -28,6 +28,16 @@ def figures():
     del sys.modules[spec.name]
 
 
+@pytest.fixture(scope="module")
+def tables(figures):
+    spec = importlib.util.spec_from_file_location("bench_paper_tables", FOLDER / "paper_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["paper_figures"] = figures  # its neighbour
+    spec.loader.exec_module(module)
+    del sys.modules["paper_figures"]
+    return module
+
+
 class Linear(nn.Module):
     """Two logits, k (s - 1/2) and its negative, for the mean pixel s: the margin of an image is k |2 s - 1|."""
 
@@ -129,3 +139,38 @@ def test_a_training_gives_rows_and_networks_once(figures, tmp_path, monkeypatch)
     before = (out / "trainings.jsonl").read_text()
     figures.train_all(out, runs, source, cells)
     assert (out / "trainings.jsonl").read_text() == before
+
+
+def test_scores_of_the_readings_become_rows_and_differences(figures, tables, tmp_path):
+    def scores(run, clean, strong):
+        folder = tmp_path / "study" / run
+        folder.mkdir(parents=True)
+        rows = [
+            {"attack": "clean", "protocol": None, "norm": None, "eps": None, "n": 1000, "correct": clean},
+            {"attack": "pgd", "protocol": "robustness", "norm": "l2", "eps": 0.5, "n": 100, "correct": 99},
+            *({"attack": "pgd", "protocol": "strong", "norm": "l2", "eps": e, "n": 100, "correct": strong}
+              for e in figures.RADII),
+            {"attack": "fast", "protocol": None, "norm": "linf", "eps": 8 / 255, "n": 100, "correct": 7},
+        ]  # fmt: skip
+        text = "".join(json.dumps({**row, "seconds": 1.0, "right": "verdicts"}) + "\n" for row in rows)
+        (folder / "scores.jsonl").write_text(text)
+
+    scores("port-0", 900, 50)
+    scores("port-label-0", 905, 30)
+    (tmp_path / "out").mkdir()
+    figures.collect(tmp_path / "out", tmp_path / "study")
+    head, *body = tables.readings(tmp_path / "out")
+    assert body == [
+        ["port", "90.0", "50.0", "50.0", "50.0", "7.0", ""],
+        ["port-label", "90.5", "30.0", "30.0", "30.0", "7.0", ""],
+        ["", "+0.5", "-20.0", "-20.0", "-20.0", "+0.0", "port"],
+    ]
+    assert len(head) == len(body[0])
+    assert "right" not in (tmp_path / "out" / "readings.jsonl").read_text()
+
+
+def test_the_page_shows_the_tables_of_the_rows(tables):
+    root = FOLDER.parent
+    page = (root / "docs" / "paper.md").read_text(encoding="utf-8")
+    for table in tables.tables(root / "results" / "paper-figures").split("\n\n"):
+        assert table in page
