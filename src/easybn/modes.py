@@ -55,6 +55,50 @@ def frozen_stats(model: nn.Module) -> Iterator[None]:
             instance_norm.momentum = momentum
 
 
+class SettingsOfBackward:
+    """Sets a model's modes for each of several losses again when its backward pass begins.
+
+    Activation checkpointing computes the forward pass again in the backward pass, as the modules are set then. Where
+    one backward pass is that of several losses, each is to find the modes, branches and frozen statistics that it was
+    computed with. torch's engine goes through the graphs one by one, the last made first, as long as they are on one
+    device. Afterwards all is set as before.
+    """
+
+    NAMES = ("training", "active", "track_running_stats", "momentum")
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        self._outside: list[dict[str, Any]] | None = None
+
+    def keep_for(self, loss: Tensor) -> None:
+        """``loss`` has a graph of its own, made with the present settings."""
+        settings = self._read()
+        tensor: Any = loss
+        if tensor.requires_grad:
+            tensor.register_hook(lambda _: self._enter(settings))
+
+    def _enter(self, settings: list[dict[str, Any]]) -> None:
+        if self._outside is None:
+            self._outside = self._read()
+            engine: Any = torch.autograd.Variable._execution_engine
+            engine.queue_callback(self._leave)  # called when the whole backward pass has ended
+        self._write(settings)
+
+    def _leave(self) -> None:
+        outside, self._outside = self._outside, None
+        if outside is not None:
+            self._write(outside)
+
+    def _read(self) -> list[dict[str, Any]]:
+        return [{name: vars(module)[name] for name in self.NAMES if name in vars(module)} for module in self.modules]
+
+    def _write(self, settings: list[dict[str, Any]]) -> None:
+        for module, values in zip(self.modules, settings, strict=True):
+            for name, value in values.items():
+                if vars(module)[name] != value:
+                    setattr(module, name, value)
+
+
 @contextmanager
 def frozen_parameters(model: nn.Module) -> Iterator[None]:
     """No parameter of ``model`` requires a gradient inside the block; afterwards those that did require it again.

@@ -1,5 +1,6 @@
 """Recipes: a recipe is a frozen dataclass that, called with a model and a batch, yields its losses one by one."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..keyed_random import Noise
-from ..modes import evaluating, frozen_stats
+from ..modes import SettingsOfBackward, evaluating, frozen_stats
 from ..norm.convert import branch_parameters
 from ..norm.fold import folding
 from ..norm.route import route
@@ -118,6 +119,37 @@ class Recipe(ABC):
     @abstractmethod
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Iterator[Term]: ...
 
+    def total(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context = Context()) -> Tensor:
+        """The weighted sum of all terms as one loss, for trainers that call ``backward()`` themselves.
+
+        Its gradients are those of the terms one by one. The graphs of all terms are alive at once, so that a step
+        needs the memory of as many forward passes. With activation checkpointing each term is computed again in
+        the modes and through the branch that it had, if the model is on one device.
+
+        Returns:
+            A scalar with a graph; call ``backward()`` on it once.
+
+        Raises:
+            NeedsBackward: the recipe reads or rescales gradients between its terms (EBNShared, FastAdvProp, FastEBN).
+        """
+        losses = []
+        outside = SettingsOfBackward(model)
+        try:
+            for term in self(model, x, y, ctx):
+                loss = term.loss * term.weight
+                outside.keep_for(loss)
+                losses.append(loss)
+        except NeedsBackward as error:
+            raise NeedsBackward(f"{type(self).__name__} cannot be one loss: {error}") from None
+        return functools.reduce(torch.add, losses)
+
+
+class NeedsBackward(RuntimeError):
+    """A recipe uses the gradients of a term, and there has been no backward pass."""
+
+    def __init__(self, message: str = "it needs backward() on each term as it is yielded, before the next one"):
+        super().__init__(message)
+
 
 @contextmanager
 def perturbing(model: nn.Module, branch: str | None = None, mode: Mode = "eval") -> Iterator[None]:
@@ -145,10 +177,10 @@ def shared_gradient(x: Tensor) -> Tensor:
     """(N, ...) ``x.grad``, as a term's backward pass left it; 0 for samples where it is not finite.
 
     Raises:
-        RuntimeError: there has been no backward pass.
+        NeedsBackward: a RuntimeError; there has been no backward pass.
     """
     if x.grad is None:
-        raise RuntimeError("this recipe needs backward() on each term as it is yielded, before the next one")
+        raise NeedsBackward
     return finite_or_zero(x.grad)[0]
 
 
@@ -167,6 +199,7 @@ def rebalanced(model: nn.Module, reached: Mapping[str, int]) -> Iterator[None]:
 
     Raises:
         ValueError: the model has no branches, or none of that name.
+        NeedsBackward: there has been no backward pass inside the block.
 
     Source: Fast AdvProp (Mei et al. 2022).
     """
@@ -177,6 +210,8 @@ def rebalanced(model: nn.Module, reached: Mapping[str, int]) -> Iterator[None]:
         parameter.grad = None
     try:
         yield
+        if any(p.requires_grad for p in factors) and all(p.grad is None for p in factors):
+            raise NeedsBackward
     finally:
         for parameter, factor in factors.items():
             if parameter.grad is not None:
