@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-portable test-oldest lint hooks dist clean
+.PHONY: demo test test-all test-portable test-oldest lint hooks docs docs-serve dist clean
 
 demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table
 	$(BIN)/easybn demo --out runs/demo
@@ -42,6 +42,11 @@ lint: .venv/installed-dev  ## style, types, and that imports go down only
 	$(BIN)/pip install --editable . --group dev
 	@touch .venv/installed $@
 
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	@echo "Installing easybn, PyTorch and MkDocs into .venv (a minute or two)"
+	$(BIN)/pip install --editable . --group docs
+	@touch .venv/installed $@
+
 .venv-oldest/installed: pyproject.toml tests/portable.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -59,6 +64,12 @@ lint: .venv/installed-dev  ## style, types, and that imports go down only
 
 hooks: .venv/installed-dev  ## run the lint before every commit
 	$(BIN)/pre-commit install
+
+docs: .venv/installed-docs  ## the documentation site, into build/site; a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: .venv/installed-docs  ## the site as you write, on http://127.0.0.1:8000
+	$(BIN)/mkdocs serve
 
 dist: .venv/installed-dev  ## the wheel and the sdist (docs/release.md)
 	$(BIN)/python -m build --no-isolation

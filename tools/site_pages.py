@@ -1,0 +1,124 @@
+"""Hooks of MkDocs: the pages that are not files of docs/, and links that are right on GitHub and on the site.
+
+README, CHANGELOG, CONTRIBUTING and SECURITY become pages. The command line reference is made from the parsers. A link
+to a source file leads to a page that shows it, a picture outside docs/ comes along; a link to anything that is not in
+the repository stays as it is, and MkDocs (strict) refuses it.
+"""
+
+import argparse
+import html
+import re
+from pathlib import Path
+from posixpath import relpath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")}
+LINK = re.compile(r"(\]\()(?!\w+:)([^)#\s]+)")  # of Markdown, to a path
+ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):<code>~?\.*([^<]+)</code>")  # of docstrings, as rendered
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".cff": "yaml", ".toml": "toml"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    docs = Path(config.docs_dir)
+    origins = {path.relative_to(docs).as_posix(): path for path in sorted(docs.rglob("*.md"))}
+    for name, uri in TOP_PAGES.items():
+        origins[uri] = ROOT / f"{name}.md"
+        files.append(File.generated(config, uri, content=(ROOT / f"{name}.md").read_text()))
+    files.append(File.generated(config, "commands.md", content=command_line_reference()))
+    linked = {place for origin in origins.values() for place in places(origin) if docs not in place.parents}
+    for place in sorted(linked - set(origins.values())):
+        if place.suffix in (".png", ".svg"):
+            files.append(File.generated(config, address(place), abs_src_path=str(place)))
+        else:
+            files.append(File.generated(config, address(place), content=source_page(place)))
+    config.extra["origins"] = origins
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    origin = config.extra["origins"].get(page.file.src_uri)
+    if origin is None:
+        return markdown
+
+    def on_the_site(found: re.Match[str]) -> str:
+        place = (origin.parent / found[2]).resolve()
+        if not place.exists():
+            return found[0]
+        return found[1] + relpath(address(place), Path(page.file.src_uri).parent.as_posix())
+
+    return LINK.sub(on_the_site, markdown)
+
+
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return ROLE.sub(r"<code>\1</code>", content)
+
+
+def places(origin: Path) -> set[Path]:
+    """The files and folders of the repository that a page links to."""
+    linked = {(origin.parent / target).resolve() for _, target in LINK.findall(origin.read_text())}
+    return {place for place in linked if place.exists() and ROOT in place.parents}
+
+
+def address(place: Path) -> str:
+    """Where a file of the repository is on the site."""
+    path = place.relative_to(ROOT)
+    if path.parts[0] == "docs":
+        return Path(*path.parts[1:]).as_posix()
+    if path.stem in TOP_PAGES and len(path.parts) == 1:
+        return TOP_PAGES[path.stem]
+    return f"source/{path.as_posix()}" + ("" if place.suffix in (".png", ".svg") else ".md")
+
+
+def source_page(place: Path) -> str:
+    """A page that shows a file, or the files of a folder."""
+    kept = [place] if place.is_file() else sorted(path for path in place.iterdir() if path.is_file())
+    title = f"# {place.relative_to(ROOT).as_posix()}\n"
+    parts = ["---\nsearch: {exclude: true}\n---\n", title]
+    for path in kept:
+        parts += [f"## {path.name}\n"] * (path != place)
+        parts += [f"````{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text().rstrip()}\n````\n"]
+    return "\n".join(parts)
+
+
+def command_line_reference() -> str:
+    """Every command with its help and options, from the parsers themselves."""
+    from easybn.cli.arguments import Parser
+    from easybn.cli.main import COMMANDS, _command
+
+    parts = ["# Command line reference\n", "`easybn COMMAND --help` says the same.\n"]
+    parts += ["| command | |\n| --- | --- |"]
+    parts += [f"| [{name}](#{name}) | {text} |" for name, text in COMMANDS.items()]
+    for name in COMMANDS:
+        configure, _, description = _command(name)
+        parser = Parser(prog=f"easybn {name}", description=description, allow_abbrev=False)
+        configure(parser)
+        parts += ["", f"## {name}\n", prose(description or ""), *options(parser)]
+    return "\n".join(parts) + "\n"
+
+
+def prose(text: str) -> str:
+    """Help text as Markdown: lines that begin with spaces are code there too, options are set as code."""
+    code = re.compile(r"(?<![\w`-])(--[\w.]+)")
+    lines = (line if line.startswith("    ") else code.sub(r"`\1`", line) for line in text.strip().split("\n"))
+    return "\n".join(line if line.startswith("    ") else line.replace("<", "&lt;") for line in lines) + "\n"
+
+
+def options(parser: argparse.ArgumentParser) -> list[str]:
+    """A definition list for every group of options."""
+    formatter, parts = parser._get_formatter(), []
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        if not actions:
+            continue
+        parts += [f"**{html.escape(group.title or '')}**\n"]
+        parts += [prose(group.description or "")]
+        for action in actions:
+            given = formatter._format_args(action, action.metavar or action.dest.rpartition(".")[2].upper())
+            words = [f"{option} {given}".strip() for option in action.option_strings] or [given]
+            text = " ".join(formatter._expand_help(action).split()) if action.help else ""
+            parts += [f"`{', '.join(words)}`\n:   {prose(text)}"]
+    return parts
