@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .evaluation.config import EvaluateConfig
     from .evaluation.corruptions import CorruptionConfig, evaluate_corruptions
+    from .models.outputs import SelectOutput
     from .models.weights import load
     from .modes import evaluating, frozen_stats
     from .norm.branched import BranchedNorm
@@ -48,6 +49,7 @@ _HOMES = {
     "fit": ".train.fit",
     "Training": ".train.schedule",
     "load": ".models.weights",
+    "SelectOutput": ".models.outputs",
     "run_study": ".study.run_study",
     "Study": ".study.plan",
     "Planned": ".study.plan",
@@ -78,6 +80,7 @@ __all__ = [  # written out, since type checkers do not compute it
     "fit",
     "Training",
     "load",
+    "SelectOutput",
     "run_study",
     "Study",
     "Planned",

@@ -11,8 +11,9 @@ from torch import nn
 
 from easybn.attacks.attack_mode import attack_mode
 from easybn.attacks.losses import DLR, TargetedDLR
-from easybn.attacks.model_call import BadLogits, ModelCall, ModelFailed, probe_call
+from easybn.attacks.model_call import ModelCall, ModelFailed, probe_call
 from easybn.evaluation import evaluate as evaluate_and_diagnose
+from easybn.models.outputs import BadLogits
 
 from ..small import small_images, small_net
 
@@ -199,11 +200,11 @@ Named = namedtuple("Named", "out aux")
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda z: (z, z), r"tuple \(\(5, 4\), \(5, 4\)\).*model\(x\)\[0\]"),
-        (lambda z: [z], r"list \(\(5, 4\)\)"),
-        (lambda z: Named(z, 1), r"Named \(\(5, 4\), int\)"),
-        (lambda z: {"out": z, "aux": z}, "dict with the keys 'out', 'aux'"),
-        (Output, "Output: .*its .logits"),
+        (lambda z: (z, z), r"tuple with 0 \(5, 4\), 1 \(5, 4\): name the one .*output=0, --output 0"),
+        (lambda z: [z], r"list with 0 \(5, 4\): name it: output=0"),
+        (lambda z: Named(z, 1), r"Named with 'out' \(5, 4\), 'aux' int: name it: output='out'"),
+        (lambda z: {"out": z, "aux": z}, r"dict with 'out' \(5, 4\), 'aux' \(5, 4\)"),
+        (Output, r"Output with 'logits' \(5, 4\): .*SelectOutput\(model, 'logits'\)"),
         (lambda z: None, "NoneType"),
         (lambda z: z.argmax(1), r"shape \(5,\)"),
         (lambda z: F.one_hot(z.argmax(1), 4), "does the model return classes"),

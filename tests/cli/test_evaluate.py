@@ -32,6 +32,14 @@ from torch import nn
 def make(width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))
 
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = make()
+
+    def forward(self, x):
+        return {"logits": self.net(x), "features": x.flatten(1)}
+
 def fails():
     raise RuntimeError("no such thing")
 
@@ -207,6 +215,27 @@ def test_a_model_of_ones_own(mine, weights, easybn):
     assert "holds the results of another model (weights: " in found.err
 
 
+def test_one_of_several_outputs_by_its_name(mine, easybn):
+    assert easybn(*mine, "--weights", "m.pt").status == 0
+    torch.save({f"net.{name}": value for name, value in torch.load("m.pt").items()}, "several.pt")
+    several = (*mine, "--model", "mine_to_evaluate:Several", "--weights", "several.pt")
+    with_output = (*several, "--output", "logits", "--keep_images")
+    found = easybn(*several)
+    assert found.status == 2
+    assert "dict with 'logits' (16, 10), 'features' (16, 784): name the one that is the logits: output" in found.err
+    plain, selected = (Path(f"runs/evaluations/mine_to_evaluate-{name}") for name in ("make-m", "Several-several"))
+    assert not selected.exists()
+    found = easybn(*with_output)
+    assert found.status == 0, found.err
+    assert [row["correct"] for row in Run(selected).scores] == [row["correct"] for row in Run(plain).scores]
+    (store,) = stores(selected)
+    assert Store.existing(store).manifest.settings["output"] == "logits"
+    named = ("--model", "mine_to_evaluate:Several")
+    assert "everything holds" in easybn("verify", str(store), *named).out
+    found = easybn(*several, "--output", "features")
+    assert "another model (output: logits here, features asked)" in found.err
+
+
 @pytest.mark.filterwarnings("default")
 def test_weights_of_a_checkpoint_by_their_key(mine, easybn):
     plain = torch.load("m.pt")
@@ -257,6 +286,7 @@ def test_weights_of_a_checkpoint_by_their_key(mine, easybn):
         ("--weights m.pt --shard two", "--shard two: a shard is i/n"),
         ("--weights m.pt --points 0", "points must be at least 1"),
         ("--weights m.pt --attacks pgd --budget 3m", "--budget is for attacks with stored verdicts"),
+        ("--weights m.pt --output logits", "returns a tensor, not several outputs: leave out output='logits'"),
         ("--weights m.pt --branch easy", "--branch is for runs"),
         ("--weights m.pt --precision fp8", "--precision"),
         ("--weights m.pt --attacks pgd --compile", "--compile is for attacks with stored verdicts"),

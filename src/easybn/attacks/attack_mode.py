@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..models.outputs import SelectOutput
 from ..modes import evaluating, full_float32, repeatable_convolutions
 from ..norm.branched import BranchedNorm
 from .model_call import ModelCall, likely_type, probe_call
@@ -150,8 +151,8 @@ def _probed(model: nn.Module, notes: tuple[str, ...], probe: Tensor, options: Su
 
 
 def _notes_on(model: nn.Module) -> Iterator[str]:
-    # a container is never called, so that its mode means nothing
-    modules = [m for m in model.modules() if not isinstance(m, (nn.ModuleDict, nn.ModuleList))]
+    # a container is never called and a selection does the same in both modes, so that theirs mean nothing
+    modules = [m for m in model.modules() if not isinstance(m, (nn.ModuleDict, nn.ModuleList, SelectOutput))]
     if training := sum(module.training for module in modules):
         yield f"the model came in train mode ({training} of {len(modules)} modules): evaluated in eval mode"
     branched = [module for module in modules if isinstance(module, BranchedNorm)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..keyed_random import torch_generators
+from ..models.outputs import BadLogits, described
 from .losses import log_odds
 
 # Whether two functions from images to logits are the same one, as far as an attack can tell.
@@ -108,10 +109,6 @@ LEAST_MASK, MASK_RATIO = 1e8, 1e3
 """A logit below both -1e8 and -1000 times the largest one's size is a mask: a network's own are not spread so far."""
 
 
-class BadLogits(TypeError, ValueError):
-    """A model's answer that is no batch of logits; the message says what to do."""
-
-
 class ModelFailed(ValueError, RuntimeError):
     """A model's forward pass raised an error, which the message quotes with the shape and type of the images."""
 
@@ -157,6 +154,8 @@ class ModelCall:
             given = x.clone()
         try:
             output = call(given)
+        except BadLogits:
+            raise
         except Exception as error:
             raise ModelFailed(f"the model fails on {_described(given)}: {one_line(error)}") from error
         logits = checked_logits(output, len(x))
@@ -172,7 +171,7 @@ def checked_logits(output: Any, n: int) -> Tensor:
         BadLogits: it is not; the message says what it is and what to do.
     """
     if not isinstance(output, Tensor):
-        raise BadLogits(f"the model must return a tensor of logits, got {_describe_output(output)}")
+        raise BadLogits(f"the model must return a tensor of logits: {described(output, n)}")
     shape = tuple(output.shape)
     if output.dim() != 2 or len(output) != n or shape[1] < 2:
         wanted = f"logits must be ({n}, classes) with at least two classes, got shape {shape}"
@@ -299,20 +298,6 @@ def _described(x: Tensor) -> str:
     kind = str(x.dtype).removeprefix("torch.")
     where = "" if x.device.type == "cpu" else f" on {x.device}"
     return f"images of shape {tuple(x.shape)} in {kind}{where}"
-
-
-def _describe_output(output: Any) -> str:
-    """What a model returned, and how to get at its logits."""
-    kind = type(output).__name__
-    if hasattr(output, "logits"):
-        return f"{kind}: wrap the model in a module that returns its .logits"
-    if isinstance(output, dict):
-        keys = ", ".join(repr(key) for key in list(output)[:5])
-        return f"dict with the keys {keys}: wrap the model in a module that returns one of them"
-    if isinstance(output, (tuple, list)):
-        parts = ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else type(p).__name__ for p in output[:5])
-        return f"{kind} ({parts}): wrap the model in a module that returns the logits alone, such as model(x)[0]"
-    return f"{kind}: wrap the model"
 
 
 def one_line(error: BaseException) -> str:

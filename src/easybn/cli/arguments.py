@@ -265,7 +265,7 @@ def slurm_options_of(arguments: Namespace) -> "SlurmOptions | None":
 
 MODEL_OPTIONS = (
     *("model", "weights", "weights_key", "data", "data_folder", "model_options", "mean", "std"),
-    *("resize", "channels", "test_fraction", "classes"),
+    *("resize", "channels", "test_fraction", "classes", "output"),
 )
 
 
@@ -306,6 +306,8 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
     )
     names = "file with the class of each output of the model, one name per line: labels are then matched by name"
     add("--classes", type=str, default=None, help=names)
+    output = "of a model that returns several outputs: the name or index of its logits, such as logits or 0"
+    add("--output", type=str, default=None, help=output)
     return add
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..attacks.attack import Attack
 from ..attacks.attack_mode import attack_mode
 from ..attacks.registry import BALLS, UNBOUNDED, changed_attacks, check_gradient, no_gradient
+from ..models.outputs import SelectOutput
 from ..modes import is_sharded
 from ..perturb.ball import L2
 from ..perturb.eps import parse_radii
@@ -61,6 +62,7 @@ def evaluate(
     shard: tuple[int, int] | None = None,
     budget: float | None = None,
     branch: str | None = None,
+    output: str | int | None = None,
     diagnosis: bool = True,
     progress: OnProgress | None = None,
 ) -> Evaluation:
@@ -71,7 +73,8 @@ def evaluate(
     forward pass of the model itself on the image that is kept.
 
     Args:
-        model: images (N, ...) in [0, 1] to logits (N, K); normalisation is a layer of it.
+        model: images (N, ...) in [0, 1] to logits (N, K), or to several outputs, see ``output``; normalisation is a
+            layer of it.
         x: images in [0, 1], floating point, (N, C, H, W) or any other (N, ...).
         y: true classes, integers, (N,).
         norm: "l2" or "linf"; by default that of an attack's own ball, or l2.
@@ -110,6 +113,8 @@ def evaluate(
             always counts, and fixes how many follow. Chunks not finished in time do not count.
         branch: of the store: which branch of a converted model this is ("main" is the deployed one); kept in it, so
             that tables never take one for the other.
+        output: of a model that returns a dict, a tuple, or an object with fields: the name or index of its logits, see
+            :class:`easybn.SelectOutput`. Part of what a store is of. It is never guessed.
         diagnosis: after attacks, look for what makes the figures misleading
             (``easybn.evaluation.diagnostics.diagnose``) and say it in ``findings`` and ``notes``. It takes about 9
             forward passes a point, of 1,000 points at most, and 4 with the gradient of 256; under ``robustness`` in
@@ -137,6 +142,8 @@ def evaluate(
         compile=compile, precision=precision, chunk=chunk, shard=shard, budget=budget, branch=branch,
         audit=audit, audit_width=audit_width, diagnosis=diagnosis,
     )  # fmt: skip
+    if output is not None and isinstance(model, nn.Module):
+        model = SelectOutput(model, output)
     return run_evaluation(config, model, x, y, ids=ids, store=store, progress=progress)
 
 

@@ -17,6 +17,7 @@ from ..attacks.registry import UNBOUNDED
 from ..files import check_guards
 from ..json_files import Damaged, read_json, write_json
 from ..keyed_random import permutation
+from ..models.outputs import SelectOutput
 from ..progress import OnProgress
 from .config import EvaluateConfig
 from .diagnostics import CHECKS, Finding
@@ -139,9 +140,15 @@ def manifest(points: Points, config: EvaluateConfig) -> Manifest:
             "chunk": _points_per_chunk(points, config),
             "preparation": points.model.preparation,
             "version": VERSION,
-            "settings": _settings(plan),
+            "settings": _settings(plan) | _selected_output(points),
         }
     )
+
+
+def _selected_output(points: Points) -> dict[str, Any]:
+    """Which of a model's outputs the logits are; nothing where it returns them alone."""
+    model = points.model.model
+    return {"output": model.output} if isinstance(model, SelectOutput) else {}
 
 
 def _points_per_chunk(points: Points, config: EvaluateConfig) -> int:

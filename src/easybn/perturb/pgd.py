@@ -94,7 +94,10 @@ class PGD:
                 logits = f(point.clone())  # a copy, for models that write into their input
                 if not isinstance(logits, Tensor) or logits.dim() != 2:
                     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                    raise TypeError(f"the model must return a tensor of logits (N, K), got {got}: wrap the model")
+                    raise TypeError(
+                        f"the model must return a tensor of logits (N, K), got {got}: wrap the model; of several "
+                        "outputs easybn.SelectOutput(model, 'logits') takes one"
+                    )
                 if not logits.requires_grad:
                     raise ValueError("the model has no gradient with respect to its images: is it under no_grad?")
                 if target is None:

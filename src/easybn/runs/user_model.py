@@ -14,6 +14,7 @@ from ..data import Source
 from ..files import write_text
 from ..json_files import read_any_json
 from ..models import weights
+from ..models.outputs import SelectOutput
 from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
 from ..models.robustbench_zoo import DATASET, LIBRARY, OPTIONS, load_zoo_model
 from ..models.state_dicts import load_weights
@@ -45,6 +46,7 @@ class UserModel:
         mean, std: for a model by name: one number per channel, by which its first layer normalises; by default the
             statistics of the training images.
         weights_key: where in ``weights`` the weights are, such as "state_dict_ema"; by default found by their names.
+        output: of a model that returns several: name or index of its logits, see :class:`easybn.SelectOutput`.
     """
 
     model: str | None = None
@@ -59,6 +61,7 @@ class UserModel:
     channels: int | None = None
     test_fraction: float | None = None
     classes: str | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
         if self.model is None and self.weights is None:
@@ -123,6 +126,10 @@ class UserModel:
 
     def load_model(self) -> nn.Module:
         """The model with its weights; ValueError if it cannot be built or they do not fit."""
+        model = self._model()
+        return model if self.output is None else SelectOutput(model, self.output)
+
+    def _model(self) -> nn.Module:
         if self.model is None:
             return weights.load(str(self.weights))
         if self.model in models.trained() and self.weights is None:
@@ -237,7 +244,8 @@ class UserModel:
             for name in ("mean", "std"):
                 found[name] = None if found[name] is None else tuple(map(float, found[name]))
             model = cls(**found)
-            texts = (model.model, model.weights, model.data, model.data_folder, model.weights_key, model.classes)
+            names = ("model", "weights", "data", "data_folder", "weights_key", "classes", "output")
+            texts = [getattr(model, name) for name in names]
             if not all(text is None or isinstance(text, str) for text in texts):
                 raise TypeError("a name or path is not text")
             model.model_options.items()

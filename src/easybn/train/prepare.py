@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ..attacks.model_call import BadLogits, ModelFailed, checked_logits, logit_distance, one_line
+from ..attacks.model_call import ModelFailed, checked_logits, logit_distance, one_line
 from ..data.augment import AUGMENTATIONS
 from ..data.source import Split
 from ..keyed_random import Noise, number, permutation, torch_generators
+from ..models.outputs import BadLogits
 from ..modes import CannotCopy, copied, evaluating, is_sharded
 from ..norm.branched import BranchedNorm
 from ..norm.convert import branches_of, convert, strip
