@@ -103,7 +103,7 @@ def test_every_page_is_in_the_navigation():
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("page", ["index.md"])
+@pytest.mark.parametrize("page", ["index.md", "coming-from.md"])
 def test_the_code_of_a_page_runs(page):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
     assert blocks
@@ -112,7 +112,7 @@ def test_the_code_of_a_page_runs(page):
         exec(compile(block, page, "exec"), space)
 
 
-@pytest.mark.parametrize("page", ["index.md"])
+@pytest.mark.parametrize("page", ["index.md", "faq.md"])
 def test_the_commands_of_a_page_are_understood(page):
     """Each line is parsed by its command's own parser, so that every option and value is one that there is."""
     from easybn.cli.arguments import Parser
@@ -126,3 +126,10 @@ def test_the_commands_of_a_page_are_understood(page):
         parser = Parser(prog=f"easybn {name}", description=description, allow_abbrev=False, exit_on_error=False)
         configure(parser)
         parser.parse_args(words.partition("#")[0].split())
+
+
+def test_messages_in_headings_of_the_faq_are_printed_so():
+    quoted = re.findall(r"^### .*`([^`\n]+)`", (DOCS / "faq.md").read_text(), re.M)
+    assert len(quoted) > 10
+    source = "".join(path.read_text() for path in sorted((ROOT / "src/easybn").rglob("*.py")))
+    assert not [words for words in quoted if words not in source]

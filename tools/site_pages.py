@@ -118,6 +118,7 @@ def options(parser: argparse.ArgumentParser) -> list[str]:
         parts += [prose(group.description or "")]
         for action in actions:
             given = formatter._format_args(action, action.metavar or action.dest.rpartition(".")[2].upper())
+            given = "".join(filter(str.isprintable, given))
             words = [f"{option} {given}".strip() for option in action.option_strings] or [given]
             text = " ".join(formatter._expand_help(action).split()) if action.help else ""
             parts += [f"`{', '.join(words)}`\n:   {prose(text)}"]
