@@ -1,6 +1,7 @@
 """The tables of docs/results.md are those that the committed rows give."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from easybn.runs.run import Run
 from easybn.tables.aggregate import settings
 from easybn.tables.deciles import decile_tables, latest
 from easybn.tables.formats import markdown
+from easybn.tables.frontier import frontier_table
 from easybn.tables.rows import read
 from easybn.tables.single_runs import score_tables
 
@@ -82,6 +84,19 @@ def test_the_readme_shows_the_study_as_its_rows_have_it():
         for line in table.rows:
             cells = [dict(zip(table.columns, line.cells, strict=True))[column].text for column in SHOWN]
             assert line.muted or " | ".join([f"| {line.label}", *cells]) + " |" in readme
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "results" / "easy").iterdir()), ids=lambda path: path.name)
+def test_the_page_on_easy_examples_says_what_the_rows_do(study):
+    page = (ROOT / "docs" / "easy.md").read_text()
+    (setting,) = settings(read(study).runs)
+    recipes = paper_table(setting)
+    own = replace(recipes, rows=[line for line in recipes.rows if not line.muted])  # without the paper's figures
+    for table in (own, frontier_table(setting)):
+        lines = [line for line in markdown(table).splitlines() if line.startswith("| ")]
+        assert len(lines) > 3
+        for line in lines:
+            assert line in page
 
 
 @pytest.mark.parametrize("folder", CENSUS, ids=lambda path: path.parent.name)
