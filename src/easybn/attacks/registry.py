@@ -31,6 +31,8 @@ ATTACKS: dict[str, MakeAttack] = {
 """The package's own attacks by name, in the order of lists."""
 UNBOUNDED = tuple(name for name, make in ATTACKS.items() if not make(Linf(0.1)).bounded)
 """Those that search for the nearest adversarial image: one search counts for every radius from its distance on."""
+GRADIENT_FREE = tuple(name for name, make in ATTACKS.items() if not make(Linf(0.1)).uses_gradient)
+"""Those that only look at logits: what they leave is an upper bound, not comparable with figures of the others."""
 
 
 def _changed(name: str, **fields: int) -> MakeAttack:

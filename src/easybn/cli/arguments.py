@@ -275,8 +275,8 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
     where = (
         "my.py:make or module:make, a function that returns a model from images in [0, 1] to logits; timm:NAME, "
         "torchvision:NAME, resnet18 and so on; robustbench:NAME, whose weights have to be here (--model_options "
-        "'{dataset: cifar10, threat_model: Linf, model_dir: models}'); or fashion-mnist-vanilla, "
-        "fashion-mnist-adversarial, trained models"
+        "'{dataset: cifar10, threat_model: Linf, model_dir: models}'); fashion-mnist-vanilla, "
+        "fashion-mnist-adversarial, trained models; or an ONNX file, model.onnx, for --attacks square"
     )
     add("--model", type=str, default=None, help=where)
     add(
@@ -292,7 +292,7 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
         nargs="+",
         type=float,
         default=None,
-        help="for the first layer of a model by name; by default the data's",
+        help="for the first layer of a model by name, by default the data's; of an ONNX file none by default",
     )
     add("--std", nargs="+", type=float, default=None, help="see --mean")
     size = "for an image folder: height and width of all images: the shorter side is resized, the longer one cropped"

@@ -22,6 +22,7 @@ easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
 easybn evaluate runs/ebn --corruptions
 easybn evaluate runs/ebn --attacks autoattack --executor slurm --slurm.shards 8 --slurm.partition gpu --slurm.gpus 1
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
+easybn evaluate --model model.onnx --data cifar10 --attacks square
 """
 
 import json
@@ -188,9 +189,21 @@ def _attack(name: str) -> Any:
     return load_object(name, "--attacks", EvaluateConfig.is_attack, "attack")
 
 
+def _check_gradient(arguments: Namespace, config: AnyConfig) -> None:
+    """ValueError, before anything is loaded, for attacks that need the gradient that an ONNX model does not have."""
+    if not str(arguments.model).lower().endswith(".onnx") or isinstance(config, CorruptionConfig):
+        return
+    if config.uses_reference_protocol or any(attack.uses_gradient for attack in config.attacks_at(config.eps[0])):
+        raise ValueError(
+            f"--model {arguments.model} has no gradient, and {', '.join(config.names)} cannot do without: --attacks "
+            "square can, and gives an upper bound that is not comparable with figures of AutoAttack or PGD"
+        )
+
+
 def run(arguments: Namespace) -> None:
     check_one_target(arguments)
     config = config_of(arguments)
+    _check_gradient(arguments, config)
     if arguments.slurm.shards > 1 and isinstance(config, EvaluateConfig) and config.chunk is None and not config.is_pgd:
         points = config.points or POINTS
         config = replace(config, chunk=-(-points // arguments.slurm.shards))  # every shard has something to do

@@ -262,6 +262,11 @@ def _notes(points: Points, config: EvaluateConfig) -> list[str]:
     """What a reader should know of the verdicts, classes and shapes, a sentence each."""
     attacks, unmasked = config.attacks_at(config.eps[0]), points.open_classes
     about, masked = [], points.classes - unmasked
+    if attacks and points.model.call.no_gradient:
+        about += [
+            "the model has no gradient here, so that only attacks without one were tried: robust accuracy is an upper "
+            "bound, and not comparable with figures of AutoAttack or PGD"
+        ]
     if attacks and points.model.randomised:
         about += [
             "the model draws random numbers: an attacked image counts as misclassified if most passes over it are"

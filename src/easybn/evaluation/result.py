@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..attacks.registry import GRADIENT_FREE
 from ..perturb.eps import format_eps
 from ..stats import Interval, accuracy_interval
 from .audit import Audit, audit_words
@@ -144,6 +145,8 @@ def headline(score: Score, total: int | None = None) -> str:
             figure = f"at most {figure}, audited {100 * audit.accuracy(score.n):.1f}%"
     elif score.attack == FAST:
         figure, attack = f"at most {figure}", f"{attack}, not audited"
+    elif {*score.attack.split("+")} <= {*GRADIENT_FREE}:
+        figure, attack = f"at most {figure}", f"{attack} (gradient-free: not comparable with AutoAttack)"
     return f"{what}{at}: {figure} (95%: {low:.1f} to {high:.1f}), {points}{attack}"
 
 

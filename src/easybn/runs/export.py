@@ -3,7 +3,6 @@
 An exported file is kept only if its outputs agree with the model's.
 """
 
-import importlib
 import importlib.util
 import io
 import json
@@ -20,6 +19,7 @@ from ..data import licence
 from ..files import replacing
 from ..keyed_random import Noise
 from ..models import weights
+from ..models.exported import OnnxModel
 from ..models.weights import TrainedOn
 from .config import Experiment
 from .description import describe
@@ -231,10 +231,4 @@ def _read_torch(path: Path) -> Model:
     return torch.export.load(io.BytesIO(path.read_bytes())).module()
 
 
-def _read_onnx(path: Path) -> Model:
-    onnxruntime = importlib.import_module("onnxruntime")
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
-
-
-READERS: dict[str, Callable[[Path], Model]] = {"safetensors": weights.load, "torch": _read_torch, "onnx": _read_onnx}
+READERS: dict[str, Callable[[Path], Model]] = {"safetensors": weights.load, "torch": _read_torch, "onnx": OnnxModel}

@@ -14,6 +14,7 @@ from ..data import Source
 from ..files import write_text
 from ..json_files import read_any_json
 from ..models import weights
+from ..models.exported import is_exported, load_exported
 from ..models.outputs import SelectOutput
 from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
 from ..models.robustbench_zoo import DATASET, LIBRARY, OPTIONS, load_zoo_model
@@ -33,8 +34,9 @@ class UserModel:
 
     Args:
         model: "my.py:make", "module:make", "timm:NAME", "torchvision:NAME", a built-in name, a trained model of the
-            package (:func:`easybn.models.trained`), or "robustbench:NAME" with its own weights
-            (:mod:`easybn.models.robustbench_zoo`); None if ``weights`` is easybn's own file, which says it.
+            package (:func:`easybn.models.trained`), "robustbench:NAME" with its own weights
+            (:mod:`easybn.models.robustbench_zoo`), or an ONNX file (:mod:`easybn.models.exported`); None if ``weights``
+            is easybn's own file, which says it.
         weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the model's own weights.
         data: name or path of the data set; None for the one that ``weights`` was trained on, the bundled sample for
             a trained model of the package, or RobustBench's data set.
@@ -43,8 +45,8 @@ class UserModel:
         classes: file with the class of each output, one name per line in the order of the outputs; None for the
             classes that ``weights`` was trained on. If they are known, labels are matched by name.
         model_options: keyword arguments of the model.
-        mean, std: for a model by name: one number per channel, by which its first layer normalises; by default the
-            statistics of the training images.
+        mean, std: for a model by name or an ONNX file: one number per channel, by which its first layer normalises; by
+            default the statistics of the training images; of an ONNX file none.
         weights_key: where in ``weights`` the weights are, such as "state_dict_ema"; by default found by their names.
         output: of a model that returns several: name or index of its logits, see :class:`easybn.SelectOutput`.
     """
@@ -68,6 +70,8 @@ class UserModel:
             raise ValueError("name a model: --model my.py:make or timm:NAME, or --weights FILE written by easybn")
         if self.weights_key is not None and (self.weights is None or self.model is None):
             raise ValueError("--weights_key goes with --weights FILE and --model")
+        if is_exported(self.model) and (self.weights or self.model_options):
+            raise ValueError(f"--model {self.model} has its weights in it: leave out --weights and --model_options")
         if self.of_robustbench and (self.weights or self.mean or self.std):
             raise ValueError(
                 f"--model {self.model} has weights and a normalisation of its own: leave out --weights, --mean and "
@@ -138,6 +142,8 @@ class UserModel:
         library, _, rest = self.model.partition(":")
         if self.of_robustbench:
             return self._of_zoo(rest)
+        if is_exported(self.model):
+            return load_exported(self.model, self.mean, self.std)
         if is_code(self.model):
             model = user_model(self.model, self.model_options)
         else:
