@@ -38,6 +38,27 @@ def test_own_loop_learns_and_gives_a_plain_model():
     assert not any("norms" in name for name in plain.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # timm's own
+def test_timms_training_resumes_and_its_plain_network_is_read_by_timm(tmp_path):
+    timm_loop = module("timm_loop")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    expected = timm_loop.train(whole, epochs=2, images=100).state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm_loop, "print", lambda text: raise_interrupt(), raising=False)  # after the first epoch
+        with pytest.raises(KeyboardInterrupt):
+            timm_loop.train(stopped, epochs=2, images=100)
+    resumed = timm_loop.train(stopped, epochs=2, images=100).state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert 0 <= timm_loop.accuracy(stopped / "resnet10t.pth") <= 1  # timm has all its keys
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
 def test_my_recipe_runs_from_the_command_line(tmp_path):
     command = [sys.executable, "-m", "easybn", "train", "--recipe", f"{EXAMPLES / 'my_recipe.py'}:EasyConsistency"]
     command += ["--recipe.weight", "0.3", "--epochs", "1", "--train_images", "300", "--out", str(tmp_path / "run")]
