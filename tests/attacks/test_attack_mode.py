@@ -128,7 +128,7 @@ def test_the_model_sees_its_own_type(dtype):
 @pytest.mark.parametrize(
     ("head", "error", "message"),
     [
-        (lambda z: {"logits": z}, TypeError, "must return a tensor of logits, got dict"),
+        (lambda z: {"logits": z}, TypeError, "must return a tensor of logits: the model returns dict with 'logits'"),
         (lambda z: z[:, 0], ValueError, "logits must be"),
         (lambda z: z[:, :1], ValueError, "at least two classes"),
         (lambda z: z[:-1], ValueError, "logits must be"),

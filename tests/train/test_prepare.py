@@ -95,7 +95,7 @@ def test_lazy_layers_want_a_batch_first(recipe):
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (lambda model, x: (model.inner(x), x), r"must return a tensor of logits, got tuple"),
+        (lambda model, x: (model.inner(x), x), r"must return a tensor of logits: the model returns tuple with 0"),
         (lambda model, x: model.inner(x[:, :1]), r"fails in training on images of shape \(16, 3, 8, 8\): RuntimeError"),
         (lambda model, x: model.inner(x).detach(), "fails in training on images"),
         (lambda model, x: model.inner(x)[:, :3], "labels must be in 0 .. 2 for 3 logits, got 0 .. 3"),
