@@ -40,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    markdown = markdown.replace("<details>", '<details markdown="1">')  # GitHub reads what is folded as it is
     origin = config.extra["origins"].get(page.file.src_uri)
     if origin is None:
         return markdown
