@@ -67,7 +67,7 @@ def _selected(outputs: Any, output: str | int) -> Any:
 
 
 def named_outputs(outputs: Any) -> Iterator[tuple[str | int, Any]]:
-    """What a model returned, each with the name or index by which it is selected; nothing of a tensor or None."""
+    """Each output of a model with the name or index that selects it; yields none for a tensor or None."""
     if isinstance(outputs, Mapping):
         yield from outputs.items()
     elif isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
