@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modes import evaluating
-from .hidden_states import IMAGE, LOGITS
+from .hidden_states import IMAGE, LOGITS, state_of
 
 MOST_BYTES = 2**30  # of features in memory at a time; with more, the images pass through the network again
 
@@ -90,10 +90,7 @@ def _states(model: nn.Module, x: Tensor, layers: Mapping[str, nn.Module]) -> dic
 
     def hook(name: str) -> Any:
         def record(_: nn.Module, __: Any, output: Any) -> None:
-            state = output[0] if isinstance(output, (tuple, list)) and output else output
-            if not isinstance(state, Tensor) or state.dim() < 2 or len(state) != len(x):
-                shape = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
-                raise ValueError(f"layer {name}: its output ({shape}) has no row per image")
+            state = state_of(output, name, len(x))
             states.pop(name, None)
             states[name], originals[name] = state.clone(), state  # a later layer may change the tensor in place
 

@@ -152,6 +152,24 @@ IMAGE, LOGITS = "image", "logits"
 """Names of the first and the last depth: the pixels in [0, 1], and the model's output."""
 
 
+def state_of(output: Any, layer: str, images: int) -> Tensor:
+    """The hidden state in what a layer returned: the tensor, or the first of several.
+
+    Args:
+        output: of the layer.
+        layer: its name.
+        images: number of images that went in.
+
+    Raises:
+        ValueError: it is no tensor with one row per image.
+    """
+    state = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(state, Tensor) or state.dim() < 2 or len(state) != images:
+        what = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+        raise ValueError(f"layer {layer}: its output ({what}) has no row per image: name other layers")
+    return state
+
+
 @torch.no_grad()
 def relative_distances(
     model: nn.Module, x: Tensor, perturbed: Mapping[str, Tensor], layers: Mapping[str, nn.Module]
@@ -181,10 +199,7 @@ def relative_distances(
 
     def hook(name: str) -> Any:
         def record(_: nn.Module, __: Any, output: Any) -> None:
-            state = output[0] if isinstance(output, (tuple, list)) and output else output
-            if not isinstance(state, Tensor) or state.dim() < 2 or len(state) != len(batch):
-                what = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
-                raise ValueError(f"layer {name}: its output ({what}) has no row per image: name other layers")
+            state = state_of(output, name, len(batch))
             # now: a later layer may change the tensor in place
             distances_by_layer[name], last[name] = _distances(state, list(perturbed), len(x)), state
 
