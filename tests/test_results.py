@@ -1,7 +1,6 @@
 """The tables of docs/results.md are those that the committed rows give."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from easybn.runs.run import Run
 from easybn.tables.aggregate import settings
 from easybn.tables.deciles import decile_tables, latest
 from easybn.tables.formats import markdown
-from easybn.tables.frontier import frontier_table
 from easybn.tables.rows import read
 from easybn.tables.single_runs import score_tables
 
@@ -84,52 +82,6 @@ def test_the_readme_shows_the_study_as_its_rows_have_it():
         for line in table.rows:
             cells = [dict(zip(table.columns, line.cells, strict=True))[column].text for column in SHOWN]
             assert line.muted or " | ".join([f"| {line.label}", *cells]) + " |" in readme
-
-
-@pytest.mark.parametrize(("study", "apart"), [("screening", ()), ("shared-affine", ("p",))])
-def test_the_page_on_easy_examples_says_what_the_rows_do(study, apart):
-    page = (ROOT / "docs" / "easy.md").read_text()
-    (setting,) = settings(read(ROOT / "results" / "easy" / study).runs)
-    recipes = paper_table(setting)
-    own = replace(recipes, rows=[line for line in recipes.rows if not line.muted])  # without the paper's figures
-    for table in (own, frontier_table(setting, apart)):
-        lines = [line for line in markdown(table).splitlines() if line.startswith("| ")]
-        assert len(lines) > 3
-        for line in lines:
-            assert line in page
-
-
-INSIDE = {  # of the page on easy examples: a network, and what it is called there
-    "vanilla-0": "Vanilla", "advprop-8-0": "AdvProp", "mixed-0.1-8-share-affine-0": "p 0.1, shared affine",
-    "mixed-1.0-8-0": "EBN (p 1)", "adversarial-0": "AdversarialTraining",
-}  # fmt: skip
-FOUND = {  # measure, series and place of a row, and what it is called
-    ("linearity", "nonlinearity", "cross-entropy", "linf 8/255"):
-        "how far the loss departs from its tangent, linf 8/255 (median)",
-    ("boundary", "distance_linf", "", "adversarial"): "distance to the boundary along the gradient, linf (median)",
-    ("between", "position_between_classes", "adversarial copies", "logits"):
-        "where adversarial copies lie in the logits: 0 own class, 1 the next",
-    ("latent", "cka", "adversarial copies", "logits"): "CKA of clean images and adversarial copies, logits",
-    ("rank", "effective_rank_of_channels", "main", "network.stages.2.0"): "effective rank of channels, last block",
-}  # fmt: skip
-
-
-def inside() -> str:
-    """The table of what five networks of the screening are like."""
-    lines = [f"| | {' | '.join(INSIDE.values())} |", "| --- |" + " ---: |" * len(INSIDE)]
-    rows = [read_rows(ROOT / "results/easy/screening" / run / "analysis.jsonl") for run in INSIDE]
-    for (instrument, *what), title in FOUND.items():
-        cells = []
-        for of_run in rows:
-            (row,) = (r for r in of_run if r["instrument"] == instrument
-                      and [r["measure"], r["series"], r["place"]] == what)  # fmt: skip
-            cells.append(f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def test_the_page_on_easy_examples_says_what_the_instruments_measured():
-    assert inside() in (ROOT / "docs" / "easy.md").read_text()
 
 
 @pytest.mark.parametrize("folder", CENSUS, ids=lambda path: path.parent.name)

@@ -4,14 +4,15 @@ In docs/performance.md the figures of stage ``speed`` and the paper's full grid 
 stage ``study``, and the claims against all results, which they are part of.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from marked import Parts, write
 
 from gpu.rows import ROOT, read_rows
 
@@ -37,25 +38,7 @@ EPOCHS, SEEDS, BATCH = 1000, 3, 128
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench/gpu/figures", description="What results/gpu says, for the documents.")
-    parser.add_argument("--write", action="store_true", help="write it into docs/ instead of printing it")
-    asked = parser.parse_args(argv)
-    for (name, mark), render in PARTS.items():
-        path, text = ROOT / "docs" / name, render(ROOT / "results")
-        if asked.write:
-            path.write_text(replaced(path.read_text(), mark, text))
-        else:
-            print(f"{text}\n")
-    return 0
-
-
-def replaced(document: str, mark: str, text: str) -> str:
-    """The document with ``text`` between its marks; ValueError if it has not one of each."""
-    begin, end = f"<!-- {mark}: begin, by bench/gpu/figures --write -->", f"<!-- {mark}: end -->"
-    if document.count(begin) != 1 or document.count(end) != 1:
-        raise ValueError(f"no marks {begin!r} and {end!r}")
-    before, _, rest = document.partition(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return write(PARTS, "bench/gpu/figures", "What results/gpu says, for the documents.", argv)
 
 
 def speed(results: Path) -> str:
@@ -198,7 +181,7 @@ def _ratio(above: float | None, below: float | None) -> str:
     return NONE if above is None or below is None else f"{above / below:.2f}"
 
 
-PARTS: dict[tuple[str, str], Callable[[Path], str]] = {
+PARTS: Parts = {
     ("performance.md", "gpu"): speed,
     ("results.md", "gpu"): study,
     ("results.md", "claims"): claims,

@@ -114,16 +114,3 @@ def test_runs_are_shown_with_their_own_scale(results):
     alone, every = text.partition("The claims against these runs alone")[2], claims(results)
     counts = [int(re.search(r"\| C2 \|.*? of (\d+) comparisons?", part).group(1)) for part in (alone, every)]
     assert counts == [1, 2]
-
-
-def test_a_part_is_written_between_its_marks():
-    from gpu.documents import replaced
-
-    begin, end = "<!-- gpu: begin, by bench/gpu/figures --write -->", "<!-- gpu: end -->"
-    document = f"a\n{begin}\nold\n{end}\nb\n"
-    new = replaced(document, "gpu", "new")
-    assert new == f"a\n{begin}\nnew\n{end}\nb\n"
-    assert replaced(new, "gpu", "new") == new
-    for bad in ("a\n", f"{end}\n", f"{begin}{begin}{end}"):
-        with pytest.raises(ValueError, match="no marks"):
-            replaced(bad, "gpu", "new")
