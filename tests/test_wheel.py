@@ -65,7 +65,22 @@ def test_the_version_is_the_same_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == easybn.__version__
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == easybn.__version__
-    assert f"## {easybn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert any(re.match(rf"\[?{re.escape(easybn.__version__)}\]? - ", heading) for heading in headings)
+
+
+def test_the_changelog_is_in_the_form_of_keep_a_changelog():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (.*)$", text, re.M)
+    dated = [heading for heading in versions if heading not in ("[Unreleased]", "0.1.0 - never released")]
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading) for heading in dated), dated
+    numbers = [tuple(map(int, re.findall(r"\d+", heading)[:3])) for heading in versions if heading != "[Unreleased]"]
+    assert numbers == sorted(numbers, reverse=True)
+    known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "What you must change"}
+    for part in re.split(r"^## ", text, flags=re.M)[1:]:
+        kinds = re.findall(r"^### (.*)$", part, re.M)
+        assert set(kinds) <= known
+        assert len(kinds) == len(set(kinds)), "a kind of change is there twice in one version"
 
 
 @pytest.mark.slow
