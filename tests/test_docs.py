@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shlex
+import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import easybn
+from easybn.user_code import forbid_all
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -103,29 +106,86 @@ def test_every_page_is_in_the_navigation():
     assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("page", ["index.md", "coming-from.md"])
-def test_the_code_of_a_page_runs(page):
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
-    assert blocks
-    space: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), space)
+BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+BLOCKS = {path: [found.groupdict() for found in BLOCK.finditer(path.read_text())] for path in PAGES}
+REASONS = ("several processes", "a trainer of its own", "minutes", "an environment of its own")
+EXAMPLES = {path: path.read_text() for path in sorted((ROOT / "examples").glob("*.py"))}
 
 
-@pytest.mark.parametrize("page", ["index.md", "faq.md"])
-def test_the_commands_of_a_page_are_understood(page):
-    """Each line is parsed by its command's own parser, so that every option and value is one that there is."""
+def pages_with(language: str) -> list[Any]:
+    found = [path for path in PAGES if any(block["language"] == language for block in BLOCKS[path])]
+    return [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in found]
+
+
+def test_blocks_of_code_are_of_a_language_that_is_checked_and_say_why_they_do_not_run():
+    """A comment above a block of Python names one of ``REASONS`` and the test that does what the block shows."""
+    for path, blocks in BLOCKS.items():
+        assert len(re.findall(r"^```\w*\n.*?^```$", path.read_text(), re.M | re.S)) == len(blocks), path
+        assert {block["language"] for block in blocks} <= {"python", "bash", "text"}, path
+        for block in blocks:
+            if block["why"]:
+                reason, _, test = block["why"].partition(": ")
+                assert reason in REASONS
+                assert (ROOT / test).is_file()
+
+
+@pytest.mark.parametrize("path", [each for each in pages_with("python") if each.values[0] != ROOT / "README.md"])
+def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
+    """In order and in one namespace, as a reader would; what is quoted from examples/ is run by their own tests."""
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {"__name__": path.name}
+    for block in BLOCKS[path]:
+        quoted = any(block["code"] in text for text in EXAMPLES.values())
+        if block["language"] == "python" and not quoted and not block["why"]:
+            exec(compile(block["code"], path.name, "exec"), space)
+
+
+LAUNCHERS = re.compile(r"(?:torchrun|accelerate launch|srun) (?:-.*? )?(?:-m )?(?=easybn )")
+OTHERS = re.compile(r"python3 -m venv .venv|\. .venv/bin/activate|pip install (?:\.|'easybn\[\w+\]')")
+
+
+def commands(path: Path) -> list[str]:
+    """Those of a page, one by one, without the launcher before them and the comment behind."""
+    text = "".join(block["code"] for block in BLOCKS[path] if block["language"] == "bash").replace("\\\n", " ")
+    lines = [part.partition(" #")[0].strip() for line in text.splitlines() for part in line.split(" && ")]
+    return [LAUNCHERS.sub("", line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture
+def examples_are_forgotten():
+    yield
+    forbid_all()
+    for path in EXAMPLES:
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.usefixtures("examples_are_forgotten")
+@pytest.mark.parametrize("path", pages_with("bash"))
+def test_the_commands_of_a_page_are_understood(path, monkeypatch, capsys):
+    """Each is parsed by its command's own parser, so that every option and value is one that there is."""
     from easybn.cli.arguments import Parser
     from easybn.cli.main import _command
 
-    blocks = "".join(re.findall(r"```bash\n(.*?)```", (DOCS / page).read_text(), re.S))
-    lines = re.findall(r"^easybn (\w+)(.*)$", blocks, re.M)
-    assert lines
-    for name, words in lines:
-        configure, _, description = _command(name)
-        parser = Parser(prog=f"easybn {name}", description=description, allow_abbrev=False, exit_on_error=False)
-        configure(parser)
-        parser.parse_args(words.partition("#")[0].split())
+    monkeypatch.chdir(ROOT)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for line in commands(path):
+        first, *words = shlex.split(line)
+        if first == "easybn":
+            configure, _, description = _command(words[0])
+            parser = Parser(prog=f"easybn {words[0]}", description=description, allow_abbrev=False, exit_on_error=False)
+            configure(parser)
+            try:
+                parser.read(words[1:])
+            except SystemExit as end:  # of --help and its like
+                if end.code:
+                    raise
+        elif first == "make":
+            assert words[0] in targets, line
+        elif first in ("python", "pytest"):
+            assert (ROOT / words[0]).is_file(), line
+        else:
+            assert OTHERS.fullmatch(line), line
 
 
 def test_messages_in_headings_of_the_faq_are_printed_so():

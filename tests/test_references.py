@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src/easybn").rglob("*.py"))
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):`~?([^`<]+)`")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON_FILE = re.compile(r"[\w/]+\.py\b")
 DOTTED = re.compile(r"`(easybn(?:\.\w+)+)`")
 PATH = re.compile(r"(?<![\w./~-])(?:src/easybn|tests|bench|docs|examples|results|tools)/[\w./-]*\w")
@@ -111,7 +111,7 @@ def test_what_documents_name_is_in_the_repository(path):
     kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     text = path.read_text()
     linked = {str((path.parent / link).resolve().relative_to(ROOT)) for link in re.findall(r"\]\(([^)#:]+)\)", text)}
-    paths, files = linked | set(PATH.findall(text)), set(PYTHON_FILE.findall(text))
+    paths, files = linked | set(PATH.findall(text)), {name.lstrip("/") for name in PYTHON_FILE.findall(text)}
     lost = {name for name in paths if not any(f"{file}/".startswith(f"{name.rstrip('/')}/") for file in kept)}
     lost |= {name for name in files if not any(f"/{file}".endswith(f"/{name}") for file in kept)}
     lost |= {name for name in DOTTED.findall(text) if not resolves(name, "easybn", "")}

@@ -206,7 +206,7 @@ def test_the_papers_own_contradictions():
 
 
 def test_the_docs_show_what_the_committed_rows_give():
-    text = (ROOT / "docs" / "robustness.md").read_text()
+    text = (ROOT / "docs" / "notes" / "evaluation.md").read_text()
     shown = markdown(beside_the_paper(Run(ROOT / "results" / "fashion-mnist-cpu" / "advprop"))).strip()
     assert shown in text
     assert markdown(in_the_paper()).strip() in text

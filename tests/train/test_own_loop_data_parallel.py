@@ -1,4 +1,4 @@
-"""Data parallel in one's own loop, as docs/usage.md says: two processes, gloo, torch's DDP and FSDP2.
+"""Data parallel in one's own loop, as docs/own-loop.md says: two processes, gloo, torch's DDP and FSDP2.
 
 Two processes are started once, and do everything; the tests look at what each of them wrote.
 """
