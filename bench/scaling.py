@@ -3,7 +3,7 @@
     python bench/scaling.py [weak] [loop] [bytes]     by default all three, under four minutes on two quiet cores
 
 weak    images/s of easybn.fit in one process, and in two with as many images a step each; one thread a process.
-loop    one's own loop, two processes: what torch's DistributedDataParallel costs in each of the ways of docs/own-loop.md.
+loop    one's own loop, two processes: what DistributedDataParallel costs in each of the ways of docs/own-loop.md.
 bytes   what a step moves, and how long that takes beside the step: from parameter counts and operations, on paper.
 
 Processes are started once. What is compared takes turns within a round; a ratio is formed within a round, and the
