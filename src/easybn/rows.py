@@ -200,7 +200,7 @@ ANALYSIS: Mapping[str, Field] = {
     "instrument": needed(TEXT), "settings": needed(NAMED), "measure": needed(TEXT), "series": needed(TEXT),
     "place": needed(TEXT), "depth": needed(NUMBER), "n": needed(COUNT), "value": needed(NUMBER),
     "low": optional(NUMBER), "high": optional(NUMBER), "detail": NAMED, "branch": needed(TEXT), "branches": TEXTS,
-    "images": needed(COUNT), "seed": COUNT, "data": TEXT,
+    "images": needed(COUNT), "seed": COUNT, "data": TEXT, "epoch": POSITIVE,
 }  # fmt: skip
 """Of analysis.jsonl: one row per value that an instrument measured (:class:`easybn.metrics.instrument.Measured`)."""
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from easybn.metrics.registry import INSTRUMENTS
+from easybn.runs.evaluate import draw_test_points
+from easybn.runs.run import Run
+from easybn.runs.target import EvaluationTarget
 
 QUICK = ("--instruments", "rank", "latent", "--images", "24", "--device", "cpu")
 
@@ -67,6 +70,51 @@ def test_a_model_of_a_user(easybn):
     assert "branches are not compared" not in found.out
 
 
+MINE = """
+from dataclasses import dataclass
+from easybn.metrics.instrument import Instrument, Measured, Plot
+
+@dataclass(frozen=True)
+class Brightness(Instrument):
+    times: float = 1.0
+    name, title, reads, plots = "brightness", "Brightness", "Mean of the images.", (Plot("mean", "mean"),)
+
+    def measure(self, subject, on_progress=None):
+        x = subject.split.batch(subject.ids)[0]
+        return [Measured("mean", "", "image", 0, len(x), self.times * float(x.mean()))]
+
+@dataclass(frozen=True)
+class Rank2(Brightness):
+    name = "rank"
+
+class Half(Instrument):
+    name = "half"
+"""
+
+
+def test_an_instrument_of_a_user(runs, easybn):
+    Path("mine.py").write_text(MINE)
+    words = ("--instruments", "mine.py:Brightness", "rank", "--images", "24", "--device", "cpu")
+    found = easybn("analyse", "runs/a", *words, "--options", "{brightness: {times: 100.0}}")
+    assert found.status == 0, found.err
+    assert "Brightness (24 test images, times 100.0)" in found.out
+    assert "Mean of the images." in found.out
+    (row,) = (row for row in map(json.loads, (runs / "a/analysis.jsonl").read_text().splitlines())
+              if row["instrument"] == "brightness")  # fmt: skip
+    target = EvaluationTarget.of_run(Run(runs / "a"))
+    x, _ = target.source.test.batch(draw_test_points(target.source, 24, 0))
+    assert row["value"] == pytest.approx(100 * float(x.mean()))
+    assert easybn("report", "runs", "-o", "report.html").status == 0  # which runs no code of it
+    assert "brightness" in Path("report.html").read_text()
+    for name, why in {
+        "mine.py:Rank2": "--instruments mine.py:Rank2: another instrument is called 'rank': give it its own name",
+        "mine.py:Half": "no instrument 'Half' in mine.py; it has Brightness, Rank2",
+        "nose.py:Rank": "there is no file nose.py",
+    }.items():
+        found = easybn("analyse", "runs/a", "--instruments", name)
+        assert (found.status, why in found.err) == (2, True), found.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -99,3 +147,21 @@ def test_a_damaged_row_is_named(runs, easybn):
     found = easybn("analyse", "runs/a", *QUICK)
     assert found.status == 2
     assert "runs/a/analysis.jsonl, line 1 is damaged: no settings" in found.err
+
+
+def test_a_training_is_followed_by_the_networks_that_it_kept(easybn):
+    train = ("train", "--recipe", "EBN", "--data", "sample", "--train_images", "80", "--batch_size", "40")
+    train += ("--epochs", "2", "--device", "cpu", "--out", "runs/ebn")
+    wrong = easybn(*train, "--keep_epochs", "1", "3")
+    assert wrong.status == 2
+    assert "keep_epochs: the training has epochs 1 to 2, got 3" in wrong.err
+    assert not Path("runs").exists()
+    assert easybn(*train, "--keep_epochs", "1", "2").status == 0
+    words = ("analyse", "runs/ebn", "--instruments", "rank", "--images", "24", "--device", "cpu")
+    found = easybn(*words, "--epochs")
+    assert found.status == 0, found.err
+    assert "Rank of representations, over the training (24 test images)" in found.out
+    assert re.search("effective rank of channels at network.stages.2.0\n", found.out)
+    rows = [json.loads(line) for line in Path("runs/ebn/analysis.jsonl").read_text().splitlines()]
+    assert {row.get("epoch") for row in rows} == {None, 1, 2}
+    assert "over the training" not in easybn(*words).out

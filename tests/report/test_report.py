@@ -181,6 +181,30 @@ def test_instruments_have_a_figure_and_a_sentence(html):
     assert "9 at 1" not in text
 
 
+def test_networks_kept_on_the_way_are_curves_over_the_training(tmp_path):
+    """Two seeds of EBN, whose rank before the logits is 23 and 25 at the end, and was 1 and 3, 5 and 7 before."""
+    study(tmp_path, ("ebn",), 2)
+    for seed in range(2):
+        path = tmp_path / f"ebn-{seed}" / "analysis.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rank = [row for row in rows if row["instrument"] == "rank"]
+        kept = [
+            {**row, "epoch": epoch, "value": value + 2 * seed} for epoch, value in ((1, 1.0), (4, 5.0)) for row in rank
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *kept]))
+    page = Page(report(tmp_path))
+    text = " ".join(page.texts["analysis"].split())
+    assert "Rank of representations, over the training" in text
+    half = 12.7062 * 2**0.5 / 2**0.5
+    ends = f"({6 - half:.2f} .. {6 + half:.1f})"
+    assert f"Effective rank of channels at stages.1 at epoch 4: 6.00 {ends}." in text
+    labels = [str(about["aria-label"]) for tag, about in page.tags if tag == "svg" and about.get("aria-label")]
+    (over,) = [words for words in labels if "over the training: effective rank of channels at stages.1" in words]
+    assert "EBN 8/255: 2 at 1, 6 at 4" in over
+    (trained,) = [words for words in labels if "Rank of representations: effective rank of channels. " in words]
+    assert "EBN 8/255: 14 at 1, 34 at 3" in trained
+
+
 def test_which_images_a_recipe_helps(tmp_path):
     """Of the 1,000 hardest images vanilla gets 200, 205 and 210 right, EBN 70, 68 and 66 fewer."""
     census(study(tmp_path, ("vanilla", "ebn")) / "census" / "x")

@@ -3,7 +3,15 @@
 import pytest
 
 from easybn.metrics.instrument import Measured, Plot
-from easybn.tables.analysis import Shown, instrument_tables, over_seeds, settings_of, settings_text, values
+from easybn.tables.analysis import (
+    Shown,
+    instrument_tables,
+    over_seeds,
+    over_training,
+    settings_of,
+    settings_text,
+    values,
+)
 
 
 def row(value, low=None, high=None, place="a", depth=1, series="main", **settings):
@@ -56,3 +64,26 @@ def test_settings_in_words_and_as_a_key():
     assert settings_text(asked) == "1,000 test images, eps 8/255, l2_eps 0.5, steps 10, kinds a, b"
     assert settings_of(asked) == settings_of({**asked, "value": 3.0, "branches": ["main"]})
     assert settings_of(asked) != settings_of({**asked, "images": 3})
+
+
+def test_over_the_training_each_plot_has_one_place_and_a_row_for_each_epoch():
+    plots = [Plot("m", "far", together=True), Plot("n", "near", folded=True), Plot("dots", "dots", joined=False)]
+    shown = Shown("x", "X", "Read.", plots)
+    layers = [("image", 0), ("a", 1), ("b", 2), ("logits", 3)]
+    rows = [
+        {**row(100 * epoch + depth, place=place, depth=depth, series=series), "epoch": epoch}
+        for epoch in (1, 10, 2) for place, depth in layers for series in ("main", "easy")
+    ]  # fmt: skip
+    rows += [{**row(7.0), "measure": measure, "epoch": 1} for measure in ("n", "dots")] + [row(5.0, place="b", depth=2)]
+    over, found = over_training(shown, rows)
+    assert (over.title, [(plot.title, plot.x) for plot in over.plots]) == (
+        "X, over the training",
+        [("far at b", "epoch")],
+    )
+    (table,) = instrument_tables(over, {"run": values(found)})
+    assert (table.corner, list(table.columns)) == ("Epoch", ["run", "run, easy"])
+    assert [(line.label, [cell.value for cell in line.cells]) for line in table.rows] == [
+        (f"epoch {epoch}", [100 * epoch + 2] * 2) for epoch in (1, 2, 10)
+    ]
+    assert over.sentence({"run": values(found)}) == "Far at b at epoch 10: 1002."
+    assert over_training(shown, [row(5.0)])[0].plots == []

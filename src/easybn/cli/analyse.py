@@ -6,6 +6,8 @@ branches are compared.
 
 easybn analyse runs/vanilla runs/advprop runs/ebn
 easybn analyse runs/ebn --instruments rank latent --images 500
+easybn analyse runs/ebn --instruments rank --epochs
+easybn analyse runs/ebn --instruments my.py:Margin
 easybn analyse --model fashion-mnist-vanilla --instruments latent --options '{latent: {eps: 4/255}}'
 """
 
@@ -18,16 +20,20 @@ from ..terminal import Terminal
 from .arguments import Parser, add_model_options, check_one_target, short_names, show_notes, targets_of
 
 if TYPE_CHECKING:
+    from ..json_files import Row
     from ..metrics.instrument import Instrument
+    from ..tables.analysis import Shown
 
 
 def configure(parser: Parser) -> None:
     add = parser.add_argument
     add("runs", nargs="*", type=str, default=[], help="folders of finished runs, or of folders of runs; or --model")
-    add("--instruments", nargs="+", type=str, default=None, help="which, such as rank latent; by default all")
+    which = "which, such as rank latent or my.py:Mine, a class of yours; by default all of the package"
+    add("--instruments", nargs="+", type=str, default=None, help=which)
     add("--list", action="store_true", help="print the instruments, what they measure and their options, and stop")
     images = "number of test images, drawn by --seed; by default each instrument's own"
     add("--images", type=int, default=None, help=images)
+    add("--epochs", action="store_true", help="also the networks that easybn train --keep_epochs kept, as curves")
     add("--seed", type=int, default=0, help="seed of the draw of test images, and of what an instrument draws")
     fields = "options of instruments by name, such as '{latent: {eps: 4/255}}'"
     add("--options", type=dict[str, Any], default={}, help=fields)
@@ -53,10 +59,9 @@ def run(arguments: Namespace) -> None:
         return
     from ..progress import ProgressBars, progress_display
     from ..runs.analyse import Analysis, analyse_run, rows_of
-    from ..tables import formats
-    from ..tables.analysis import Shown, instrument_tables, settings_text, values
+    from ..tables.analysis import Shown, over_training
 
-    analysis = Analysis(chosen, arguments.images, arguments.seed, arguments.batch_size)
+    analysis = Analysis(chosen, arguments.images, arguments.seed, arguments.batch_size, arguments.epochs)
     targets = targets_of(arguments)
     notes: list[str] = []
     with progress_display() as display:
@@ -67,22 +72,34 @@ def run(arguments: Namespace) -> None:
     rows = dict(zip(short_names(targets), (rows_of(target, analysis) for target in targets), strict=True))
     for each in chosen:
         of_runs = {name: found[each.name] for name, found in rows.items() if found[each.name]}
-        shown, curves = Shown.of(each.name), {name: values(found) for name, found in of_runs.items()}
-        asked = dict.fromkeys(settings_text(row) for found in of_runs.values() for row in found)
-        heading = f"{shown.title} ({'; '.join(asked)})"
-        tables = instrument_tables(shown, curves) + (instrument_tables(shown, curves, True) if arguments.all else [])
-        if arguments.markdown:
-            say("\n\n".join([f"### {heading}", *map(formats.markdown, tables), shown.reads, shown.sentence(curves)]))
-            continue
-        console.print(f"\n{heading}", soft_wrap=False)
-        for table in tables:
-            formats.show(table, Terminal())
-        console.print(shown.reads, soft_wrap=False)
-        console.print(shown.sentence(curves), soft_wrap=False, style="bold")
+        shown = Shown.of_kind(type(each))
+        _show(console, shown, {n: [row for row in r if not row.get("epoch")] for n, r in of_runs.items()}, arguments)
+        over, _ = over_training(shown, [row for found in of_runs.values() for row in found])
+        if over.plots:
+            _show(console, over, {name: over_training(shown, found)[1] for name, found in of_runs.items()}, arguments)
     if not arguments.markdown:
         show_notes(console, targets)
         for note in notes:
             console.print(note, soft_wrap=False)
+
+
+def _show(console: Terminal, shown: "Shown", of_runs: "dict[str, list[Row]]", arguments: Namespace) -> None:
+    """Print the tables of one instrument, of runs by name."""
+    from ..tables import formats
+    from ..tables.analysis import instrument_tables, settings_text, values
+
+    curves = {name: values(found) for name, found in of_runs.items() if found}
+    asked = dict.fromkeys(settings_text(row) for found in of_runs.values() for row in found)
+    heading = f"{shown.title} ({'; '.join(asked)})"
+    tables = instrument_tables(shown, curves) + (instrument_tables(shown, curves, True) if arguments.all else [])
+    if arguments.markdown:
+        say("\n\n".join([f"### {heading}", *map(formats.markdown, tables), shown.reads, shown.sentence(curves)]))
+        return
+    console.print(f"\n{heading}", soft_wrap=False)
+    for table in tables:
+        formats.show(table, Terminal())
+    console.print(shown.reads, soft_wrap=False)
+    console.print(shown.sentence(curves), soft_wrap=False, style="bold")
 
 
 def _describe(instrument: "Instrument") -> None:

@@ -14,6 +14,7 @@ from ..recipes import EBN, AdvProp, Recipe, Vanilla
 from ..runs.config import DATA_OPTIONS, Experiment
 from ..runs.description import describe
 from ..runs.evaluate import evaluate_run
+from ..runs.kept_epochs import KeepEpochs, check
 from ..runs.run import Run, train
 from ..runs.target import EvaluationTarget
 from ..terminal import Terminal
@@ -40,6 +41,8 @@ def configure_train(parser: Parser) -> None:
     parser.add_argument("--any_processes", action="store_true", help=any_processes)
     trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; by default none"
     parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
+    keep = "keep the network after these epochs, such as 1 3 9, for easybn analyse --epochs; by default none"
+    parser.add_argument("--keep_epochs", nargs="+", type=int, default=[], help=keep)
     parser.add_class_arguments(Experiment, None, skip={"training"})
     parser.add_class_arguments(Training, None)
 
@@ -62,8 +65,11 @@ def run_train(arguments: Namespace) -> None:
         show_estimate(console, experiment, estimate(experiment, arguments.device))
         return
     folder = Path(arguments.out or default_folder(experiment))
+    check(arguments.keep_epochs, experiment.training.epochs)
     with process_group(arguments.device) as processes:
         observers: list[Observer] = [ProgressBar("training")] if processes.first else []
+        if arguments.keep_epochs:
+            observers.append(KeepEpochs(folder, arguments.keep_epochs, experiment.digest))
         if arguments.track and processes.first:
             from ..train.observers import Tracking
 

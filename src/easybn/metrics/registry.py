@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
+from inspect import isabstract
 from pkgutil import iter_modules
 from typing import Any
 
 from ..perturb.eps import parse_eps
+from ..user_code import is_user_code, load_object
 from .instrument import Instrument
 
 for _module in iter_modules(import_module(__package__).__path__):
@@ -27,22 +29,38 @@ def instruments(
     """Instruments with their fields, in the order of lists.
 
     Args:
-        names: which; None for all.
+        names: which; None for all of the package. ``my.py:Mine`` or ``module:Mine`` is a class of a user, whose code
+            runs.
         options: fields by the name of an instrument, such as ``{"latent": {"eps": "4/255"}}``.
 
     Raises:
-        ValueError: no such instrument, no such field, a field of another type or out of range, or options of an
-            instrument that is not among ``names``.
+        ValueError: no such instrument, no such field, a field of another type or out of range, options of an
+            instrument that is not among ``names``, or a user's class with the name of another instrument.
     """
     names, options = list(INSTRUMENTS) if names is None else list(names), options or {}
+    known = dict(INSTRUMENTS)
+    for i, name in enumerate(names):
+        if is_user_code(name):
+            kind = load_object(name, "--instruments", _is_instrument, "instrument")
+            if known.setdefault(kind.name, kind) is not kind:
+                raise ValueError(
+                    f"--instruments {name}: another instrument is called {kind.name!r}: give it its own name"
+                )
+            names[i] = kind.name
     if not names:
-        raise ValueError(f"name an instrument; there are {', '.join(INSTRUMENTS)}")
+        raise ValueError(f"name an instrument; there are {', '.join(known)}")
     for name in [*names, *options]:
-        if name not in INSTRUMENTS:
-            raise ValueError(f"no instrument {name!r}; there are {', '.join(INSTRUMENTS)}")
+        if name not in known:
+            raise ValueError(f"no instrument {name!r}; there are {', '.join(known)}, and my.py:Mine is one of yours")
     if unused := [name for name in options if name not in names]:
         raise ValueError(f"options of {unused[0]}, which is not among the instruments: {', '.join(names)}")
-    return [_made(kind, options.get(name, {})) for name, kind in INSTRUMENTS.items() if name in names]
+    return [_made(kind, options.get(name, {})) for name, kind in known.items() if name in names]
+
+
+def _is_instrument(value: Any) -> bool:
+    """Whether a user's file has a finished instrument under a name: with what the class variables must say."""
+    finished = isinstance(value, type) and issubclass(value, Instrument) and not isabstract(value)
+    return finished and all(isinstance(getattr(value, name, None), str) for name in ("name", "title", "reads"))
 
 
 def _made(kind: type[Instrument], given: Mapping[str, Any]) -> Instrument:

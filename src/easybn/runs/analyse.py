@@ -17,6 +17,7 @@ from ..rows import ANALYSIS, is_number
 from ..train.prepare import usable_device
 from .description import describe
 from .evaluate import draw_test_points
+from .kept_epochs import kept_epochs, network_after
 from .target import EvaluationTarget, branched_model
 
 ANALYSIS_FILE = "analysis.jsonl"
@@ -31,12 +32,14 @@ class Analysis:
         images: number of test images, drawn by ``seed``, at most all; None for what each instrument takes by default.
         seed: of the draw, and of whatever an instrument draws.
         batch_size: images per pass; does not change results but for rounding.
+        epochs: whether the networks that were kept during the training (:mod:`.kept_epochs`) are measured too.
     """
 
     instruments: Sequence[Instrument]
     images: int | None = None
     seed: int = 0
     batch_size: int = 100
+    epochs: bool = False
 
     def __post_init__(self) -> None:
         if not self.instruments:
@@ -46,7 +49,7 @@ class Analysis:
                 raise ValueError(f"{name} must be at least {low}, got {value}")
 
     def request(self, instrument: Instrument, target: EvaluationTarget) -> Row:
-        """The fields that identify the rows of an instrument."""
+        """The fields that identify the rows of an instrument, but for the epoch."""
         settings = describe(instrument)
         return {
             "instrument": instrument.name,
@@ -64,7 +67,8 @@ def analyse_run(
     """Measure what the folder does not have yet, and add its rows.
 
     A row is the request of its instrument (:meth:`Analysis.request`), the names of the ``branches`` that were there,
-    and the fields of :class:`easybn.metrics.instrument.Measured`.
+    and the fields of :class:`easybn.metrics.instrument.Measured`. Rows of networks kept during the training have their
+    ``epoch``.
 
     Args:
         target: the model, its images and the folder of its results; instruments that compare branches get those of the
@@ -74,7 +78,7 @@ def analyse_run(
         device: by default CUDA where there is one, else the CPU.
 
     Returns:
-        What a reader should know, in words: why branches could not be compared.
+        What a reader should know, in words: why branches could not be compared, or that no epochs were kept.
 
     Raises:
         FileNotFoundError: the run is not finished.
@@ -86,50 +90,71 @@ def analyse_run(
     target.check()  # a mistake in the model or the data leaves no folder behind
     target.claim()
     branched, why = branched_model(target.run) if target.branch == "main" else (None, "one branch was asked for")
-    path, notes = target.run.folder / ANALYSIS_FILE, []
+    notes = []
     with target.run.locked():
         for instrument in analysis.instruments:
-            request = analysis.request(instrument, target)
-            rows = read_rows(path, ANALYSIS)
-            there = list(branches_of(branched)) if instrument.branches and branched else [target.branch]
-            known = {name for row in rows if _is_of(row, request) for name in row.get("branches", ())}
-            if not known.issuperset(there):
-                subject = _subject(
-                    target, request, analysis.batch_size, branched if instrument.branches else None, device
-                )
-                found = instrument.measure(subject, _named(on_progress, instrument.name))
-                new = [{**request, "branches": there, **_checked(each, instrument.name)} for each in found]
-                write_rows(path, [*(row for row in rows if not _is_of(row, request)), *new])
-                known = set(there)
+            known = _measure(target, analysis, instrument, target.model, branched, on_progress, device)
             if instrument.branches and len(known) < 2 and why:
                 notes.append(f"{target.run.folder}: {instrument.name}: branches are not compared: {why}")
+        if analysis.epochs:
+            epochs = kept_epochs(target.run) if target.branch == "main" else []
+            for epoch in epochs:
+                model, branched = network_after(target.run, epoch)
+                for instrument in analysis.instruments:
+                    _measure(target, analysis, instrument, model, branched, on_progress, device, epoch)
+            if not epochs:
+                why = "easybn train --keep_epochs keeps them" if target.branch == "main" else "of the main branch only"
+                notes.append(f"{target.run.folder}: no networks of epochs: {why}")
     return notes
 
 
+def _measure(
+    target: EvaluationTarget,
+    analysis: Analysis,
+    instrument: Instrument,
+    model: nn.Module,
+    branched: nn.Module | None,
+    on_progress: OnProgress,
+    device: str,
+    epoch: int | None = None,
+) -> set[str]:
+    """Measure a network unless its rows are there, and add them; returns the branches that they are of."""
+    path, request = target.run.folder / ANALYSIS_FILE, analysis.request(instrument, target)
+    rows = read_rows(path, ANALYSIS)
+    there = list(branches_of(branched)) if instrument.branches and branched else [target.branch]
+    old = [row for row in rows if row.get("epoch") == epoch and _is_of(row, request)]
+    known = {name for row in old for name in row.get("branches", ())}
+    if known.issuperset(there):
+        return known
+    subject = Subject(
+        model=model.to(device),
+        split=target.source.test,
+        ids=draw_test_points(target.source, request["images"], request["seed"]),
+        classes=len(target.source.classes),
+        branch=target.branch,
+        branched=branched.to(device) if instrument.branches and branched else None,
+        seed=request["seed"],
+        batch_size=analysis.batch_size,
+    )
+    words = instrument.name if epoch is None else f"epoch {epoch}, {instrument.name}"
+    found = instrument.measure(subject, _named(on_progress, words))
+    request |= {} if epoch is None else {"epoch": epoch}
+    new = [{**request, "branches": there, **_checked(each, instrument.name)} for each in found]
+    write_rows(path, [*(row for row in rows if row not in old), *new])
+    return set(there)
+
+
 def rows_of(target: EvaluationTarget, analysis: Analysis) -> dict[str, list[Row]]:
-    """The rows by the name of their instrument, in order."""
+    """The rows by the name of their instrument, in order; those of epochs are among them if they were asked for."""
     rows = read_rows(target.run.folder / ANALYSIS_FILE, ANALYSIS)
+    if not analysis.epochs:
+        rows = [row for row in rows if row.get("epoch") is None]
     requests = {each.name: analysis.request(each, target) for each in analysis.instruments}
     return {name: [row for row in rows if _is_of(row, request)] for name, request in requests.items()}
 
 
 def _is_of(row: Row, request: Row) -> bool:
     return all(row.get(key) == value for key, value in request.items())
-
-
-def _subject(
-    target: EvaluationTarget, request: Row, batch_size: int, branched: nn.Module | None, device: str
-) -> Subject:
-    return Subject(
-        model=target.model.to(device),
-        split=target.source.test,
-        ids=draw_test_points(target.source, request["images"], request["seed"]),
-        classes=len(target.source.classes),
-        branch=target.branch,
-        branched=None if branched is None else branched.to(device),
-        seed=request["seed"],
-        batch_size=batch_size,
-    )
 
 
 def _named(on_progress: OnProgress, name: str) -> OnProgress:

@@ -47,6 +47,7 @@ class Run:
                            checkpoint.previous.pt
     README.md              the model card: what the model is, how it was trained, how to load it
     model.safetensors      the plain model to deploy; written last, so it means that the run is finished
+    epochs/                the networks after some epochs, see :mod:`.kept_epochs`; only if asked for
     scores.jsonl           one row per measurement on the test images
     corruptions.jsonl      one row per kind and severity of corrupted test images
     ====================== =====================================================
@@ -73,6 +74,11 @@ class Run:
             FileNotFoundError, ValueError: the folder is no run.
         """
         return read_description(self.folder / "config.json")
+
+    @property
+    def digest(self) -> str | None:
+        """Of the experiment, as config.json has it."""
+        return read_json(self.folder / "config.json", {}).get("digest")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What is evaluated: a model, test images whose labels are numbered as its outputs, and the folder of the scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,8 +83,13 @@ def branched_model(run: Run) -> tuple[nn.Module | None, str]:
 def _converted(run: Run, names: tuple[str, ...]) -> nn.Module:
     """The model of the checkpoint, with branches of these names."""
     state = load(run.folder / "checkpoint.pt")
+    return with_branches(run, names, state.average or state.model)
+
+
+def with_branches(run: Run, names: tuple[str, ...], state: Mapping[str, Tensor]) -> nn.Module:
+    """The model of a finished run, converted to these branches, with weights of all of them."""
     model = convert(models.build(**weights.described(run.folder)), names, run.config["norms"])
-    model.load_state_dict(state.average or state.model)
+    model.load_state_dict(state)
     return model
 
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..json_files import Row
 from ..metrics.hidden_states import LOGITS
-from ..metrics.instrument import MAIN, Measured, Plot, compared, figure, shown_in, with_half_width
+from ..metrics.instrument import MAIN, Instrument, Measured, Plot, compared, figure, shown_in, with_half_width
 from ..metrics.registry import INSTRUMENTS
 from ..perturb.eps import format_eps
 from ..rows import is_number
@@ -35,8 +35,13 @@ class Shown:
     def of(cls, name: str, measures: Sequence[str] = ()) -> "Shown":
         """Of the instrument of this name; ``measures``: those of its rows."""
         if kind := INSTRUMENTS.get(name):
-            return cls(name, kind.title, kind.reads, kind.plots)
+            return cls.of_kind(kind)
         return cls(name, name, "", [Plot(measure, measure, "depth") for measure in dict.fromkeys(measures)])
+
+    @classmethod
+    def of_kind(cls, kind: type[Instrument]) -> "Shown":
+        """Of an instrument, the package's or a user's."""
+        return cls(kind.name, kind.title, kind.reads, kind.plots)
 
     def sentence(self, curves: Curves) -> str:
         """What the values support, in one sentence; "" if nothing."""
@@ -127,6 +132,36 @@ def over_seeds(runs: Sequence[Sequence[Row]]) -> list[Measured]:
     return found
 
 
+def over_training(shown: Shown, rows: Sequence[Row]) -> tuple[Shown, list[Row]]:
+    """Values over the epochs of a training, as an instrument of their own: of each unfolded plot one place.
+
+    The place is the last that all epochs have, but for the logits where there are other layers.
+
+    Args:
+        rows: of one instrument and setting, of any runs; those with an ``epoch`` count.
+
+    Returns:
+        How they are shown, and the rows, with the epoch as their place; no plots if there are no epochs.
+    """
+    plots, found = [], []
+    for plot in shown.plots:
+        of_plot = [row for row in rows if row.get("epoch") and row["measure"] == plot.measure and not plot.folded]
+        of_plot = [row for row in of_plot if plot.series in (None, row["series"])]
+        depths = {str(row["place"]): float(row["depth"]) for row in of_plot}
+        layers = {place: depth for place, depth in depths.items() if place != LOGITS} or depths
+        if not plot.joined or not layers:
+            continue
+        place = max(layers, key=layers.__getitem__)
+        measure = f"{plot.measure} at {place}"
+        plots.append(replace(plot, measure=measure, title=f"{plot.title} at {place}", x="epoch"))
+        found += [
+            {**row, "measure": measure, "place": f"epoch {row['epoch']}", "depth": row["epoch"]}
+            for row in sorted(of_plot, key=lambda row: int(row["epoch"]))
+            if row["place"] == place
+        ]
+    return Shown(f"{shown.name} over epochs", f"{shown.title}, over the training", shown.reads, plots), found
+
+
 def instrument_tables(shown: Shown, curves: Curves, folded: bool = False) -> list[Table]:
     """A table for each panel: a row for each place, a column for each curve.
 
@@ -145,7 +180,8 @@ def _table(panel: Panel) -> Table:
         for place in sorted(order, key=order.__getitem__)
     ]
     title = panel.title + (", %" if plot.percent else "")
-    return Table(title, "Layer" if plot.joined else "", list(columns), rows)
+    along = plot.x.partition(",")[0].capitalize() if plot.joined else ""  # Layer, Weight, Epoch
+    return Table(title, along, list(columns), rows)
 
 
 def _cell(plot: Plot, each: Measured | None) -> Cell:

@@ -1,6 +1,6 @@
 """What the networks are like: a figure for each instrument of ``easybn analyse``, and the sentence that it supports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup
 
@@ -10,7 +10,7 @@ from ...metrics.hidden_states import IMAGE, LOGITS
 from ...metrics.instrument import Measured
 from ...metrics.registry import INSTRUMENTS
 from ...tables.aggregate import Setting
-from ...tables.analysis import Panel, Shown, instrument_tables, over_seeds, settings_of, settings_text
+from ...tables.analysis import Panel, Shown, instrument_tables, over_seeds, over_training, settings_of, settings_text
 from ...tables.formats import html
 from ..charts import Chart, Point, Series
 from ..elements import BRANCH_DASHES, Block, Content, Figure, Key, Material, section
@@ -40,7 +40,7 @@ def _blocks(setting: Setting, material: Material) -> Iterator[Block]:
         key = max(asked, key=lambda key: sum(key in keys for keys in of_runs))  # what most runs have
         rows = [row for row in every if row["instrument"] == name and settings_of(row) == key]
         shown = Shown.of(name, [str(row["measure"]) for row in rows])
-        curves, title = _curves(setting, name, key), f"{setting.title}: {shown.title}"
+        curves, title = _curves(setting, name, key, _of_trained), f"{setting.title}: {shown.title}"
         words = f"{shown.reads} {settings_text(rows[0])}.".strip()
         if len(asked) > 1:
             words += f" Of {len(asked)} settings under which it was measured, the one that most runs share is shown."
@@ -49,9 +49,25 @@ def _blocks(setting: Setting, material: Material) -> Iterator[Block]:
                 figures = [_figure(panel, title, material) for panel in panels]
                 caption, fold = ("", f"{title}, more") if folded else (f"{shown.sentence(curves)} {words}".strip(), "")
                 yield Block("figures", title, caption, figures, _legend(panels, material), folded=fold)
+        over, _ = over_training(shown, rows)
+        if over.plots:
+            yield _over_training(setting, shown, over, key, material)
         tables = [*instrument_tables(shown, curves), *instrument_tables(shown, curves, folded=True)]
         numbers = [Markup("<h4>{}</h4>").format(escaped(table.title)) + Markup(html(table)) for table in tables]
         yield Block("html", caption=words, folded=f"{title}, numbers", content={"html": Markup("").join(numbers)})
+
+
+def _over_training(setting: Setting, shown: Shown, over: Shown, key: str, material: Material) -> Block:
+    """Curves over the epochs after which networks were kept."""
+    curves = _curves(setting, shown.name, key, lambda rows: over_training(shown, rows)[1])
+    panels, title = over.panels(curves), f"{setting.title}: {over.title}"
+    figures = [_figure(panel, title, material) for panel in panels]
+    return Block("figures", title, over.sentence(curves), figures, _legend(panels, material))
+
+
+def _of_trained(rows: Sequence[Row]) -> list[Row]:
+    """Those of the trained networks, not of networks kept on the way."""
+    return [row for row in rows if not row.get("epoch")]
 
 
 def _settings_of_runs(setting: Setting, name: str) -> list[set[str]]:
@@ -63,11 +79,13 @@ def _settings_of_runs(setting: Setting, name: str) -> list[set[str]]:
     ]
 
 
-def _curves(setting: Setting, name: str, key: str) -> dict[str, list[Measured]]:
-    """The values of one instrument under the same settings, of every recipe that has them."""
+def _curves(
+    setting: Setting, name: str, key: str, chosen: Callable[[Sequence[Row]], list[Row]]
+) -> dict[str, list[Measured]]:
+    """Values of one instrument under the same settings, of every recipe that has them; of a run those ``chosen``."""
 
     def rows(run: Sequence[Row]) -> list[Row]:
-        return [row for row in run if row["instrument"] == name and settings_of(row) == key]
+        return chosen([row for row in run if row["instrument"] == name and settings_of(row) == key])
 
     found = {recipe.label: [rows(run.analysis) for run in recipe.runs.values()] for recipe in setting.recipes}
     return {label: over_seeds(runs) for label, runs in found.items() if any(runs)}
