@@ -1,13 +1,19 @@
 """The README says what is true: its code runs, and what it quotes is what stands in the files."""
 
+import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 
 from easybn.models import build
+from easybn.report.plots import table_plot
+from easybn.tables.aggregate import settings
+from easybn.tables.rows import read
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -56,3 +62,36 @@ def test_every_command_named_exists():
     assert named <= set(COMMANDS)
     targets = set(re.findall(r"make ([\w-]+)", README))
     assert targets <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def expanded(word: str) -> list[str]:
+    """``a{b,c}d`` -> ``abd``, ``acd``, as a shell does."""
+    parts = [part.split(",") for part in re.split(r"[{}]", word)]
+    choices = [[",".join(part)] if i % 2 == 0 else part for i, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def test_the_pictures_show_the_committed_rows():
+    [command] = re.findall(r"<!-- in results/cpu: easybn table (.*?) -->", README, re.S)
+    names, panels = re.fullmatch(r"(\S+) --panels ([\w ]+)\s.*", command, re.S).groups()
+    folders = [ROOT / "results/cpu" / name for name in expanded(names)]
+    assert len(folders) == 15
+    runs = [run for folder in folders for run in read(folder).runs]
+    shown = table_plot(settings(runs)).only(panels.split()).numbers
+    files = re.findall(r"--plot ../../(\S+?);? ", f"{command} ")
+    assert len(files) == 2
+    for file in files:
+        assert f'"{file}"' in README
+        assert (ROOT / file).stat().st_size < 60_000
+        [told] = ET.parse(ROOT / file).iter("{http://purl.org/dc/elements/1.1/}description")
+        assert json.loads(told.text) == shown
+    # and these are the figures of the table below
+    of_fashion = README.partition("**Fashion-MNIST**")[2].partition("**CIFAR-10")[0].replace("**", "")
+    for panel, eps, place in ((shown[0], 0.5, 2), (shown[1], 8 / 255, 3)):
+        for curve in panel["curves"]:
+            label = curve["label"].replace("Vanilla", "Vanilla, lr 0.1")
+            [cells] = [line.split(" | ") for line in of_fashion.splitlines() if line.startswith(f"| {label} |")]
+            [point] = [point for point in curve["points"] if point["x"] == pytest.approx(eps, abs=1e-6)]
+            mean, half = map(float, cells[place].split("|")[0].split("±"))
+            assert 100 * point["y"] == pytest.approx(mean, abs=0.006)
+            assert 100 * point["low"] == pytest.approx(max(0, mean - half), abs=0.02)

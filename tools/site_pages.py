@@ -18,6 +18,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 TOP_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")}
 LINK = re.compile(r"(\]\()(?!\w+:)([^)#\s]+)")  # of Markdown, to a path
+PICTURE = re.compile(r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
+                     r'<img alt="([^"]*)" src="([^"]+)">\s*</picture>')  # fmt: skip
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):<code>~?\.*([^<]+)</code>")  # of docstrings, as rendered
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".cff": "yaml", ".toml": "toml"}
 
@@ -40,7 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    markdown = markdown.replace("<details>", '<details markdown="1">')  # GitHub reads what is folded as it is
+    markdown = in_both_schemes(markdown).replace(
+        "<details>", '<details markdown="1">'
+    )  # folded: GitHub reads it as it is
     origin = config.extra["origins"].get(page.file.src_uri)
     if origin is None:
         return markdown
@@ -58,9 +62,15 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     return ROLE.sub(r"<code>\1</code>", content)
 
 
+def in_both_schemes(markdown: str) -> str:
+    """A picture for light and one for dark pages as Material shows them, which has a switch of its own."""
+    return PICTURE.sub(r"![\2](\3#only-light) ![\2](\1#only-dark)", markdown)
+
+
 def places(origin: Path) -> set[Path]:
     """The files and folders of the repository that a page links to."""
-    linked = {(origin.parent / target).resolve() for _, target in LINK.findall(origin.read_text())}
+    text = in_both_schemes(origin.read_text())
+    linked = {(origin.parent / target).resolve() for _, target in LINK.findall(text)}
     return {place for place in linked if place.exists() and ROOT in place.parents}
 
 

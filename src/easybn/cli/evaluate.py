@@ -19,6 +19,7 @@ else made of the test images. Finished kinds are kept and not measured again.
 easybn evaluate --model fashion-mnist-vanilla --attacks autoattack --points 20
 easybn evaluate --model fashion-mnist-adversarial --attacks fast --norm linf --eps 8/255 --points 200
 easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 8/255
+easybn evaluate runs/ebn --attacks autoattack --norm linf --eps 2/255 4/255 8/255 --plot curve.pdf
 easybn evaluate runs/ebn --corruptions
 easybn evaluate runs/ebn --attacks autoattack --executor slurm --slurm.shards 8 --slurm.partition gpu --slurm.gpus 1
 easybn evaluate --model my_module:make_model --weights mine.safetensors --data cifar10 --attacks autoattack
@@ -27,7 +28,7 @@ easybn evaluate --model model.onnx --data cifar10 --attacks square
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ from .arguments import (
     targets_of,
     time_span,
 )
+from .plotting import add_plot_options, check_plot_options, write
 from .show_evaluation import show_estimate, show_notes_of_rows, show_result
 from .train import duration
 
@@ -112,6 +114,7 @@ def configure(parser: Parser) -> None:
     for each in option_fields():
         _add_option(groups[each.metadata["scope"]], each)
     corruptions.add_options(parser)
+    add_plot_options(parser, "accuracy over eps with its 95% intervals")
     help = "time a few steps on these images and say how long it will take here"
     groups["store"].add_argument("--estimate", action="store_true", help=help)
     add = add_model_options(parser)
@@ -204,6 +207,7 @@ def run(arguments: Namespace) -> None:
     check_one_target(arguments)
     config = config_of(arguments)
     _check_gradient(arguments, config)
+    _check_plot(arguments, config)
     if arguments.slurm.shards > 1 and isinstance(config, EvaluateConfig) and config.chunk is None and not config.is_pgd:
         points = config.points or POINTS
         config = replace(config, chunk=-(-points // arguments.slurm.shards))  # every shard has something to do
@@ -233,6 +237,7 @@ def _run_pgd(arguments: Namespace, config: EvaluateConfig) -> None:
     show_notes(console, targets)
     for target in targets:
         show_notes_of_rows(console, target)
+    _draw(arguments, config, targets)
 
 
 def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
@@ -254,6 +259,40 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
                 result = evaluate_run(target, config, ProgressBars(display, target.run.folder.name))
             show_result(console, target, config, result, named=len(targets) > 1)
         show_notes(console, [target])
+    _draw(arguments, config, targets)
+
+
+def _check_plot(arguments: Namespace, config: AnyConfig) -> None:
+    """ValueError, before anything is loaded, for a figure that could not be drawn at the end."""
+    check_plot_options(arguments)
+    if arguments.plot is None:
+        return
+    if isinstance(config, CorruptionConfig) or config.names == ("clean",):
+        raise ValueError("--plot draws accuracy over eps, and without an attack there is no eps")
+    for option, given in (
+        ("estimate", arguments.estimate),
+        ("shard", arguments.shard),
+        ("slurm.detach", arguments.executor == "slurm" and arguments.slurm.detach),
+    ):
+        if given:
+            raise ValueError(f"--plot draws what is measured: give it without --{option}, once all points are done")
+
+
+def _draw(arguments: Namespace, config: EvaluateConfig, targets: "Sequence[EvaluationTarget]") -> None:
+    """The figure of ``--plot``, from the rows of the scores; a line instead where some of them are not there yet."""
+    if arguments.plot is None:
+        return
+    from ..report.plots import evaluation_plot
+    from ..runs.measured import WantedRows
+
+    rows = {}
+    for target in targets:
+        wanted, scores = WantedRows.of(replace(config, branch=target.branch)), target.run.scores
+        if not wanted.are_in(scores):
+            say(f"no figure is drawn: {target.run.folder} has not all of its scores yet")
+            return
+        rows[str(target.run.folder)] = wanted.latest_in(scores)
+    write(evaluation_plot(rows), arguments)
 
 
 def _in_jobs(arguments: Namespace, config: AnyConfig, slurm: "SlurmOptions") -> bool:

@@ -8,8 +8,13 @@ protocol, ours under the strong one, the worst case over all attacks, and a warn
 --deciles CENSUS compares recipes on the hardest tenth of the test images, the next tenth, and so on, where CENSUS is a
 folder of easybn census --split test.
 
+--plot FILE draws accuracy over eps, a curve for each recipe with 95% intervals over seeds; with --frontier the
+frontiers, each strength with its name where there is room for it. The numbers that are drawn are in the file too.
+
 easybn table runs/easy-frontier --frontier
 easybn table runs/easy-frontier --frontier --apart p
+easybn table runs/easy-frontier --frontier --plot frontier.pdf
+easybn table runs/cpu --plot curves.svg --panels autoattack
 """
 
 from collections.abc import Sequence
@@ -22,9 +27,11 @@ from rich.console import Console
 from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
+from .plotting import add_plot_options, check_plot_options, write
 
 if TYPE_CHECKING:
     from ..runs.run import Run
+    from ..tables.aggregate import Setting
 
 
 def configure(parser: Parser) -> None:
@@ -38,6 +45,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--deciles", type=str, default=None, metavar="CENSUS", help=tenths)
     apart = "with --frontier: numbers that tell recipes apart, not strengths of one, such as p"
     parser.add_argument("--apart", nargs="+", type=str, default=[], help=apart)
+    add_plot_options(parser, "accuracy over eps, or the frontiers,")
 
 
 def run(arguments: Namespace) -> None:
@@ -45,14 +53,31 @@ def run(arguments: Namespace) -> None:
         raise ValueError(f"--{asked[0]} and --{asked[1]} are two tables: give one of them")
     if arguments.apart and not arguments.frontier:
         raise ValueError("--apart is for --frontier")
+    if arguments.plot and (arguments.paper or arguments.deciles):
+        raise ValueError("--plot draws accuracy over eps, or frontiers with --frontier: not --paper, not --deciles")
+    check_plot_options(arguments)
     if arguments.frontier:
-        show_frontiers(arguments.runs, arguments.apart, "markdown" if arguments.markdown else "terminal")
+        show_frontiers(arguments)
         return
     if arguments.deciles:
         show_deciles(arguments.runs, arguments.deciles, "markdown" if arguments.markdown else "terminal")
         return
+    if arguments.plot:
+        from ..report.plots import table_plot
+
+        plot = table_plot(_settings(arguments.runs)).only(arguments.panels)
     show_ = show_paper if arguments.paper else show
     show_(Terminal(), find(arguments.runs), arguments.markdown)
+    if arguments.plot:
+        write(plot, arguments)
+
+
+def _settings(folders: Sequence[str]) -> "list[Setting]":
+    """The runs in ``folders``, as recipes at several seeds."""
+    from ..tables.aggregate import settings
+    from ..tables.rows import read
+
+    return settings([run for folder in folders for run in read(folder).runs])
 
 
 def find(folders: Sequence[str]) -> list["Run"]:
@@ -108,14 +133,14 @@ def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) 
         say(line) if markdown else console.print(line)
 
 
-def show_frontiers(folders: Sequence[str], apart: Sequence[str], form: str) -> None:
-    """Print the differences of recipes' frontiers in each setting of the runs in ``folders``."""
-    from ..tables.aggregate import settings
+def show_frontiers(arguments: Namespace) -> None:
+    """Print the differences of recipes' frontiers in each setting of the runs, and draw them if that is asked for."""
+    from ..report.plots import frontier_plot
     from ..tables.frontier import field_names, frontier_table
-    from ..tables.rows import read
     from .report import print_in_format
 
-    found = settings([run for folder in folders for run in read(folder).runs])
+    folders, apart = arguments.runs, arguments.apart
+    found = _settings(folders)
     if unknown := [name for name in apart if name not in field_names(found)]:
         raise ValueError(f"no recipe has a field {unknown[0]!r}; they have {', '.join(field_names(found))}")
     tables = [table for setting in found if (table := frontier_table(setting, apart)).rows]
@@ -124,12 +149,14 @@ def show_frontiers(folders: Sequence[str], apart: Sequence[str], form: str) -> N
             f"{', '.join(folders)}: a frontier needs two recipes with two strengths each (such as eps 4/255 and "
             "8/255), clean accuracy and one attack"
         )
-    print_in_format(tables, form)
+    plot = frontier_plot(found, apart).only(arguments.panels)
+    print_in_format(tables, "markdown" if arguments.markdown else "terminal")
+    if arguments.plot:
+        write(plot, arguments)
 
 
 def show_deciles(folders: Sequence[str], census: str, form: str) -> None:
     """Print what each recipe changes on each tenth of the test images, for the runs in ``folders``."""
-    from ..tables.aggregate import settings
     from ..tables.deciles import decile_tables, latest
     from ..tables.rows import read
     from .report import print_in_format
@@ -137,7 +164,7 @@ def show_deciles(folders: Sequence[str], census: str, form: str) -> None:
     rows = read(census).deciles
     if not rows:
         raise FileNotFoundError(f"{census} has no deciles.jsonl: easybn census NAME --split test makes it")
-    found = settings([run for folder in folders for run in read(folder).runs])
+    found = _settings(folders)
     tables = [table for setting in found for table in decile_tables(setting, latest(rows, setting.data))]
     if not tables:
         data = ", ".join(sorted({row["data"] for row in rows}))

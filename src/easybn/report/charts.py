@@ -135,12 +135,15 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 12, 8, 38
 
 @dataclass(frozen=True)
 class Point:
-    """Args: low, high: of its band; None for none."""
+    """Args: low, high: of its band; None for none. x_low, x_high: the same along x. label: its name, if it has one."""
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
+    x_low: float | None = None
+    x_high: float | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class Chart:
         if not every:
             return markup(top)
         xs = [point.x for point in every]
-        low, high = self.y_range or _range(every, self.log)
+        low, high = self.y_range or value_range(every, self.log)
         x = Scale(min(xs), max(xs), LEFT + 6, WIDTH - RIGHT - self.room - 6)
         y = Scale(low, high, HEIGHT - BOTTOM, TOP, self.log)
         self._axes(top, x, y)
@@ -292,6 +295,8 @@ def _draw(group: Element, each: Series, x: Scale, y: Scale) -> None:
     if each.whiskers:
         for point in band:
             line(group, [(x(point.x), y(point.low or 0.0)), (x(point.x), y(point.high or 0.0))], class_="whisker")
+            if point.x_low is not None and point.x_high is not None:
+                line(group, [(x(point.x_low), y(point.y)), (x(point.x_high), y(point.y))], class_="whisker")
     elif len(band) > 1:
         upper = [(x(p.x), y(p.high)) for p in band if p.high is not None]
         lower = [(x(p.x), y(p.low)) for p in reversed(band) if p.low is not None]
@@ -301,10 +306,13 @@ def _draw(group: Element, each: Series, x: Scale, y: Scale) -> None:
         line(group, [(x(p.x), y(p.y)) for p in points], class_="thin" if each.thin else "curve", **dash)
     if each.marks or len(points) == 1:
         for point in points:
-            add(group, "circle", cx=x(point.x), cy=y(point.y), r=2.6, class_="mark")
+            mark = add(group, "circle", cx=x(point.x), cy=y(point.y), r=2.6, class_="mark")
+            if point.label:
+                add(mark, "title", f"{each.label}, {point.label}")  # shown where a mouse points at it
 
 
-def _range(points: Sequence[Point], log: bool) -> tuple[float, float]:
+def value_range(points: Sequence[Point], log: bool = False) -> tuple[float, float]:
+    """A y axis on which all points and their bands are seen; with 0 on it unless it is logarithmic."""
     values = [value for p in points for value in (p.y, p.low, p.high) if value is not None and math.isfinite(value)]
     if log:
         values = [value for value in values if value > 0] or [1.0]

@@ -68,6 +68,14 @@ class WantedRows:
 
     def are_in(self, scores: Sequence[Row]) -> bool:
         """Whether all of them are among the scores of a run."""
+        return all(self._found_in(scores))
+
+    def latest_in(self, scores: Sequence[Row]) -> list[Row]:
+        """The latest row of clean accuracy, and of each of them that is among the scores of a run."""
+        return [rows[-1] for rows in self._found_in(scores) if rows]
+
+    def _found_in(self, scores: Sequence[Row]) -> list[list[Row]]:
+        """Of clean accuracy and of each of them, the rows that are it."""
         every = max((row["n"] for row in scores if row["attack"] == "clean"), default=0)
 
         def has_points(row: Row) -> bool:
@@ -75,6 +83,5 @@ class WantedRows:
             # there may be no more images than that
             return self.points is None or images == self.points or images == every < self.points
 
-        return any(is_row(row, {"attack": "clean", "branch": self.branch}) for row in scores) and all(
-            any(is_row(row, wanted) and has_points(row) for row in scores) for wanted in self.rows
-        )
+        clean = [row for row in scores if is_row(row, {"attack": "clean", "branch": self.branch})]
+        return [clean, *([row for row in scores if is_row(row, wanted) and has_points(row)] for wanted in self.rows)]

@@ -171,7 +171,7 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
     keys = dict.fromkeys(key for fields in all_fields for key in fields if key.rpartition(".")[2] in always)
     named = [key for key in keys if any(fields.get(key) != all_fields[0].get(key) for fields in all_fields)]
     plain = [
-        ", ".join([plain_label(run), *(_field_text(key, fields.get(key)) for key in named)])
+        ", ".join([plain_label(run), *(field_text(key, fields.get(key)) for key in named)])
         for run, fields in zip(runs, all_fields, strict=True)
     ]
     distinct = []
@@ -180,7 +180,7 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
         differing = [
             key for key in fields if key not in _SAME_RECIPE and any(other.get(key) != fields[key] for other in alike)
         ]
-        distinct.append(", ".join([label, *(_field_text(key, fields[key]) for key in differing[:MOST_FIELDS])]))
+        distinct.append(", ".join([label, *(field_text(key, fields[key]) for key in differing[:MOST_FIELDS])]))
     return [
         label if distinct.count(label) == 1 else f"{label} ({run.name})"
         for label, run in zip(distinct, runs, strict=True)
@@ -189,7 +189,7 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
 
 def plain_label(run: RunRows) -> str:
     """The class, the radii of its perturbations where it has any, and the file of images it was trained without."""
-    label = f"{run.appearance['label']} {'+'.join(_radius_texts(run.experiment['recipe']))}".strip()
+    label = f"{run.appearance['label']} {'+'.join(radius_texts(run.experiment['recipe']))}".strip()
     without = run.experiment.get("leave_out")
     return f"{label}, without {PurePath(str(without)).stem}" if without else label
 
@@ -200,7 +200,7 @@ def radii(recipe: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(sorted({round(float(value), 9) for value in values if isinstance(value, int | float)}))
 
 
-def _radius_texts(recipe: Mapping[str, Any]) -> list[str]:
+def radius_texts(recipe: Mapping[str, Any]) -> list[str]:
     """The radii as text, each in the norm of its ball."""
     fields = flat(recipe)
     texts: dict[str, None] = {}
@@ -215,7 +215,8 @@ def _is(value: Any, eps: float) -> bool:
     return isinstance(value, int | float) and round(float(value), 9) == eps
 
 
-def _field_text(key: str, value: Any) -> str:
+def field_text(key: str, value: Any) -> str:
+    """``p 0.1``: the last part of a field's name, and its value."""
     return f"{key.rpartition('.')[2]} {f'{value:g}' if isinstance(value, float) else value}"
 
 

@@ -9,7 +9,7 @@ them down to the lowest clean accuracy that the recipe was measured at. Two fron
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..perturb.eps import format_eps
 from ..stats import Aggregate, PairedT, paired_t
-from .aggregate import RecipeRuns, Setting, flat
+from .aggregate import RecipeRuns, Setting, field_text, flat, radius_texts
 from .comparison import paired_t_cells
 from .rows import CLEAN, Column
 from .table import Cell, Table, TableRow
@@ -157,6 +157,23 @@ class Strengths:
     label: str
     recipes: Sequence[RecipeRuns]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """By label, what tells a strength from the others: ``8/255``, ``8/255, p 0.1``, with no more than it takes."""
+        names = {each.label: "+".join(radius_texts(_experiment(each)["recipe"])) for each in self.recipes}
+        if len(set(names.values())) == 1:
+            names = dict.fromkeys(names, "")
+        fields = {each.label: _fields(each) for each in self.recipes}
+        for key in next(iter(fields.values())):
+            if not key.startswith("recipe.") or key.rpartition(".")[2] == "eps":
+                continue
+            before = names.copy()
+            for label, name in before.items():
+                alike = [other for other, text in before.items() if text == name]
+                if any(fields[other].get(key) != fields[label].get(key) for other in alike):
+                    names[label] = ", ".join(filter(None, (name, field_text(key, fields[label].get(key)))))
+        return names
+
     def measured(self, column: Column) -> list[tuple[RecipeRuns, Aggregate, Aggregate]]:
         """Each strength that has both, with its mean clean accuracy and that of ``column``."""
         means = [(recipe, recipe.accuracy(CLEAN), recipe.accuracy(column)) for recipe in self.recipes]
@@ -189,9 +206,13 @@ def field_names(settings: Sequence[Setting]) -> list[str]:
 
 def _fields(recipe: RecipeRuns) -> dict[str, Any]:
     """The fields that do not differ between its seeds."""
-    run = next(iter(recipe.runs.values()))
     ignored = ("data", "data_folder", "leave_out", "training.seed")
-    return {key: value for key, value in flat(run.experiment).items() if key not in ignored}
+    return {key: value for key, value in flat(_experiment(recipe)).items() if key not in ignored}
+
+
+def _experiment(recipe: RecipeRuns) -> Mapping[str, Any]:
+    """That of its smallest seed."""
+    return next(iter(recipe.runs.values())).experiment
 
 
 def _is_strength(key: str, value: Any, apart: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from ...tables.comparison import differences_table
 from ...tables.rows import CLEAN, RunRows
 from ...tables.table import Cell, Table, TableRow
 from ..charts import Chart, Point, Series, Shares, shares_chart
-from ..elements import Block, Content, Figure, Key, Material, attack_appearances, legend, section
+from ..elements import Block, Colours, Content, Figure, Key, Material, attack_appearances, legend, section
 
 # Tables 1 and 2 of the paper from our runs, and the tests behind them.
 
@@ -60,12 +60,12 @@ def eps_curves(material: Material) -> Content:
     blocks = [
         block for setting in material.settings for block in (_curves(setting, material), _audits(setting)) if block
     ]  # fmt: skip
-    norms = {norm for setting in material.settings for _, _, norm in _attacks(setting)}
+    norms = {norm for setting in material.settings for _, _, norm in measured_attacks(setting)}
     absent = [f"No rows in {NORMS[norm]}: {command}." for norm, command in COMMANDS.items() if norm not in norms]
     return Content(blocks, " ".join(absent))
 
 
-def _attacks(setting: Setting) -> list[Attack]:
+def measured_attacks(setting: Setting) -> list[Attack]:
     """Every attack that was measured in a setting, l2 first."""
     scores = [score for recipe in setting.recipes for run in recipe.runs.values() for score in run.scores]
     measured = {attack_key(score) for score in scores if score.get("eps")}
@@ -96,10 +96,11 @@ def _curve(recipe: RecipeRuns, attack: Attack) -> list[Point]:
         for score in run.scores:
             if score.get("eps") and attack_key(score) == attack:
                 scores_at.setdefault(round(float(score["eps"]), 9), {})[seed] = score
-    return [_point(eps, list(scores.values())) for eps, scores in sorted(scores_at.items()) if scores]
+    return [accuracy_point(eps, list(scores.values())) for eps, scores in sorted(scores_at.items()) if scores]
 
 
-def _point(eps: float, scores: Sequence[Row]) -> Point:
+def accuracy_point(eps: float, scores: Sequence[Row]) -> Point:
+    """The mean accuracy of one or several seeds at ``eps`` with its 95% interval: over seeds, or of one (Wilson)."""
     mean, half, _ = aggregate([score["correct"] / score["n"] for score in scores], resolution=1 / scores[0]["n"])
     if half is None:
         return Point(eps, mean, *_interval(scores[0]))
@@ -111,21 +112,28 @@ def _interval(score: Row) -> Interval:
     return accuracy_interval(score["correct"], score["n"]) if audit is None else audit.population_interval(score["n"])
 
 
+def eps_chart(setting: Setting, attack: Attack, colours: Colours) -> Chart:
+    """Accuracy over eps under one attack, a curve for each recipe that was measured under it."""
+    series = []
+    for recipe in setting.recipes:
+        points = _curve(recipe, attack)
+        if any(point.x for point in points):
+            series.append(Series(recipe.label, points, colours.css_class(recipe), colours.dash(recipe)))
+    return accuracy_chart(f"{setting.title}: {attack_name(attack, attack_labels(setting))}", attack[2], series)
+
+
+def accuracy_chart(title: str, norm: str, series: Sequence[Series]) -> Chart:
+    """Accuracy in % from 0 to 100 over eps, with a tick at each radius that a point is at."""
+    radii = sorted({point.x for curve in series for point in curve.points})
+    ticks = [(eps, "0" if eps == 0 else format_eps(eps, norm)) for eps in radii]
+    return Chart(title, f"eps, {norm}", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
+
+
 def _curves(setting: Setting, material: Material) -> Block | None:
-    figures = []
-    colours = material.colours
-    for attack in _attacks(setting):
-        series = []
-        for recipe in setting.recipes:
-            points = _curve(recipe, attack)
-            if any(point.x for point in points):
-                series.append(Series(recipe.label, points, colours.css_class(recipe), colours.dash(recipe)))
-        radii = sorted({point.x for curve in series for point in curve.points})
-        ticks = [(eps, "0" if eps == 0 else format_eps(eps, attack[2])) for eps in radii]
+    figures, colours = [], material.colours
+    for attack in measured_attacks(setting):
         name = attack_name(attack, attack_labels(setting))
-        title = f"{setting.title}: {name}"
-        chart = Chart(title, "eps", "accuracy, %", series, (0.0, 1.0), ticks, percent=True)
-        figures.append(Figure(name, chart.svg()))
+        figures.append(Figure(name, eps_chart(setting, attack, colours).svg()))
     return Block("figures", setting.title, figures=figures, legend=legend(setting, colours)) if figures else None
 
 
@@ -194,7 +202,7 @@ def broken(material: Material) -> Content:
     for setting in material.settings:
         by_title: dict[str, dict[str, Broken]] = {}
         labels = attack_labels(setting)
-        for attack in _attacks(setting):
+        for attack in measured_attacks(setting):
             for eps in _radii(setting, attack):
                 by_recipe = {each.label: count for each in setting.recipes if (count := _broken_by(each, attack, eps))}
                 if by_recipe:
