@@ -79,3 +79,25 @@ def test_models_of_other_libraries_by_name(name, channels, options):
 def test_clear_errors(name, channels, says):
     with pytest.raises(ValueError, match=says):
         build(name, in_channels=channels)
+
+
+class _Harmful:
+    def __reduce__(self):
+        return (exec, ("import pathlib; pathlib.Path('ran').touch()",))
+
+
+def test_weights_in_torchs_cache_are_not_unpickled(tmp_path, monkeypatch):
+    """torch.hub tests the checksum of a download, and never again that of the file which it keeps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    file = tmp_path / "checkpoints" / weights.url.rpartition("/")[2]
+    file.parent.mkdir()
+    torch.save({"fc.bias": _Harmful()}, file)
+    with pytest.raises(
+        ValueError, match=r"torchvision:resnet18: the file of these weights in .* holds more than tensors"
+    ):
+        build("torchvision:resnet18", num_classes=1000, weights="DEFAULT")
+    assert not (tmp_path / "ran").exists()
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    assert len(list(build("torchvision:resnet18", num_classes=1000, weights="DEFAULT").parameters())) == 62

@@ -1,12 +1,12 @@
 """Check the installation: versions, devices, threads, free space, data; and how to fix what is wrong.
 
-The exit status is 0 unless something essential is broken.
+--report prints the same for an issue, as a block to paste. The exit status is 0 unless something essential is broken.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from jsonargparse import Namespace
 
+from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
 
@@ -31,21 +32,37 @@ class Finding(NamedTuple):
 
 
 def configure(parser: Parser) -> None:
-    pass
+    report = "print a block to paste into an issue: versions, processor, threads, GPU, data, what is not well"
+    parser.add_argument("--report", action="store_true", help=report)
+    run = "with --report: a run's folder, whose config and command are added"
+    parser.add_argument("--run", type=str, default=None, help=run)
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.report:
+        from .doctor_report import report
+
+        every = tuple(findings())
+        say(report(every, Path(arguments.run) if arguments.run else None))
+        say("Read it before you paste it; the home folder is shown as ~.", error=True)
+        _fail_if_broken(every)
+        return
+    if arguments.run:
+        raise ValueError("--run goes with --report")
     console = Terminal(soft_wrap=True)
-    broken = []
+    shown = []
     for found in findings():
         colour = {"ok": "green", "note": "yellow", "broken": "red"}[found.state]
         console.print(f"{found.state:6}", style=colour, end=" ")
         console.print(f"{found.about:13} {found.text}")
         if found.mend:
             console.print(f"{'':20} -> {found.mend}")
-        if found.state == "broken":
-            broken.append(found.about)
-    if broken:
+        shown.append(found)
+    _fail_if_broken(shown)
+
+
+def _fail_if_broken(shown: Iterable[Finding]) -> None:
+    if broken := [found.about for found in shown if found.state == "broken"]:
         raise ValueError(f"broken: {', '.join(broken)}; see above how to fix it")
 
 

@@ -9,6 +9,7 @@ import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -146,7 +147,8 @@ def torchvision_model(name: str, num_classes: int, in_channels: int, **options: 
     """torchvision's classifier ``name``; ``options`` go to ``torchvision.models.get_model`` (``weights="DEFAULT"``).
 
     Raises:
-        ValueError: torchvision has no classifier of that name, or images that are not RGB.
+        ValueError: torchvision has no classifier of that name, images that are not RGB, or weights that torch's cache
+            holds with more than tensors in their file.
     """
     import torchvision.models as library
 
@@ -155,7 +157,14 @@ def torchvision_model(name: str, num_classes: int, in_channels: int, **options: 
         raise ValueError(_unknown("torchvision", name, known))
     if in_channels != 3:
         raise ValueError(f"torchvision:{name} takes 3 channels, the images have {in_channels}; timm: models adapt")
-    return library.get_model(name, num_classes=num_classes, **options)
+    try:
+        with tensors_only():  # torch.hub unpickles what lies in its cache, whose checksum it does not test again
+            return library.get_model(name, num_classes=num_classes, **options)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"torchvision:{name}: the file of these weights in {torch.hub.get_dir()}/checkpoints holds more than "
+            "tensors: do not trust it, remove it"
+        ) from error
 
 
 def check_stored_options(options: Mapping[str, Any], where: str, of_code: bool = False) -> None:
