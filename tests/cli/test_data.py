@@ -78,3 +78,12 @@ def test_options_without_a_name(easybn):
     found = easybn("data", "--download")
     assert found.status == 2
     assert "--download is for one data set: easybn data NAME --download" in found.err
+
+
+def test_the_folder_of_a_data_set(easybn):
+    found = easybn("data", "fashion-mnist", "--data_folder", "elsewhere")
+    assert found.status == 2
+    assert "elsewhere" in found.err
+    found = easybn("data", "--data_folder", "elsewhere")
+    assert (found.status, found.out) == (2, "")
+    assert "--data_folder is for one data set: easybn data NAME --data_folder" in found.err

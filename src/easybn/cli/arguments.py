@@ -22,6 +22,7 @@ from ..escapes import escaped
 from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
 from ..user_code import is_user_code
+from .renamed import refuse_old_names
 from .user_code import CLASSES, load_named, parse_yaml, resolved, with_names
 
 if TYPE_CHECKING:
@@ -62,12 +63,17 @@ class Parser(ArgumentParser):
         """
         if any(word in ("-h", "--help") for word in words):
             words = ["--help"]  # alone, since a config before it would be read first
+        refuse_old_names(self._command, (_option_name(word) for word in words if word.startswith("--")), "--")
         self._run_code = run_code and not any(word.startswith("--print_config") for word in words)
         self._without_classes = without_classes
         words = _packaged_configs(words)
         if without_classes:
             words = [word for word in words if not re.match(rf"--({'|'.join(CLASSES)})\b", word)]
         return self.instantiate(self.parse_args(load_named(words) if run_code else words))
+
+    @property
+    def _command(self) -> str:
+        return self.prog.removeprefix("easybn ")
 
     def parse_path(self, path: Any, *args: Any, **options: Any) -> Namespace:
         """Read a YAML file; error messages name it."""
@@ -90,6 +96,7 @@ class Parser(ArgumentParser):
     def parse_string(self, content: str, *args: Any, **options: Any) -> Namespace:
         found = parse_yaml(content)
         if isinstance(found, dict):
+            refuse_old_names(self._command, found)
             if self._without_classes:
                 found = {key: value for key, value in found.items() if str(key).partition(".")[0] not in CLASSES}
             where, folders = self._file or "--config", (Path.cwd(), self._started)
@@ -122,6 +129,11 @@ class Parser(ArgumentParser):
             return ""
         near = difflib.get_close_matches(word, known, n=1)
         return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _option_name(word: str) -> str:
+    """``lr`` of ``--lr`` and of ``--lr=0.1``."""
+    return word.removeprefix("--").partition("=")[0]
 
 
 def packaged() -> dict[str, Path]:

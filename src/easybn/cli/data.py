@@ -17,7 +17,7 @@ from .arguments import Parser
 if TYPE_CHECKING:
     from ..data import Source
 
-OPTIONS = ("folder", "download", "channels", "resize", "test_fraction")
+OPTIONS = ("data_folder", "download", "channels", "resize", "test_fraction")
 
 
 def configure(parser: Parser) -> None:
@@ -25,7 +25,8 @@ def configure(parser: Parser) -> None:
         "name", nargs="?", type=str, help="a name that easybn data lists, or the path of an image folder or zip"
     )
     parser.add_argument("--download", action="store_true", help="fetch the named data set if it is not here")
-    parser.add_argument("--folder", type=str, default=None, help="folder of its files; by default it is searched for")
+    where = "folder of the data set; by default it is searched for"
+    parser.add_argument("--data_folder", type=str, default=None, help=where)
     parser.add_argument("--resize", type=int, default=None, help="for an image folder: height and width of all images")
     parser.add_argument("--channels", type=int, default=None, help="for an image folder: 3 (RGB) or 1 (grey)")
     parser.add_argument(
@@ -40,7 +41,7 @@ def run(arguments: Namespace) -> None:
     console = Terminal(soft_wrap=True)
     if arguments.name is not None:
         permit(arguments.name)
-        show(console, load(arguments.name, **options))
+        show(console, load(arguments.name, folder=options.pop("data_folder"), **options))
     elif given := [f"--{name}" for name, value in options.items() if value not in (None, False)]:
         raise ValueError(f"{given[0]} is for one data set: easybn data NAME {given[0]}")
     else:

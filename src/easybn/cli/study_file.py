@@ -18,6 +18,7 @@ from ..train.schedule import Training
 from ..user_code import is_user_code
 from . import evaluate, train
 from .arguments import Parser, packaged
+from .renamed import refuse_old_names
 from .user_code import CodeNotRun, read_yaml, resolved
 
 KEYS = ("name", "runs", "grid", "evaluate")
@@ -58,6 +59,7 @@ def _evaluation(entry: dict[str, Any]) -> AnyConfig:
         if len(entry) > 1:
             raise ValueError("clean accuracy is measured on all test images and has no options")
         return CLEAN
+    refuse_old_names("evaluate", entry)
     parser = Parser(prog="easybn evaluate", allow_abbrev=False, exit_on_error=False)
     evaluate.configure(parser)
     known = {evaluate.option_name(each) for each in evaluate.option_fields(study=True)} | {
@@ -130,6 +132,7 @@ def _runs(content: dict[str, Any], path: Path, configs: tuple[AnyConfig, ...], r
         for values in itertools.product(*grid.values()):
             given = {**entry, **dict(zip(grid, values, strict=True))}
             try:
+                refuse_old_names("train", given)
                 for key in given:
                     if key != "config" and key != "name" and str(key).partition(".")[0] not in fields:
                         near = difflib.get_close_matches(str(key), fields, n=1)
