@@ -11,7 +11,8 @@ test: .venv/installed-dev  ## the tests that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/installed-dev .venv-robustbench/installed  ## the long ones and those of the extras too
-	$(BIN)/pip install --quiet --editable ".[medmnist,onnx,plot,track]" --group fuzz
+	$(BIN)/pip install --quiet --editable ".[medmnist,mlflow,onnx,plot,tensorboard,wandb]" --group fuzz
+	$(BIN)/pip install --quiet --no-deps trackio brotli gradio_client orjson python-multipart websockets  # it pins an old pillow
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-portable: .venv/installed-dev  ## the same tests as other processors, threads, orders and paths would run them

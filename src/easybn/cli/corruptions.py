@@ -9,6 +9,7 @@ from ..evaluation.corruptions import FROST, SOURCES, CorruptionConfig
 from ..tables.formats import show
 from ..terminal import Terminal
 from .arguments import Parser, show_notes, targets_of
+from .show_evaluation import show_tracked
 from .train import duration
 
 OPTIONS = ("corruptions", "corruptions_source", "corruptions_folder")
@@ -78,3 +79,4 @@ def run(arguments: Namespace, config: CorruptionConfig) -> None:
             if note != FROST:  # the table says it
                 console.print(f"note: {note}")
         show_notes(console, [target])
+        show_tracked(console, [target])

@@ -57,7 +57,7 @@ from .arguments import (
     time_span,
 )
 from .plotting import add_plot_options, check_plot_options, write
-from .show_evaluation import show_estimate, show_notes_of_rows, show_result
+from .show_evaluation import show_estimate, show_notes_of_rows, show_result, show_tracked
 from .train import duration
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ def _run_pgd(arguments: Namespace, config: EvaluateConfig) -> None:
     show_notes(console, targets)
     for target in targets:
         show_notes_of_rows(console, target)
+    show_tracked(console, targets)
     _draw(arguments, config, targets)
 
 
@@ -258,6 +259,7 @@ def _run_attacks(arguments: Namespace, config: EvaluateConfig) -> None:
             with progress_display() as display:
                 result = evaluate_run(target, config, ProgressBars(display, target.run.folder.name))
             show_result(console, target, config, result, named=len(targets) > 1)
+            show_tracked(console, [target])
         show_notes(console, [target])
     _draw(arguments, config, targets)
 

@@ -121,3 +121,16 @@ def show_estimate(console: Console, target: "EvaluationTarget", estimate: "Estim
         f"robust one: {estimate.robust:.3g} s"
         + (f", each of {estimate.audited:,} that are audited: {estimate.audit:.3g} s)" if estimate.audited else ")"),
     )
+
+
+def show_tracked(console: Console, targets: Sequence["EvaluationTarget"]) -> None:
+    """Send the scores of runs that trackers follow, and print to which, or why not."""
+    from ..runs.tracked import send_scores
+
+    for folder, run in {target.run.folder: target.run for target in targets}.items():
+        sent = send_scores(run)
+        if taken := [name for name, problem in sent.items() if not problem]:
+            console.print(f"{folder}: scores are in {', '.join(taken)} too")
+        for name, problem in sent.items():
+            if problem:
+                console.print(f"note: {folder}: the tracker {name} lacks scores: {problem}")

@@ -12,15 +12,16 @@ from ..evaluation.config import EvaluateConfig
 from ..progress import ProgressBars, progress_display
 from ..recipes import EBN, AdvProp, Recipe, Vanilla
 from ..runs.config import DATA_OPTIONS, Experiment
-from ..runs.description import describe
 from ..runs.evaluate import evaluate_run
 from ..runs.kept_epochs import KeepEpochs, check
 from ..runs.run import Run, train
 from ..runs.target import EvaluationTarget
+from ..runs.tracked import tracking_of
 from ..terminal import Terminal
 from ..train.launch import process_group
 from ..train.observers import Observer, ProgressBar
 from ..train.schedule import Training
+from ..train.trackers import check_trackers
 from .arguments import Parser
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def configure_train(parser: Parser) -> None:
     parser.add_argument("--estimate", action="store_true", help="time a few steps: how long the training takes here")
     any_processes = "resume even if another number of processes began the training, which changes its results"
     parser.add_argument("--any_processes", action="store_true", help=any_processes)
-    trackers = "trackers to report to: tensorboard, wandb, trackio, mlflow; by default none"
+    trackers = "trackers that get curves and pictures: tensorboard, wandb, trackio, mlflow; by default none"
     parser.add_argument("--track", nargs="+", type=str, default=[], help=trackers)
     keep = "keep the network after these epochs, such as 1 3 9, for easybn analyse --epochs; by default none"
     parser.add_argument("--keep_epochs", nargs="+", type=int, default=[], help=keep)
@@ -66,14 +67,15 @@ def run_train(arguments: Namespace) -> None:
         return
     folder = Path(arguments.out or default_folder(experiment))
     check(arguments.keep_epochs, experiment.training.epochs)
+    check_trackers(arguments.track)
     with process_group(arguments.device) as processes:
-        observers: list[Observer] = [ProgressBar("training")] if processes.first else []
+        observers: list[Observer] = []
         if arguments.keep_epochs:
             observers.append(KeepEpochs(folder, arguments.keep_epochs, experiment.digest))
         if arguments.track and processes.first:
-            from ..train.observers import Tracking
-
-            observers.append(Tracking(arguments.track, folder.name, folder / "tracking", describe(experiment)))
+            observers.append(tracking_of(Run(folder), arguments.track, experiment))
+        if processes.first:
+            observers.append(ProgressBar("training"))
         done = train(
             experiment,
             folder,

@@ -159,7 +159,7 @@ def fit(
             stack.callback(observer.end, state)
         while state.step < state.total_steps and not state.stop:
             epoch = state.step // state.steps_per_epoch
-            x, y, ids = batches.at(state.step)
+            x, y, ids = state.batch = batches.at(state.step)
             state.lr = training.schedule.rate(training.lr, state.epoch, training.epochs)
             for group in state.optimizer.param_groups:
                 group["lr"] = state.lr

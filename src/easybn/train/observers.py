@@ -1,4 +1,7 @@
-"""Observers watch a training and are not part of its loop: metrics file, progress bar, experiment trackers."""
+"""Observers watch a training and are not part of its loop: metrics file, progress bar.
+
+Experiment trackers are one more, in :mod:`easybn.train.tracking`.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -6,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..json_files import Damaged, read_rows, write_rows
 from ..progress import progress_display
@@ -42,6 +45,7 @@ class TrainingState:
         stop: an observer sets it to end the training after this step.
         notes: what is unusual about the model, one sentence each.
         processes: which take the steps together; the first one has the observers.
+        batch: of the step just taken, of this process: images, labels, and ids.
     """
 
     model: nn.Module
@@ -62,6 +66,7 @@ class TrainingState:
     stop: bool = False
     notes: tuple[str, ...] = ()
     processes: Processes = Processes()
+    batch: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def deployed(self) -> nn.Module:
@@ -179,65 +184,3 @@ class ProgressBar(Observer):
     def end(self, state: TrainingState) -> None:
         if self._own:
             self._display.stop()
-
-
-TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-
-
-class Tracking(Observer):
-    """Sends each epoch's row to experiment trackers: ``train/main/loss``, ``val/easy/accuracy``, ``lr`` and so on.
-
-    The trackers are those that accelerate has one interface for.
-
-    Args:
-        names: some of ``TRACKERS``; their packages must be installed.
-        run_name: the name that trackers show.
-        folder: where those that write files put them.
-        config: the run's configuration, nested as in JSON; trackers get it flattened.
-
-    Raises:
-        ValueError: an unknown tracker, or one whose package is missing.
-    """
-
-    def __init__(self, names: list[str], run_name: str, folder: Path, config: dict[str, Any]):
-        if unknown := [name for name in names if name not in TRACKERS]:
-            raise ValueError(f"unknown tracker {unknown[0]!r}; known: {', '.join(TRACKERS)}")
-        try:
-            from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-        except ModuleNotFoundError:
-            raise ValueError("trackers need accelerate: pip install 'easybn[track]'") from None
-        installed = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
-        if missing := [name for name in names if name not in installed]:
-            raise ValueError(f"the tracker {missing[0]} is not installed: pip install {missing[0]}")
-        self._classes = [LOGGER_TYPE_TO_CLASS[name] for name in names]
-        self._run_name, self._folder, self._config = run_name, folder, flat(config)
-        self._trackers: list[Any] = []
-
-    def start(self, state: TrainingState) -> None:
-        for tracker_class in self._classes:
-            options = {"logging_dir": str(self._folder)} if tracker_class.requires_logging_directory else {}
-            tracker = tracker_class(self._run_name, **options)
-            tracker.start()
-            tracker.store_init_configuration(self._config)
-            self._trackers.append(tracker)
-
-    def epoch(self, state: TrainingState, row: dict[str, Any]) -> None:
-        values = {name: value for name, value in flat(row).items() if isinstance(value, (int, float))}
-        for tracker in self._trackers:
-            tracker.log(values, step=state.step)
-
-    def end(self, state: TrainingState) -> None:
-        for tracker in self._trackers:
-            tracker.finish()
-        self._trackers = []
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as a flat one, the keys joined by slashes; lists and None as text."""
-    flattened: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flattened |= flat(value, f"{prefix}{key}/")
-        else:
-            flattened[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return flattened
