@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from easybn import L2, PGD, Linf, evaluating, frozen_stats, route
 from easybn.keyed_random import Noise
-from easybn.recipes import EBN, AdvProp, Context, Vanilla
+from easybn.recipes import EBN, AdvProp, Context, LightAdversarialTraining, Vanilla
 from easybn.recipes.recipe import Term
 
 from . import test_recipe_contract as contract
@@ -264,6 +264,11 @@ def test_the_gap_is_what_the_adversarial_loss_exceeds_the_easy_one_by(adv_weight
     gradients, buffers = after(recipe)
     assert_close(({name: grad for name, grad in gradients.items() if grad is not None}, buffers),
                  ({name: p.grad for name, p in model.named_parameters()}, statistics))  # fmt: skip
+
+
+def test_without_its_penalty_it_is_the_light_adversarial_training_of_the_package():
+    parts = {"clean_weight": 0.9, "adv_weight": 0.1, "label_smoothing": 0.1}
+    assert_equal(after(GapEBN(STEP, gap_weight=0.0, **parts)), after(LightAdversarialTraining(STEP, **parts)))
 
 
 def test_entprop_takes_the_least_certain_images_a_step_up():

@@ -7,7 +7,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from easybn import convert
 from easybn.models import convolutions as winograd
 from easybn.models import resnet18
-from easybn.recipes import EBN, AdversarialTraining, AdvProp, AdvPropEBN, EBNShared, FastAdvProp, FastEBN, Vanilla
+from easybn.recipes import (
+    EBN,
+    AdversarialTraining,
+    AdvProp,
+    AdvPropEBN,
+    EBNShared,
+    FastAdvProp,
+    FastEBN,
+    LightAdversarialTraining,
+    Vanilla,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +41,7 @@ def flops(work) -> int:
         (EBNShared(), 6.05),
         (AdvPropEBN(), 13.1),
         (AdversarialTraining(), 23.05),
+        (LightAdversarialTraining(), 8.05),
         (FastAdvProp(fraction=0.5), 4.55),
         (FastEBN(fraction=0.5), 4.55),
     ],

@@ -14,6 +14,7 @@ from .ebn import EBN
 from .ebn_shared import EBNShared
 from .fast_advprop import FastAdvProp
 from .fast_ebn import FastEBN
+from .light_adversarial import LightAdversarialTraining
 from .recipe import Context, Recipe, Term, perturbing
 from .vanilla import Vanilla
 
@@ -27,6 +28,7 @@ __all__ = [
     "EBNShared",
     "FastAdvProp",
     "FastEBN",
+    "LightAdversarialTraining",
     "Recipe",
     "Term",
     "Vanilla",

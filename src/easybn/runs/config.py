@@ -106,7 +106,7 @@ class Experiment:
 
     Args:
         recipe: the training method, with its fields: Vanilla, AdvProp, EBN, EBNShared, AdvPropEBN,
-            FastAdvProp, FastEBN, AdversarialTraining, or your own class (my.py:MyRecipe).
+            FastAdvProp, FastEBN, LightAdversarialTraining, AdversarialTraining, or your own class (my.py:MyRecipe).
         data: a name that ``easybn data`` lists, the path of an image folder or zip, or my.py:make.
         model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME, torchvision:NAME, or my.py:make.
         model_options: keyword arguments of the model, such as {pretrained: true}.
