@@ -1,5 +1,6 @@
 """The examples, run as a user would run them (with less data)."""
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -27,7 +28,7 @@ def _examples_are_forgotten():
 
 def module(name: str):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)  # where libraries look up a class's module
     spec.loader.exec_module(loaded)
     return loaded
 
@@ -53,6 +54,24 @@ def test_timms_training_resumes_and_its_plain_network_is_read_by_timm(tmp_path):
     resumed = timm_loop.train(stopped, epochs=2, images=100).state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
     assert 0 <= timm_loop.accuracy(stopped / "resnet10t.pth") <= 1  # timm has all its keys
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_hugging_faces_trainer_resumes_and_its_plain_network_is_read_by_transformers(tmp_path):
+    hf_trainer = module("hf_trainer")
+    options = {"epochs": 2, "images": 100, "use_cpu": True, "disable_tqdm": True}
+    expected = hf_trainer.train(tmp_path / "whole", **options).deployable().state_dict()
+    scores = iter([{"accuracy": 0.5}])  # the training is stopped at the second evaluation
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_trainer, "accuracy", lambda _: next(scores, None) or raise_interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            hf_trainer.train(tmp_path / "stopped", **options)
+    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-2"]
+    hf_trainer.train(tmp_path / "stopped", **options)
+    resumed = hf_trainer.PixelResNetForImageClassification.from_pretrained(tmp_path / "stopped").state_dict()
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
 
 
 def raise_interrupt():
@@ -119,4 +138,5 @@ def test_the_studies_of_easy_recipes_are_read_and_compare_like_with_like():
 
 @pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.py")])
 def test_every_example_says_how_to_run_it(name):
-    assert f"examples/{name}.py" in module(name).__doc__
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert f"examples/{name}.py" in ast.get_docstring(ast.parse(text))
