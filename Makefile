@@ -67,7 +67,7 @@ hooks: .venv/installed-dev  ## run the lint before every commit
 	$(BIN)/pre-commit install
 
 docs: .venv/installed-docs  ## the documentation site, into build/site; a broken link fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: .venv/installed-docs  ## the site as you write, on http://127.0.0.1:8000
 	$(BIN)/mkdocs serve

@@ -21,6 +21,13 @@ LINK = re.compile(r"(\]\()(?!\w+:)([^)#\s]+)")  # of Markdown, to a path
 PICTURE = re.compile(r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
                      r'<img alt="([^"]*)" src="([^"]+)">\s*</picture>')  # fmt: skip
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):<code>~?\.*([^<]+)</code>")  # of docstrings, as rendered
+OWN_NAME = re.compile(r"\[`?([\w/]+\.md)`?\](?=\(([^)#:]+\.md))")  # a link that is called by the name of its file
+AFTER_THE_SYSTEM = re.compile(r"@media \(prefers-color-scheme: dark\) \{(?:[^{}]|\{[^}]*\})*\}")
+CODE = re.compile(r"<code>([^<]+)</code>")  # in a line of text, as rendered
+COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.S)
+OPTION = re.compile(r"(?<=[ >])(--[\w.]+)")
+CELL = re.compile(r"<td>(.*?)</td>", re.S)
+WHOLE, LONG = 28, 60  # characters: of words of code that stay in one line, of cells that are text to read
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".cff": "yaml", ".toml": "toml"}
 
 
@@ -37,14 +44,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, address(place), abs_src_path=str(place)))
         else:
             files.append(File.generated(config, address(place), content=source_page(place)))
+    for path in sorted(docs.glob("*.svg")):  # dark where the reader's system is, on the white ground of the site
+        text = path.read_text()
+        if AFTER_THE_SYSTEM.search(text):
+            files.append(File.generated(config, path.name, content=AFTER_THE_SYSTEM.sub("", text)))
     config.extra["origins"] = origins
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    markdown = in_both_schemes(markdown).replace(
-        "<details>", '<details markdown="1">'
-    )  # folded: GitHub reads it as it is
+    markdown = in_both_schemes(markdown)
+    markdown = markdown.replace("<details>", '<details markdown="1">')  # GitHub reads what is folded as it is
     origin = config.extra["origins"].get(page.file.src_uri)
     if origin is None:
         return markdown
@@ -55,11 +65,43 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return found[0]
         return found[1] + relpath(address(place), Path(page.file.src_uri).parent.as_posix())
 
-    return LINK.sub(on_the_site, markdown)
+    def by_its_title(found: re.Match[str]) -> str:
+        place = (origin.parent / found[2]).resolve()
+        titles = re.findall(r"^# (.*)$", place.read_text(), re.M) if place.exists() else []
+        return f"[{titles[0]}]" if titles else found[0]
+
+    return LINK.sub(on_the_site, OWN_NAME.sub(by_its_title, markdown))
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    return ROLE.sub(r"<code>\1</code>", content)
+    content = ROLE.sub(r"<code>\1</code>", content)
+    content = CODE.sub(lambda found: f"<code>{' '.join(map(breakable, found[1].split(' ')))}</code>", content)
+    content = COMMANDS.sub(lambda found: OPTION.sub(r'<span class="whole">\1</span>', found[0]), content)
+    content = CELL.sub(cell, content)
+    return with_contents(content, page)
+
+
+def breakable(word: str) -> str:
+    """A word of code stays in one line, or may go on in the next one between its parts."""
+    if len(word) <= WHOLE:
+        return f'<span class="whole">{word}</span>'
+    return re.sub(r"(::|[/_,.=])(?=\w)", r"\1<wbr>", word)
+
+
+def cell(found: re.Match[str]) -> str:
+    """A cell with much text is marked, so that it is not squeezed to the width of a word."""
+    text = re.sub(r"<[^>]+>", "", found[1])
+    return f'<td class="long">{found[1]}</td>' if len(text) > LONG else found[0]
+
+
+def with_contents(content: str, page: Page) -> str:
+    """The contents behind the title, folded: for narrow windows, where no list stands beside the page."""
+    links = [link for top in page.toc for link in (top.children if top.level == 1 else [top])]
+    if len(links) + sum(len(link.children) for link in links) < 3:
+        return content
+    items = "".join(f'<li><a href="{link.url}">{link.title}</a></li>' for top in links for link in (top, *top.children))
+    folded = f'<details class="contents"><summary>On this page</summary><ul>{items}</ul></details>'
+    return content.replace("</h1>", f"</h1>\n{folded}", 1)
 
 
 def in_both_schemes(markdown: str) -> str:
