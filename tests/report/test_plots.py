@@ -2,12 +2,12 @@
 
 import json
 import math
-import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,10 +20,6 @@ from easybn.tables.rows import read
 
 from ..tables import strengths
 from .made_up import study
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the oldest matplotlib, about what it imports
-    import matplotlib
 
 ROOT = Path(__file__).parents[2]
 Z = stats.norm.ppf(0.975)
