@@ -1,5 +1,7 @@
 """EBN in timm's training: its network, optimiser, schedule, mixup, moving average and checkpoints.
 
+At the end a folder that timm reads, on disk or on the Hugging Face Hub, without easybn.
+
 python examples/timm_loop.py
 """
 
@@ -10,6 +12,7 @@ import timm
 import torch
 from timm.data import Mixup  # type: ignore[attr-defined]
 from timm.loss import SoftTargetCrossEntropy  # type: ignore[attr-defined]
+from timm.models._hub import save_for_hf  # before 1.0.17 only there
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from timm.utils import CheckpointSaver, ModelEmaV3  # type: ignore[attr-defined]
@@ -52,17 +55,24 @@ def train(folder: Path, epochs: int = 3, images: int = 5000, batch_size: int = 5
             optimizer.step()
             average.update(model)
         schedule.step(epoch + 1)
-        saver.save_checkpoint(epoch)
+        saver.save_checkpoint(epoch, metric=epoch)  # timm before 1.0.13 needs one; the newest are kept
         print(f"epoch {epoch + 1} done")
-    network = strip(average.module).network  # its keys are those of timm.create_model
-    torch.save(network.state_dict(), folder / "resnet10t.pth")
+    network = strip(average.module).network.eval()  # its keys are those of timm.create_model
+    preprocessing = {"mean": source.mean, "std": source.std, "input_size": (1, 28, 28), "crop_pct": 1.0}
+    about = {"pretrained_cfg": preprocessing, "label_names": list(source.classes)}
+    # timm.models.push_to_hf_hub(network, "you/repository", model_config=about, ...) uploads the same
+    save_for_hf(network, str(folder / "timm"), about, model_args={"in_chans": 1}, safe_serialization=True)
     return network
 
 
-def accuracy(weights: Path) -> float:
-    """Of the stripped network, built and loaded by timm alone, on the sample's test images."""
+def accuracy(folder: Path) -> float:
+    """Of the network in timm's folder, built and loaded by timm alone, on the sample's test images.
+
+    From timm 1.0.17 on ``timm.create_model(f"local-dir:{folder}", pretrained=True)`` is enough.
+    """
     source = load("sample")
-    network = timm.create_model("resnet10t", checkpoint_path=str(weights), num_classes=10, in_chans=1).eval()
+    weights = str(folder / "model.safetensors")
+    network = timm.create_model("resnet10t", checkpoint_path=weights, num_classes=10, in_chans=1).eval()
     x, y = source.test.batch(torch.arange(len(source.test)))
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (source.mean, source.std))
     with torch.no_grad():
@@ -73,4 +83,4 @@ if __name__ == "__main__":
     folder = Path("runs/timm")
     folder.mkdir(parents=True, exist_ok=True)
     train(folder)
-    print(f"test accuracy {accuracy(folder / 'resnet10t.pth'):.1%}")
+    print(f"test accuracy {accuracy(folder / 'timm'):.1%}; timm reads {folder / 'timm'}")

@@ -6,14 +6,17 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
 from easybn import run_study
 from easybn.cli import study_file
 from easybn.cli.main import main
+from easybn.data import load as load_data
 from easybn.models import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,7 +42,14 @@ def test_own_loop_learns_and_gives_a_plain_model():
     assert not any("norms" in name for name in plain.state_dict())
 
 
+@pytest.fixture
+def timms_hub():
+    if not import_module("timm.models._hub").has_hf_hub():
+        pytest.skip("timm 1.0.9 writes its folder with huggingface_hub before 1.0")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("timms_hub")
 @pytest.mark.filterwarnings("ignore")  # timm's own
 def test_timms_training_resumes_and_its_plain_network_is_read_by_timm(tmp_path):
     timm_loop = module("timm_loop")
@@ -53,7 +63,31 @@ def test_timms_training_resumes_and_its_plain_network_is_read_by_timm(tmp_path):
             timm_loop.train(stopped, epochs=2, images=100)
     resumed = timm_loop.train(stopped, epochs=2, images=100).state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
-    assert 0 <= timm_loop.accuracy(stopped / "resnet10t.pth") <= 1  # timm has all its keys
+    assert 0 <= timm_loop.accuracy(stopped / "timm") <= 1  # timm has all its keys
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timms_hub")
+@pytest.mark.filterwarnings("ignore")
+def test_timm_reads_the_folder_of_the_stripped_network(tmp_path):
+    import timm
+
+    network = module("timm_loop").train(tmp_path, epochs=1, images=100)
+    source = load_data("sample")
+    x = source.test.batch(torch.arange(8))[0]
+    about = {"num_classes": 10, "in_chans": 1}
+    weights = str(tmp_path / "timm/model.safetensors")
+    read = [timm.create_model("resnet10t", checkpoint_path=weights, **about)]
+    config = json.loads((tmp_path / "timm/config.json").read_text())
+    assert (config["architecture"], config["label_names"]) == ("resnet10t", list(source.classes))
+    if Version(timm.__version__) >= Version("1.0.17"):
+        read.append(timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True))
+        found = import_module("timm.data").resolve_model_data_config(read[1])
+        assert (list(found["mean"]), list(found["std"])) == (list(source.mean), list(source.std))
+        assert found["input_size"] == (1, 28, 28)
+    with torch.no_grad():
+        for model in read:
+            assert torch.equal(model.eval()(x), network(x))
 
 
 @pytest.mark.slow
