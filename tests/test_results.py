@@ -1,5 +1,6 @@
-"""The tables of docs/results.md are those that the committed rows give."""
+"""The tables of docs/notes/results.md, and the site's pages of paired tests, are those that the committed rows give."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -27,7 +28,19 @@ SHOWN = ("Basic", "l2 0.5 strong", "AA linf 8/255", "AA l2 0.5")  # columns of t
 CENSUS = [path.parent for path in sorted((ROOT / "results").glob("*/census/census.jsonl"))]
 # trainings watched, not measured
 CURVES = [path for path in FOLDERS if any(path.glob("*/config.json")) and path not in STUDIES + SEEDED + STACKED]
-TEXT = (ROOT / "docs" / "results.md").read_text()
+TEXT = (ROOT / "docs" / "notes" / "results.md").read_text()
+SUMMARY = (ROOT / "docs" / "results.md").read_text()
+
+
+def lab_notes() -> dict[Path, str]:
+    """What tools/lab_notes.py makes of the rows, by the folder that they are in."""
+    spec = importlib.util.spec_from_file_location("lab_notes", ROOT / "tools" / "lab_notes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages(ROOT / "results", TEXT)
+
+
+LAB_NOTES = lab_notes()
 
 
 def runs_of(study: Path) -> list[Run]:
@@ -55,8 +68,12 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
     (command,) = re.findall(rf"^easybn (report results/{study.name} --tables .*)$", TEXT, re.MULTILINE)
     monkeypatch.chdir(ROOT)
     assert main(command.split()) == 0
-    for block in capsys.readouterr().out.strip().split("\n\n"):  # heading, table, caption; the paired tests are folded
-        assert block in TEXT
+    paired = False
+    for block in capsys.readouterr().out.strip().split("\n\n"):  # heading, table, caption
+        if block.startswith("**"):
+            paired = block.endswith("paired tests**")
+        assert block in LAB_NOTES[study]
+        assert paired or block in TEXT
     page = tmp_path / "report.html"
     assert main(["report", str(study), "-o", str(page)]) == 0
     assert page.stat().st_size < 5_000_000
@@ -67,11 +84,22 @@ def test_tables_over_seeds_and_the_report_come_from_the_rows(study, capsys, tmp_
 
 
 def test_the_claims_are_judged_from_all_rows(capsys, monkeypatch):
-    assert "\neasybn claims results --format markdown\n" in TEXT
+    assert "\neasybn claims results --format markdown\n" in SUMMARY
     monkeypatch.chdir(ROOT)
     assert main(["claims", "results", "--format", "markdown"]) == 0
     for block in capsys.readouterr().out.strip().split("\n\n"):
-        assert block in TEXT
+        assert block in SUMMARY
+    assert main(["claims", "results", "--all", "--format", "markdown"]) == 0
+    for block in capsys.readouterr().out.strip().split("\n\n"):
+        assert block in LAB_NOTES[ROOT / "results"]
+
+
+def test_the_summary_leads_to_every_page_of_tables():
+    linked = {(ROOT / "docs" / link).resolve() for link in re.findall(r"\]\((\.\./results[^)]*)\)", SUMMARY)}
+    assert linked == set(LAB_NOTES)
+    for study in LAB_NOTES:
+        for run in runs_of(study):
+            assert f"| {run.folder.name} |" in LAB_NOTES[study]
 
 
 def test_the_readme_shows_the_study_as_its_rows_have_it():

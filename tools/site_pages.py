@@ -8,6 +8,7 @@ the repository stays as it is, and MkDocs (strict) refuses it.
 import argparse
 import html
 import re
+import sys
 from pathlib import Path
 from posixpath import relpath
 
@@ -15,7 +16,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.append(str(Path(__file__).parent))
+import lab_notes
+
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS, NOTES = ROOT / "results", "notes/results.md"
 TOP_PAGES = {name: f"{name.lower()}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")}
 LINK = re.compile(r"(\]\()(?!\w+:)([^)#\s]+)")  # of Markdown, to a path
 PICTURE = re.compile(r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">\s*'
@@ -38,8 +43,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         origins[uri] = ROOT / f"{name}.md"
         files.append(File.generated(config, uri, content=(ROOT / f"{name}.md").read_text()))
     files.append(File.generated(config, "commands.md", content=command_line_reference()))
+    for folder, content in lab_notes.pages(RESULTS, (docs / NOTES).read_text()).items():
+        files.append(File.generated(config, lab_address(folder), content=content))
     linked = {place for origin in origins.values() for place in places(origin) if docs not in place.parents}
     for place in sorted(linked - set(origins.values())):
+        if is_measured(place):
+            continue
         if place.suffix in (".png", ".svg"):
             files.append(File.generated(config, address(place), abs_src_path=str(place)))
         else:
@@ -121,9 +130,21 @@ def address(place: Path) -> str:
     path = place.relative_to(ROOT)
     if path.parts[0] == "docs":
         return Path(*path.parts[1:]).as_posix()
+    if is_measured(place):
+        return lab_address(place)
     if path.stem in TOP_PAGES and len(path.parts) == 1:
         return TOP_PAGES[path.stem]
     return f"source/{path.as_posix()}" + ("" if place.suffix in (".png", ".svg") else ".md")
+
+
+def is_measured(folder: Path) -> bool:
+    """A folder of rows: a link to it leads to the tables that are made from them."""
+    return folder == RESULTS or (RESULTS in folder.parents and any(folder.glob("*/scores.jsonl")))
+
+
+def lab_address(folder: Path) -> str:
+    name = folder.relative_to(RESULTS).as_posix().replace("/", "-")
+    return f"lab/{'claims' if folder == RESULTS else name}.md"
 
 
 def source_page(place: Path) -> str:

@@ -183,6 +183,6 @@ def _ratio(above: float | None, below: float | None) -> str:
 
 PARTS: Parts = {
     ("performance.md", "gpu"): speed,
-    ("results.md", "gpu"): study,
+    ("notes/results.md", "gpu"): study,
     ("results.md", "claims"): claims,
 }

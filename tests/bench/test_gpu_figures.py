@@ -48,7 +48,7 @@ def step(kind, model, rate, precision="bf16", how="eager", **more):
     return {**row, "model": model, "batch": 128, "precision": precision, "how": how, **more}
 
 
-@pytest.mark.parametrize(("name", "part"), [("performance.md", "speed"), ("results.md", "study")])
+@pytest.mark.parametrize(("name", "part"), [("performance.md", "speed"), ("notes/results.md", "study")])
 def test_the_documents_have_what_the_rows_say(name, part):
     from gpu import documents
 

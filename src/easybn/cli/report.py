@@ -62,6 +62,11 @@ def _add_across(parser: Parser) -> None:
 
 def print_tables(folder: str, form: str, across: Sequence[str] = ()) -> None:
     """Print the paper's tables from the runs in ``folder``, and the paired tests."""
+    print_in_format(paper_tables(folder, across), form)
+
+
+def paper_tables(folder: str | Path, across: Sequence[str] = ()) -> "list[Table]":
+    """The paper's tables from the runs in ``folder``, each with its paired tests."""
     from ..paper.columns import OURS
     from ..paper.tables import paper_table
     from ..tables.aggregate import settings
@@ -73,7 +78,7 @@ def print_tables(folder: str, form: str, across: Sequence[str] = ()) -> None:
     if not measured:
         raise ValueError(f"nothing is measured in {folder}: easybn evaluate")
     tables = [table for s in measured for table in (paper_table(s), differences_table(s, OURS))]
-    print_in_format([table for table in tables if table.rows], form)
+    return [table for table in tables if table.rows]
 
 
 def print_in_format(tables: "Sequence[Table]", form: str) -> None:
