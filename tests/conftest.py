@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -26,6 +27,9 @@ from easybn.train.schedule import Training
 
 from .slurm import Cluster, unavailable
 from .small import trained_net
+
+if TYPE_CHECKING:
+    from .hub_server import Hub
 
 # commands that a test starts as processes of their own use as many
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
@@ -78,6 +82,31 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     """A small CNN trained on the bundled sample (tests/small.py), and 200 of its test images."""
     source, rows = load("sample"), torch.arange(0, 1000, 5)
     return trained_net(), source.test.images[rows].float() / 255, source.test.labels[rows]
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> "Iterator[Hub]":
+    from .hub_server import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(hub_server: "Hub", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Hub":
+    """A Hugging Face Hub of this machine, without repositories; huggingface_hub has its token, and an empty cache."""
+    from huggingface_hub import constants
+
+    from .hub_server import TOKEN, use
+
+    hub_server.repositories.clear()
+    hub_server.asked.clear()
+    hub_server.headers.clear()
+    use(hub_server.address, monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub_server
 
 
 TINY = Experiment(

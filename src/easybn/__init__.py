@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .evaluation.config import EvaluateConfig
     from .evaluation.corruptions import CorruptionConfig, evaluate_corruptions
+    from .models.hub import from_hub
     from .models.outputs import SelectOutput
     from .models.weights import load
     from .modes import evaluating, frozen_stats
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .perturb.goal import easy, mixed_target, random_target, targeted, untargeted
     from .perturb.pgd import PGD
     from .runs.config import Experiment
+    from .runs.hub import push_to_hub
     from .study.plan import Planned, Study
     from .study.run_study import run_study
     from .train.fit import fit
@@ -50,6 +52,8 @@ _HOMES = {
     "Training": ".train.schedule",
     "load": ".models.weights",
     "SelectOutput": ".models.outputs",
+    "from_hub": ".models.hub",
+    "push_to_hub": ".runs.hub",
     "run_study": ".study.run_study",
     "Study": ".study.plan",
     "Planned": ".study.plan",
@@ -80,6 +84,8 @@ __all__ = [  # written out, since type checkers do not compute it
     "fit",
     "Training",
     "load",
+    "from_hub",
+    "push_to_hub",
     "SelectOutput",
     "run_study",
     "Study",

@@ -288,7 +288,8 @@ def add_model_options(parser: Parser) -> Callable[..., Any]:
         "my.py:make or module:make, a function that returns a model from images in [0, 1] to logits; timm:NAME, "
         "torchvision:NAME, resnet18 and so on; robustbench:NAME, whose weights have to be here (--model_options "
         "'{dataset: cifar10, threat_model: Linf, model_dir: models}'); fashion-mnist-vanilla, "
-        "fashion-mnist-adversarial, trained models; or an ONNX file, model.onnx, for --attacks square"
+        "fashion-mnist-adversarial, trained models; hub:USER/NAME[@REVISION], a run on the Hugging Face Hub; or an "
+        "ONNX file, model.onnx, for --attacks square"
     )
     add("--model", type=str, default=None, help=where)
     add(
@@ -329,10 +330,13 @@ def user_model_of(arguments: Namespace) -> "UserModel":
     Raises:
         ValueError: they name none.
     """
+    from ..models.hub import is_hub, pinned
     from ..runs.user_model import UserModel
 
     values = {name: getattr(arguments, name) for name in MODEL_OPTIONS}
     values |= {name: None if values[name] is None else tuple(values[name]) for name in ("mean", "std")}
+    if is_hub(values["model"]):
+        values["model"] = pinned(values["model"])  # results say of which commit they are
     return UserModel(**values)
 
 

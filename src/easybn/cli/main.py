@@ -46,6 +46,7 @@ COMMANDS = {
     "report": "one HTML page about a folder of runs; the paper's tables over seeds",
     "perturb": "make an image harder or easier for a trained model: pictures and confidences",
     "export": "write a trained model as safetensors, torch.export or ONNX file, or for RobustBench, and check it",
+    "push": "put a finished run on the Hugging Face Hub: weights, config, and a card with its scores",
     "data": "data sets: which are here, how to get the others, what is in one",
     "doctor": "check the installation, and how to fix what is missing",
 }
@@ -54,7 +55,7 @@ MODULES = {
     **dict.fromkeys(("report", "claims", "summarise"), "report"),
     **dict.fromkeys(("train", "demo"), "train"),
     **dict.fromkeys(("compare", "curve"), "verdicts"),
-    **dict.fromkeys(("export", "verify", "perturb"), "trained"),
+    **dict.fromkeys(("export", "push", "verify", "perturb"), "trained"),
 }
 """Modules that several commands share; every other command has the module of its own name."""
 

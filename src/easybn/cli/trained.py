@@ -1,4 +1,4 @@
-"""What is done with a trained model or its stored verdicts: export it, verify them, perturb an image for it."""
+"""What is done with a trained model or its stored verdicts: export or push it, verify them, perturb an image for it."""
 
 import io
 from pathlib import Path
@@ -79,6 +79,33 @@ def _export_to_robustbench(arguments: Namespace) -> None:
     say(f"clean accuracy: {found.clean.words}")
     say(f"robust accuracy: {found.robust.words}")
     say("how to use it: register.py in that folder; to be filled in: new_model.md and model_info")
+
+
+def configure_push(parser: Parser) -> None:
+    add = parser.add_argument
+    add("run", type=str, help="folder of a finished run")
+    add("repo", type=str, help="where to: USER/NAME, made if it is not there")
+    add("--private", action="store_true", help="only you and those you name may read it")
+    add("--revision", type=str, default=None, help="a branch to write to; by default the main one")
+    add("--licence", type=str, default=None, help="of the weights, as the Hub calls it, such as mit or cc-by-4.0")
+    add("--message", type=str, default=None, help="of the commit")
+
+
+def run_push(arguments: Namespace) -> None:
+    """Put a finished run on the Hugging Face Hub: weights, config, and a card with its scores, in one commit.
+
+    The card is the run's README.md with the scores of scores.jsonl and their 95% intervals; folders of this machine are
+    left out. A repository that holds another model is refused. Log in before: hf auth login, or HF_TOKEN.
+
+    easybn push runs/ebn me/ebn-fashion-mnist --private
+    easybn evaluate --model hub:me/ebn-fashion-mnist --attacks fast
+    """
+    from ..runs.hub import address, push_to_hub
+
+    given = {name: getattr(arguments, name) for name in ("private", "revision", "licence", "message")}
+    name = push_to_hub(arguments.run, arguments.repo, **given)
+    say(f"written: {address(name)}")
+    say(f"to use it: easybn.from_hub({name!r}), or --model hub:{name}")
 
 
 SHOWN = 20  # problems

@@ -113,7 +113,7 @@ def _check_size(text: str) -> None:
 
 CLASSES = ("recipe", "schedule")  # options whose value is a class with fields
 NAMES = ("data", "model", "attacks")  # options whose value is a name, and may be that of code
-_LIBRARIES = ("timm:", "torchvision:", "robustbench:")  # of models
+_LIBRARIES = ("timm:", "torchvision:", "robustbench:", "hub:")  # of models
 
 _names: dict[str, str] = {}  # import paths of the classes that were loaded, and what the user called them
 

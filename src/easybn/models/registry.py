@@ -49,7 +49,7 @@ class Normalise(nn.Module):
 
 
 BUILT_IN = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small, "resnet_tiny": resnet_tiny}
-LIBRARIES = ("timm", "torchvision", "robustbench")
+LIBRARIES = ("timm", "torchvision", "robustbench", "hub")
 FROM_ELSEWHERE = ("pretrained", "weights", "checkpoint_path", "cache_dir")
 """Options that say where the first weights come from; a file of trained weights does not need them."""
 

@@ -65,8 +65,9 @@ def load(path: Path | str, model: nn.Module | None = None, weights_key: str | No
     """The plain model of a run's folder or of a weights file, in eval mode, on the CPU.
 
     Args:
-        path: a folder with ``model.safetensors``, such a file, or the name of a model that comes with the
-            package (:func:`trained`); with ``model`` any checkpoint that :func:`.state_dicts.load_weights` reads.
+        path: a folder with ``model.safetensors``, such a file, hub:USER/NAME (:mod:`.hub`), or the name of a model
+            that comes with the package (:func:`trained`); with ``model`` any checkpoint that
+            :func:`.state_dicts.load_weights` reads.
         model: where the weights belong, for a file without a description; filled in place.
         weights_key: with ``model``: where in the checkpoint the weights are, such as "state_dict_ema".
 
@@ -112,11 +113,16 @@ def trained_on(path: Path | str) -> TrainedOn | None:
 
 
 def file_of(path: Path | str) -> Path:
-    """The weights file of a run's folder, of a model of the package, or ``path`` itself.
+    """The weights file of a run's folder, of a model of the package or of the Hub, or ``path`` itself.
 
     Raises:
         FileNotFoundError: it is not there.
+        easybn.models.hub.HubError: it cannot be had from the Hub.
     """
+    from . import hub
+
+    if hub.is_hub(path):
+        return hub.fetch(str(path)).folder / hub.WEIGHTS
     if str(path) in trained() and not Path(path).exists():
         return trained()[str(path)]
     path = Path(path)

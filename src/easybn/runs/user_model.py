@@ -1,6 +1,7 @@
 """A model that is not of a training run: named by the user, with a folder for its results."""
 
 import json
+import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from ..files import write_text
 from ..json_files import read_any_json
 from ..models import weights
 from ..models.exported import is_exported, load_exported
+from ..models.hub import is_hub
 from ..models.outputs import SelectOutput
 from ..models.registry import LIBRARIES, check_stored_options, is_code, user_model
 from ..models.robustbench_zoo import DATASET, LIBRARY, OPTIONS, load_zoo_model
@@ -35,8 +37,8 @@ class UserModel:
     Args:
         model: "my.py:make", "module:make", "timm:NAME", "torchvision:NAME", a built-in name, a trained model of the
             package (:func:`easybn.models.trained`), "robustbench:NAME" with its own weights
-            (:mod:`easybn.models.robustbench_zoo`), or an ONNX file (:mod:`easybn.models.exported`); None if ``weights``
-            is easybn's own file, which says it.
+            (:mod:`easybn.models.robustbench_zoo`), hub:USER/NAME@COMMIT (:mod:`easybn.models.hub`), or an ONNX file
+            (:mod:`easybn.models.exported`); None if ``weights`` is easybn's own file, which says it.
         weights: a checkpoint, see :func:`easybn.models.state_dicts.load_weights`; None for the model's own weights.
         data: name or path of the data set; None for the one that ``weights`` was trained on, the bundled sample for
             a trained model of the package, or RobustBench's data set.
@@ -70,6 +72,12 @@ class UserModel:
             raise ValueError("name a model: --model my.py:make or timm:NAME, or --weights FILE written by easybn")
         if self.weights_key is not None and (self.weights is None or self.model is None):
             raise ValueError("--weights_key goes with --weights FILE and --model")
+        if is_hub(self.weights):
+            raise ValueError(f"--weights {self.weights}: a model of the Hub is whole: --model {self.weights}")
+        if is_hub(self.model) and (self.weights or self.mean or self.std or self.model_options):
+            raise ValueError(
+                f"--model {self.model} has its weights and all that shapes it: leave out the other options"
+            )
         if is_exported(self.model) and (self.weights or self.model_options):
             raise ValueError(f"--model {self.model} has its weights in it: leave out --weights and --model_options")
         if self.of_robustbench and (self.weights or self.mean or self.std):
@@ -88,13 +96,16 @@ class UserModel:
         """Name for a folder."""
         words = [*([self.model] if self.model else []), *([Path(self.weights).stem] if self.weights else [])]
         words += [self.weights_key] if self.weights_key else []
+        if is_hub(self.model):
+            words = [re.sub(r"@[0-9a-f]{40}$", lambda commit: commit[0][:13], str(self.model))]
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word).strip("-.") for word in words)
 
     @cached_property
     def about(self) -> TrainedOn | None:
         """What the weights were trained on, if they say it."""
         if self.weights is None:
-            return weights.trained_on(self.model) if self.model in models.trained() else None
+            own = is_hub(self.model) or self.model in models.trained()
+            return weights.trained_on(str(self.model)) if own else None
         if self.weights.endswith(".safetensors") or Path(self.weights).is_dir():
             return weights.trained_on(self.weights)
         return None
@@ -113,7 +124,8 @@ class UserModel:
             ValueError: it is not named, or does not fit the model.
         """
         name = self.data or ("sample" if self.model in models.trained() else None)
-        if name is None and self.about is not None:
+        # a stranger's model may say the name of a known data set, and no path on this machine
+        if name is None and self.about is not None and (self.about.name in data.NAMES or not is_hub(self.model)):
             name = self.about.name
         if name is None and self.of_robustbench and (own := self.model_options.get("dataset", DATASET)) in data.NAMES:
             name = own
@@ -136,7 +148,7 @@ class UserModel:
     def _model(self) -> nn.Module:
         if self.model is None:
             return weights.load(str(self.weights))
-        if self.model in models.trained() and self.weights is None:
+        if is_hub(self.model) or (self.model in models.trained() and self.weights is None):
             return weights.load(self.model)
         named = ""
         library, _, rest = self.model.partition(":")
@@ -262,6 +274,8 @@ class UserModel:
     def _check_no_code(self, path: Path) -> None:
         if is_code(self.model):
             raise ValueError(f"{path} names a model of yours ({self.model}): repeat it: {_options(self)}")
+        if is_hub(self.model):
+            raise ValueError(f"{path} names a model of the Hub, which no file downloads: repeat it: {_options(self)}")
         try:
             options = {key: value for key, value in self.model_options.items() if key not in ("pretrained", "weights")}
             check_stored_options(options, str(path))
