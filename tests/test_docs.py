@@ -106,6 +106,23 @@ def test_every_page_is_in_the_navigation():
     assert len(set(listed)) == len(listed)
 
 
+def anchors(path: Path) -> set[str]:
+    """Those that GitHub and the site make of the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
+    return {
+        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+
+
+def test_every_link_to_a_heading_finds_it():
+    pages = [*sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+    links = [
+        (path, *link) for path in pages for link in re.findall(r"\]\(([\w./-]*\.md|)#([\w-]+)\)", path.read_text())
+    ]
+    assert len(links) >= 40
+    assert not [link for link in links if link[2] not in anchors((link[0].parent / link[1]) if link[1] else link[0])]
+
+
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCKS = {path: [found.groupdict() for found in BLOCK.finditer(path.read_text())] for path in PAGES}

@@ -5,6 +5,7 @@ print, and which runs they are of.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from easybn.cli.report import paper_tables
@@ -29,7 +30,7 @@ def claims(results: Path) -> str:
     """Each claim with every comparison that it is judged by."""
     judged = judge(read(results, ()))
     parts = ["# The paper's claims: every comparison", "`easybn claims results --all --format markdown` prints this."]
-    return "\n\n".join([*parts, *map(markdown, (claims_table(judged), evidence_table(judged)))])
+    return "\n\n".join([*parts, *map(section, (claims_table(judged), evidence_table(judged)))])
 
 
 def tables_of(study: Path, results: Path, notes: str) -> str:
@@ -39,8 +40,18 @@ def tables_of(study: Path, results: Path, notes: str) -> str:
     options = re.search(rf"^easybn {command}(.*)$", notes, re.M)
     across = options[1].split()[1:] if options else []
     made = f"`easybn {command}{options[1] if options else ''}` prints these tables from the rows in `results/{name}`."
+    page = (
+        "[Do easy examples help?](../easy.md)" if study.parent.name == "easy" else "[Every study](../notes/results.md)"
+    )
     tables = [*paper_tables(study, across), runs_of(study)]
-    return "\n\n".join([f"# {name}: every table and paired test", made, *map(markdown, tables)])
+    return "\n\n".join(
+        [f"# {name}: every table and paired test", f"{made} What the study is and says: {page}.", *map(section, tables)]
+    )
+
+
+def section(table: Table) -> str:
+    """A table under a heading, so that the page has a list of contents."""
+    return f"## {table.title}\n\n{markdown(replace(table, title=''))}"
 
 
 def runs_of(study: Path) -> Table:

@@ -32,7 +32,7 @@ CODE = re.compile(r"<code>([^<]+)</code>")  # in a line of text, as rendered
 COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.S)
 OPTION = re.compile(r"(?<=[ >])(--[\w.]+)")
 CELL = re.compile(r"<td>(.*?)</td>", re.S)
-WHOLE, LONG = 28, 60  # characters: of words of code that stay in one line, of cells that are text to read
+WHOLE, LONG = 28, 24  # characters: of words of code that stay in one line, of cells that are text to read
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".cff": "yaml", ".toml": "toml"}
 
 
