@@ -200,12 +200,43 @@ def test_a_tracker_that_is_not_there_is_a_mistake_and_leaves_no_folder(easybn, t
     assert not (tmp_path / "ebn").exists()
 
 
-def test_scores_are_measured_though_the_tracker_is_gone(easybn, tmp_path, monkeypatch):
-    """Of a run that was trained where it was installed."""
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_without_a_key_is_a_mistake_before_anything_begins(easybn, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it reads the environment once
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    done = easybn(*TRAIN, "wandb")
+    wandb.teardown()
+    assert done.status == 2
+    assert "easybn: error: wandb: UsageError: No API key configured" in done.err
+    assert "(WANDB_MODE=offline does without)" in done.err
+    assert not (tmp_path / "ebn").exists()
+
+
+@pytest.mark.filterwarnings("always:the tracker")
+def test_a_tracker_that_was_out_of_reach_gets_everything_later(easybn, tmp_path, monkeypatch):
+    def refused(*given):
+        raise ConnectionError("refused")
+
     quick = ("train", "--recipe", "Vanilla", "--model", "resnet_tiny", "--train_images", "60", "--epochs", "1")
-    assert easybn(*quick, "--out", "ebn", "--track", "tensorboard").status == 0
-    monkeypatch.setattr("easybn.train.trackers.find_spec", lambda name: None)
-    done = easybn("evaluate", "ebn", "--points", "5", "--steps", "1", "--eps", "1/255")
+    with monkeypatch.context() as patched:
+        patched.setattr("easybn.train.trackers.TensorBoard.__init__", refused)
+        done = easybn(*quick, "--out", "ebn", "--track", "tensorboard")
+    assert done.status == 0
+    assert done.err.count("easybn: note: the tracker tensorboard failed (ConnectionError: refused)") == 1
+    evaluate = ("evaluate", "ebn", "--points", "5", "--steps", "1", "--eps", "1/255")
+    with monkeypatch.context() as patched:
+        patched.setattr("easybn.train.trackers.find_spec", lambda name: None)
+        done = easybn(*evaluate)
     assert done.status == 0
     assert "note: ebn: the tracker tensorboard lacks scores: the tracker tensorboard is not installed" in done.out
-    assert Run(tmp_path / "ebn").scores
+    assert "ebn: scores are in tensorboard too" in easybn(*evaluate).out
+    run, found = Run(tmp_path / "ebn"), tensorboard(tmp_path / "ebn/tracking")
+    (row,) = run.metrics
+    assert found.curves == {name: [(row["step"], approx(value))] for name, value in curves(row).items()}
+    assert found.scores == {score_name(each): approx(each["accuracy"]) for each in run.scores}
+    assert found.config["recipe/class"] == "Vanilla"

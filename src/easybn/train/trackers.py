@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..attacks.model_call import one_line
+
 PROJECT = "easybn"
 FINISH_SECONDS = 60.0
 """How long a training waits at its end for trackers that have not taken everything yet."""
@@ -100,7 +102,7 @@ class WandB:
         project = kept.get("project") or os.environ.get("WANDB_PROJECT", PROJECT)
         self.kept = {"id": kept.get("id") or uuid.uuid4().hex[:8], "project": project}
         about.folder.mkdir(parents=True, exist_ok=True)  # else wandb writes elsewhere
-        settings: dict[str, Any] = {"console": "off"}  # a progress bar is no log
+        settings: dict[str, Any] = {"console": "off", "init_timeout": FINISH_SECONDS / 2}  # a progress bar is no log
         if "finish_timeout" in wandb.Settings.model_fields:  # else it waits for a lost network without end
             settings["finish_timeout"] = FINISH_SECONDS / 2
         options: dict[str, Any] = {**self.kept, "name": about.name, "dir": str(about.folder), "config": about.config}
@@ -127,15 +129,18 @@ OFFLINE = ("offline", "dryrun", "disabled")
 
 
 def log_in_to_wandb() -> None:
-    """Let wandb ask for its key if it needs one and there is a terminal; ValueError if it gets none."""
+    """Let wandb ask for its key if it needs one and there is a terminal; ValueError if it gets none.
+
+    Whether the key is right is not asked of its server: that would wait for a network.
+    """
     import wandb
 
     if wandb.setup().settings.mode in OFFLINE:
         return
     try:
-        wandb.login()
-    except wandb.errors.UsageError as error:
-        raise ValueError(f"wandb: {error} Or log offline: WANDB_MODE=offline") from None
+        wandb.login(verify=False)
+    except (wandb.errors.Error, ValueError) as error:  # no key, or none that can be one
+        raise ValueError(f"wandb: {one_line(error)} (WANDB_MODE=offline does without)") from None
 
 
 class Trackio:

@@ -97,6 +97,7 @@ class Sender:
     def _work(self) -> None:
         try:
             self._kept = {} if self._new else read_json(self._path, {})
+            self._keep()  # first, so that one that is out of reach gets everything later
             self._tracker = TRACKERS[self.name](self._about, self._kept)
             self._keep(**self._tracker.kept)
             while (job := self._jobs.get()) is not None:
