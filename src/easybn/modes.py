@@ -67,7 +67,7 @@ class SettingsOfBackward:
     NAMES = ("training", "active", "track_running_stats", "momentum")
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = list(model.modules())
+        self.modules: list[nn.Module] = list(model.modules())
         self._outside: list[dict[str, Any]] | None = None
 
     def keep_for(self, loss: Tensor) -> None:

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, AttackState, Attempt, evaluate_with_gradient, finite_gradient, random_start, target_count
+from .attack import (
+    Attack,
+    AttackState,
+    Attempt,
+    Variants,
+    evaluate_with_gradient,
+    finite_gradient,
+    random_start,
+    target_count,
+)
 from .attack_mode import TargetModel
 from .losses import DLR, CrossEntropy, Loss, TargetedDLR
 
@@ -37,7 +46,7 @@ class APGD(Attack):
     target_classes: int = 9
     eot: int = 1
     _loss: Loss = field(init=False, repr=False, compare=False)
-    variants: ClassVar = {"apgd-ce": {"loss": "ce"}, "apgd-dlr": {"loss": "dlr"}, "apgd-t": {"loss": "t"}}
+    variants: ClassVar[Variants] = {"apgd-ce": {"loss": "ce"}, "apgd-dlr": {"loss": "dlr"}, "apgd-t": {"loss": "t"}}
     order = 10
 
     def __post_init__(self) -> None:

@@ -29,6 +29,9 @@ from ..rows import check_colours
 from .attack_mode import TargetModel
 from .model_call import ROUNDING_UNITS
 
+Variants = Mapping[str, Mapping[str, Any]]
+"""Fields of an attack's class by the name that lists have for it with these fields."""
+
 
 class Attempt(NamedTuple):
     """One attempt at a point.
@@ -139,7 +142,7 @@ class Attack(ABC):
     """Whether some images on the way of a bounded attack lie outside its ball: these count at no radius."""
     uses_gradient: ClassVar[bool] = True
     """Whether it takes gradients of the model."""
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Variants] = {}
     """Of the package's own attacks: the names under which they are listed, and the fields that belong to each."""
     label: ClassVar[str] = ""
     """Its name in the report, by default ``name``."""

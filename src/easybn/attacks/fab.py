@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, AttackState, Attempt, finite_gradient, misclassified, random_start, target_count
+from .attack import Attack, AttackState, Attempt, Variants, finite_gradient, misclassified, random_start, target_count
 from .attack_mode import TargetModel
 
 ALPHA_MAX = 0.1  # most that the bias towards the image weighs in a step
@@ -47,7 +47,7 @@ class FAB(Attack):
     restarts: int = 1
     target_classes: int = 9
     bounded = False
-    variants: ClassVar = {"fab": {"targeted": False}, "fab-t": {}}
+    variants: ClassVar[Variants] = {"fab": {"targeted": False}, "fab-t": {}}
     order = 20
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, AttackState, evaluate_where, finite_gradient, target_count
+from .attack import Attack, AttackState, Variants, evaluate_where, finite_gradient, target_count
 from .attack_mode import TargetModel
 from .losses import log_odds, margin, towards
 from .square import as_images, flip_window, move_mass, sides, stripes
@@ -67,7 +67,10 @@ class MomentumPGD(Attack):
     windows: int = 20
     widest: float = 4.0
     leaves_ball = True
-    variants: ClassVar = {"malt": {"targets": 3, "iterations": 26}, "momentum-pgd": {"rounds": 25, "iterations": 20}}
+    variants: ClassVar[Variants] = {
+        "malt": {"targets": 3, "iterations": 26},
+        "momentum-pgd": {"rounds": 25, "iterations": 20},
+    }
     order = 5
 
     def __post_init__(self) -> None:

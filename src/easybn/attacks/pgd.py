@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import Ball, per_sample
-from .attack import Attack, AttackState, Attempt, evaluate_with_gradient, finite_gradient
+from .attack import Attack, AttackState, Attempt, Variants, evaluate_with_gradient, finite_gradient
 from .attack_mode import TargetModel
 from .losses import Objective, log_odds, margin
 
@@ -34,7 +34,7 @@ class PGDSweep(Attack):
     step_size: float | None = None
     random_start: bool = False
     restarts: int = 1
-    variants: ClassVar = {"pgd-ce": {"loss": "ce"}, "pgd-margin": {"loss": "margin"}}
+    variants: ClassVar[Variants] = {"pgd-ce": {"loss": "ce"}, "pgd-margin": {"loss": "margin"}}
     order = 40
 
     def __post_init__(self) -> None:

@@ -95,8 +95,8 @@ class PendingAttempts:
 
     def __init__(self, n: int, attempts: int) -> None:
         self.n = n
-        self.rows = torch.arange(n).repeat(attempts)
-        self.numbers = torch.arange(attempts).repeat_interleave(n)
+        self.rows: Tensor = torch.arange(n).repeat(attempts)
+        self.numbers: Tensor = torch.arange(attempts).repeat_interleave(n)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -253,13 +253,13 @@ class AttackRunner:
             resume: a state that ``save`` was given by a run with the same arguments.
         """
         n = len(self.ids)
-        self.attempts = self.attack.attempts(self.ranking.shape[1] + 1)
+        self.attempts: list[Attempt] = self.attack.attempts(self.ranking.shape[1] + 1)
         if not self.attempts:
             raise ValueError(f"the attack {self.attack.name} makes no attempt: its attempts() must name one or more")
-        self.pending = PendingAttempts(n, len(self.attempts))
-        self.success = torch.zeros(n, dtype=torch.bool)
-        self.images = torch.zeros(n, *self.x.shape[1:], dtype=self.model.image_dtype)
-        self.best_distance = torch.full((n,), torch.inf, dtype=torch.float64)
+        self.pending: PendingAttempts = PendingAttempts(n, len(self.attempts))
+        self.success: Tensor = torch.zeros(n, dtype=torch.bool)
+        self.images: Tensor = torch.zeros(n, *self.x.shape[1:], dtype=self.model.image_dtype)
+        self.best_distance: Tensor = torch.full((n,), torch.inf, dtype=torch.float64)
         if resume is not None:
             self._restore(resume)
         else:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..keyed_random import Noise
 from ..perturb.ball import L2, Ball, Linf, per_sample
-from .attack import Attack, AttackState, Attempt, invalid_logits
+from .attack import Attack, AttackState, Attempt, Variants, invalid_logits
 from .attack_mode import TargetModel
 from .losses import margin
 
@@ -52,7 +52,7 @@ class Square(Attack):
     restarts: int = 1
     min_active: int = 32
     uses_gradient = False
-    variants: ClassVar = {"square": {}}
+    variants: ClassVar[Variants] = {"square": {}}
     order = 30
 
     def __post_init__(self) -> None:

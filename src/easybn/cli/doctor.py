@@ -18,7 +18,7 @@ from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
 
-EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "slurm": ("submitit",)}
+EXTRAS: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "slurm": ("submitit",)}
 GIB = 2**30
 
 

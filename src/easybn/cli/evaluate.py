@@ -123,14 +123,14 @@ def configure(parser: Parser) -> None:
     add_executor_options(parser, "each run, or each shard of one,")("--slurm.shards", type=int, default=1, help=shards)
 
 
-def option_fields(study: bool = False) -> list[Field]:
+def option_fields(study: bool = False) -> list[Field[Any]]:
     """The fields of :class:`EvaluateConfig` that are options; for a study those that say something about results."""
     return [
         each for each in fields(EvaluateConfig) if each.metadata and (each.metadata.get("of_study", True) or not study)
     ]
 
 
-def option_name(each: Field) -> str:
+def option_name(each: Field[Any]) -> str:
     """NAME, or no_NAME of what is done by default."""
     return f"no_{each.name}" if each.default is True else each.name
 
@@ -141,7 +141,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 """Of options whose values are more than their type says."""
 
 
-def _add_option(group: Any, each: Field) -> None:
+def _add_option(group: Any, each: Field[Any]) -> None:
     """The option of a field; what is not given is None, since defaults depend on the attacks."""
     name, about = f"--{option_name(each)}", {"help": each.metadata["help"]}
     if isinstance(each.default, bool):

@@ -146,7 +146,7 @@ def places(name: str) -> list[Path]:
     return [root / FOLDERS[name] for root in roots] if name in FOLDERS else []
 
 
-def mapped(path: Path) -> NDArray:
+def mapped(path: Path) -> NDArray[Any]:
     """The array of an .npy file, memory-mapped; DataError if it is none, has objects to unpickle, or is cut off."""
     try:
         with open_regular(path) as file:

@@ -285,7 +285,7 @@ def worst_case(stores: Sequence[Store], norm: str, eps: float) -> Score | None:
 
 # Figures that cannot all be true of one model: a stronger attack that breaks fewer points than a weaker one.
 
-STRENGTH = {
+STRENGTH: dict[tuple[str, str | None], int] = {
     ("pgd", "robustness"): 1, ("pgd", "strong"): 2, (FAST, None): 3, ("autoattack", "standard"): 4,
     ("autoattack", "plus"): 4,
 }  # fmt: skip

@@ -17,11 +17,11 @@ from ..train.prepare import deployable, seeded, with_branches
 
 try:
     from lightning.pytorch import LightningModule
-except ModuleNotFoundError as error:
-    if error.name not in ("lightning", "lightning.pytorch"):
+except ModuleNotFoundError as _error:
+    if _error.name not in ("lightning", "lightning.pytorch"):
         raise
     raise ModuleNotFoundError(
-        "easybn.integrations.lightning needs Lightning: pip install 'easybn[lightning]'", name=error.name
+        "easybn.integrations.lightning needs Lightning: pip install 'easybn[lightning]'", name=_error.name
     ) from None
 
 Optimizer = torch.optim.Optimizer
@@ -65,8 +65,10 @@ class RecipeModule(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = with_branches(model, recipe)
-        self.recipe, self.clip_norm, self.seed = recipe, clip_norm, seed
+        self.model: nn.Module = with_branches(model, recipe)
+        self.recipe: Recipe = recipe
+        self.clip_norm: float | None = clip_norm
+        self.seed: int = seed
         self.interval = interval
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
 

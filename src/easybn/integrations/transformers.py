@@ -17,11 +17,11 @@ from ..train.prepare import deployable, with_branches
 
 try:
     from transformers import Trainer, TrainingArguments
-except ModuleNotFoundError as error:
-    if error.name != "transformers":
+except ModuleNotFoundError as _error:
+    if _error.name != "transformers":
         raise
     raise ModuleNotFoundError(
-        "easybn.integrations.transformers needs transformers: pip install 'easybn[transformers]'", name=error.name
+        "easybn.integrations.transformers needs transformers: pip install 'easybn[transformers]'", name=_error.name
     ) from None
 
 
@@ -48,6 +48,8 @@ class RecipeTrainer(Trainer):
     Raises:
         ValueError: the model has other branches, or an option would train something else than the recipe says.
     """
+
+    model: Any
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class BetweenClasses(Instrument):
     )
     order: ClassVar[int] = 25
     images: ClassVar[int] = 500
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot(POSITION, "adversarial copies", y="position", series=ADVERSARIAL),
         Plot(POSITION, "clean images", y="position", series=CLEAN),
         Plot(POSITION, "easy copies", y="position", series=EASY),

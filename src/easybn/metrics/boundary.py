@@ -10,7 +10,7 @@ Everything is measured in [0, 1]: the paths are straight lines whose pixels stop
 those of the images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -178,7 +178,7 @@ class Boundary(Instrument):
     )
     order: ClassVar[int] = 30
     images: ClassVar[int] = 200
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot("distance_linf", "median distance to misclassification, l-infinity", "path", "distance", joined=False),
         Plot("distance_l2", "median distance to misclassification, l2", "path", "distance", joined=False),
         Plot("changes", "class changes on the segment between two images", "their classes", "number", joined=False),

@@ -49,7 +49,7 @@ class Clever(Instrument):
     )
     order: ClassVar[int] = 40
     images: ClassVar[int] = 20
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot(SCORE, "distance to another class, in [0, 1] pixel units", x="", y="distance", joined=False),
         Plot(TOO_HIGH, "score above the distance of a found adversarial", x="", y="images", percent=True, joined=False),
         Plot(ODD, "scores without a good fit", x="", y="images", percent=True, joined=False, folded=True),

@@ -113,7 +113,7 @@ class Latent(Instrument):
     order: ClassVar[int] = 20
     images: ClassVar[int] = 500
     branches: ClassVar[bool] = True
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot(CKA, "CKA of clean images and adversarial copies", y="CKA", from_zero=False, series=ADVERSARIAL),
         Plot(CKA, "CKA of clean images and easy copies", y="CKA", from_zero=False, series=EASY),
         Plot(BRANCHES, "CKA of clean images through two branches", y="CKA", from_zero=False, together=True),

@@ -1,6 +1,6 @@
 """How straight the loss of a network is around test images, and how steep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,7 +102,7 @@ class Linearity(Instrument):
     )
     order: ClassVar[int] = 31
     images: ClassVar[int] = 200
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot("nonlinearity", "median departure of the loss", "ball", "nats", _LOSS, joined=False),
         Plot("gradient_norm", "median dual norm of the loss's gradient", "ball", "nats per unit", _LOSS, joined=False),
         Plot("nonlinearity", "median departure of the margin", "ball", "logits", _MARGIN, joined=False, folded=True),

@@ -72,7 +72,7 @@ class Rank(Instrument):
     order: ClassVar[int] = 10
     images: ClassVar[int] = 500
     branches: ClassVar[bool] = True
-    plots: ClassVar = (
+    plots: ClassVar[Sequence[Plot]] = (
         Plot(CHANNELS, "effective rank of channels", y="effective rank", together=True),
         Plot(OUTPUTS, "effective rank of whole outputs", y="effective rank", together=True, folded=True),
         Plot(WEIGHTS, "effective rank of weights", "weight, from the input on", "effective rank", folded=True),

@@ -35,8 +35,8 @@ class SelectOutput(nn.Module):
     def __init__(self, model: nn.Module, output: str | int):
         super().__init__()
         self.model = model
-        self.output = _index_or_name(output)
-        self.training = model.training
+        self.output: str | int = _index_or_name(output)
+        self.training: bool = model.training
 
     def forward(self, x: Tensor) -> Any:
         outputs = self.model(x)

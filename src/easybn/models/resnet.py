@@ -31,11 +31,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        self.conv1 = conv3x3(inputs, width, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = shortcut(inputs, width, stride)
+        self.conv1: nn.Conv2d = conv3x3(inputs, width, stride)
+        self.bn1: nn.BatchNorm2d = nn.BatchNorm2d(width)
+        self.conv2: nn.Conv2d = conv3x3(width, width)
+        self.bn2: nn.BatchNorm2d = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -49,13 +49,13 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.shortcut = shortcut(inputs, 4 * width, stride)
+        self.conv1: nn.Conv2d = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1: nn.BatchNorm2d = nn.BatchNorm2d(width)
+        self.conv2: nn.Conv2d = conv3x3(width, width, stride)
+        self.bn2: nn.BatchNorm2d = nn.BatchNorm2d(width)
+        self.conv3: nn.Conv2d = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3: nn.BatchNorm2d = nn.BatchNorm2d(4 * width)
+        self.shortcut: nn.Module = shortcut(inputs, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -84,8 +84,8 @@ class ResNet(nn.Module):
         stem_stride: int = 1,
     ):
         super().__init__()
-        self.conv1 = Stem(in_channels, widths[0], 3, stem_stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.conv1: nn.Conv2d = Stem(in_channels, widths[0], 3, stem_stride, padding=1, bias=False)
+        self.bn1: nn.BatchNorm2d = nn.BatchNorm2d(widths[0])
         stages, channels = [], widths[0]
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
@@ -93,8 +93,8 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width, stride=2 if i > 0 and j == 0 else 1))
                 channels = width * block.expansion
             stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.linear = nn.Linear(channels, num_classes)
+        self.stages: nn.Sequential = nn.Sequential(*stages)
+        self.linear: nn.Linear = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.stages(F.relu(self.bn1(self.conv1(x)), inplace=True))

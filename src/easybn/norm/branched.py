@@ -26,9 +26,11 @@ class BranchedNorm(nn.Module):
         super().__init__()
         if copies is None:
             copies = [copied(norm) for _ in branches[1:]]
-        self.norms = nn.ModuleDict(dict(zip(branches, [norm, *copies], strict=True)))
-        self.default = self.active = branches[0]
-        self.training = self.norms.training = norm.training
+        self.norms: nn.ModuleDict = nn.ModuleDict(dict(zip(branches, [norm, *copies], strict=True)))
+        self.default: str = branches[0]
+        self.active: str = branches[0]
+        self.training: bool = norm.training
+        self.norms.training = norm.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.norms[self.active](*args, **kwargs)

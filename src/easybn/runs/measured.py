@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..evaluation.config import EvaluateConfig
     from ..evaluation.corruptions import AnyConfig
 
-EARLIER = {"branch": "main", "compile": False, "precision": "float32"}
+EARLIER: Row = {"branch": "main", "compile": False, "precision": "float32"}
 """What rows of earlier versions, which do not have these keys, were made with."""
 
 

@@ -150,7 +150,11 @@ def curve_of(store: Store, verdicts: Verdicts) -> RobustnessCurve:
 
 # Which of a run's stores a user means.
 
-STORE_OF = {"pgd": ("pgd-ce", "pgd-margin"), "clean": (), "autoattack": tuple(PRESETS["standard"])}
+STORE_OF: dict[str, tuple[str, ...]] = {
+    "pgd": ("pgd-ce", "pgd-margin"),
+    "clean": (),
+    "autoattack": tuple(PRESETS["standard"]),
+}
 """Attacks of a store, by other names that users give them."""
 
 

@@ -204,8 +204,8 @@ class Supervisor:
         self._jobs: dict[str, Job] = {}
         self._beside: set[str] = set()  # jobs that have had another one beside them
         self._lost: dict[str, str] = {}  # runs whose process was lost once, and how
-        self.refuses = False  # whether ``start`` starts nothing any more
-        self.status = StudyStatus({name: self._state(name) for name in self._planned})
+        self.refuses: bool = False  # whether ``start`` starts nothing any more
+        self.status: StudyStatus = StudyStatus({name: self._state(name) for name in self._planned})
 
     def __call__(self, requests: Requests) -> dict[str, State]:
         """Do the runs.

@@ -34,7 +34,7 @@ class Follower:
     """
 
     def __init__(self, tasks: Sequence[Task], options: SlurmOptions):
-        self.tasks = {task.name: task for task in tasks}
+        self.tasks: dict[str, Task] = {task.name: task for task in tasks}
         self.options = options
         self.seen: set[str] = set()  # in the queue since this command was started
 

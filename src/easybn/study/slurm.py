@@ -53,7 +53,9 @@ class Command:
     """
 
     def __init__(self, words: Sequence[str], log: Path, report: Path):
-        self.words, self.log, self.report = list(words), str(log), str(report)
+        self.words: list[str] = list(words)
+        self.log: str = str(log)
+        self.report: str = str(report)
         self._child: subprocess.Popen[bytes] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -255,7 +257,8 @@ class Queue:
     """
 
     def __init__(self, folder: Path, label: str):
-        self.folder, self.label = folder, label
+        self.folder: Path = folder
+        self.label: str = label
 
     def jobs(self, lines: Sequence[str]) -> dict[str, Job]:
         """The elements that wait or run, by the key of their task.

@@ -213,7 +213,7 @@ class CopiesInput(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.training = model.training
+        self.training: bool = model.training
 
     def forward(self, x: Tensor) -> Any:
         return self.model(x.clone())

@@ -6,7 +6,7 @@ Beside it what a step updates: SGD's state and the moving average of the weights
 import inspect
 from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -96,11 +96,12 @@ class SGD(torch.optim.SGD):
     methods. Not for use inside a function that ``torch.compile`` compiles, nor with ``differentiable``.
     """
 
-    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    if not TYPE_CHECKING:  # their types are those of torch.optim.SGD
+        add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+        zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+        state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
+        load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+        step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 class Average:

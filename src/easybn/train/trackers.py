@@ -68,7 +68,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self.kept = {"folder": "tensorboard"}
+        self.kept: dict[str, Any] = {"folder": "tensorboard"}
         # what an earlier session wrote after the last point that it knows of is not read
         purged = kept["step"] + 1 if "step" in kept else None
         self._writer = SummaryWriter(str(about.folder / self.kept["folder"]), purge_step=purged)
@@ -100,7 +100,7 @@ class WandB:
         import wandb
 
         project = kept.get("project") or os.environ.get("WANDB_PROJECT", PROJECT)
-        self.kept = {"id": kept.get("id") or uuid.uuid4().hex[:8], "project": project}
+        self.kept: dict[str, Any] = {"id": kept.get("id") or uuid.uuid4().hex[:8], "project": project}
         about.folder.mkdir(parents=True, exist_ok=True)  # else wandb writes elsewhere
         settings: dict[str, Any] = {"console": "off", "init_timeout": FINISH_SECONDS / 2}  # a progress bar is no log
         if "finish_timeout" in wandb.Settings.model_fields:  # else it waits for a lost network without end
@@ -149,7 +149,7 @@ class Trackio:
     def __init__(self, about: About, kept: dict[str, Any]):
         import trackio
 
-        self.kept = {
+        self.kept: dict[str, Any] = {
             "project": kept.get("project") or os.environ.get("TRACKIO_PROJECT", PROJECT),
             # it finds a run by its name
             "name": kept.get("name") or f"{about.name}-{uuid.uuid4().hex[:6]}",
@@ -190,7 +190,10 @@ class MLflow:
             for start in range(0, len(config), 100):  # as many as it takes at once
                 self._client.log_batch(self._id, params=config[start : start + 100])
         # an address may hold a password, and is asked for again
-        self.kept = {"id": self._id, **({"uri": uri} if uri.startswith(("sqlite:", "file:", "/")) else {})}
+        self.kept: dict[str, Any] = {
+            "id": self._id,
+            **({"uri": uri} if uri.startswith(("sqlite:", "file:", "/")) else {}),
+        }
 
     def log(self, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
