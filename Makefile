@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-portable test-oldest lint hooks docs docs-serve dist clean
+.PHONY: demo test test-all test-portable test-oldest lint types hooks docs docs-serve dist release-check clean
 
 demo: .venv/installed  ## train vanilla, AdvProp and EBN on the bundled sample, attack them, print the table
 	$(BIN)/easybn demo --out runs/demo
@@ -14,6 +14,7 @@ test-all: .venv/installed-dev .venv-robustbench/installed  ## the long ones and 
 	$(BIN)/pip install --quiet --editable ".[medmnist,mlflow,onnx,plot,tensorboard,transformers,wandb]" --group fuzz
 	$(BIN)/pip install --quiet --no-deps trackio brotli gradio_client orjson python-multipart websockets  # it pins an old pillow
 	$(BIN)/pytest -n 2 --dist worksteal
+	$(MAKE) types
 
 test-portable: .venv/installed-dev  ## the same tests as other processors, threads, orders and paths would run them
 	$(BIN)/python tests/portable.py
@@ -26,6 +27,9 @@ lint: .venv/installed-dev  ## style, types, and that imports go down only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: .venv/installed-types  ## that type checkers know every public name (half a minute; pyright brings node)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes easybn --ignoreexternal
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +51,14 @@ lint: .venv/installed-dev  ## style, types, and that imports go down only
 	@echo "Installing easybn, PyTorch and MkDocs into .venv (a minute or two)"
 	$(BIN)/pip install --editable . --group docs
 	@touch .venv/installed $@
+
+.venv/installed-dist: pyproject.toml .venv/installed-dev
+	$(BIN)/pip install --quiet --group dist
+	@touch $@
+
+.venv/installed-types: pyproject.toml .venv/installed-dev
+	$(BIN)/pip install --quiet --group types
+	@touch $@
 
 .venv-oldest/installed: pyproject.toml tests/portable.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -72,8 +84,14 @@ docs: .venv/installed-docs  ## the documentation site, into build/site; a broken
 docs-serve: .venv/installed-docs  ## the site as you write, on http://127.0.0.1:8000
 	$(BIN)/mkdocs serve
 
-dist: .venv/installed-dev  ## the wheel and the sdist (docs/release.md)
+dist: .venv/installed-dist  ## the wheel and the sdist, checked (docs/release.md)
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+release-check: .venv/installed-dev  ## all that docs/release.md asks for, in order, with the time of each (hours)
+	$(BIN)/python tools/release_check.py
 
 clean:
 	rm -rf .venv .venv-oldest .venv-robustbench build dist
