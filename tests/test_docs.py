@@ -205,8 +205,9 @@ def test_the_commands_of_a_page_are_understood(path, monkeypatch, capsys):
             assert OTHERS.fullmatch(line), line
 
 
-def test_messages_in_headings_of_the_faq_are_printed_so():
+def test_messages_that_pages_quote_are_printed_so():
     quoted = re.findall(r"^### .*`([^`\n]+)`", (DOCS / "faq.md").read_text(), re.M)
-    assert len(quoted) > 10
+    quoted += re.findall(r"^\| `([^`\n]+)`", (DOCS / "robustness.md").read_text(), re.M)
+    assert len(quoted) > 20
     source = "".join(path.read_text() for path in sorted((ROOT / "src/easybn").rglob("*.py")))
     assert not [words for words in quoted if words not in source]
