@@ -1,10 +1,15 @@
 """``easybn push`` and models called hub:USER/NAME, on a Hub of this machine (tests/hub_server.py)."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 import easybn as package
+
+from .. import hub_server
 
 SHORT = ("--attacks", "apgd-ce", "--norm", "linf", "--eps", "4/255", "--points", "6", "--steps", "2", "--no_diagnosis")
 
@@ -84,3 +89,30 @@ def test_a_data_set_that_a_stranger_names_is_not_looked_for(easybn, hub, tmp_pat
     hub.add("you/net", stranger)
     done = easybn("evaluate", "--model", "hub:you/net", *SHORT)
     assert (done.status, "--data is missing" in done.err) == (2, True), done.err
+
+
+@pytest.mark.slow
+def test_processes_of_a_user_push_evaluate_and_do_without_a_network(tmp_path, finished_run):
+    """As huggingface_hub's own variables say, which are read when it is imported."""
+    variables = {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": hub_server.TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def run(*words: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        command, environment = [sys.executable, "-m", "easybn", *words], {**os.environ, **variables, **more}
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    with hub_server.running() as hub:
+        pushed = run("push", str(finished_run.folder), "me/ebn", HF_ENDPOINT=hub.address)
+        assert pushed.returncode == 0, pushed.stderr
+        name = f"hub:me/ebn@{hub.repositories['me/ebn'].branches['main']}"
+        first = run("evaluate", "--model", "hub:me/ebn", *SHORT, "--out", "first", HF_ENDPOINT=hub.address)
+        assert first.returncode == 0, first.stderr
+    second = run("evaluate", "--model", "hub:me/ebn", *SHORT, "--out", "second", HF_HUB_OFFLINE="1")
+    assert second.returncode == 0, second.stderr
+    for folder in ("first", "second"):
+        assert json.loads((tmp_path / folder / "evaluation.json").read_text())["model"] == name
+    scores = [(tmp_path / folder / "scores.jsonl").read_text().splitlines() for folder in ("first", "second")]
+    counts = [[json.loads(row)["correct"] for row in rows] for rows in scores]
+    assert counts[0] == counts[1]
+    other = run("evaluate", "--model", "hub:me/other", *SHORT, HF_HUB_OFFLINE="1")
+    assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+    assert "me/other is not complete in the cache" in other.stderr

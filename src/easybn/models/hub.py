@@ -141,6 +141,8 @@ def hub_library() -> Any:
     """The module huggingface_hub, which takes its time to import; HubError if it is missing."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants  # it finds its own names when they are used, and not these modules
+        import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise HubError("the Hugging Face Hub needs a package: pip install huggingface_hub") from error
     return huggingface_hub
