@@ -155,7 +155,7 @@ class Series:
         points: by x; those that are not finite are left out.
         css_class: of its colour.
         dash: stroke-dasharray.
-        thin: one of several alike.
+        thin: one of several alike; of whiskers: fine lines in the colour of the curve.
         tag: text at its end.
         marks: draw a dot at each point.
         whiskers: draw each point's low and high as a line of its own instead of a band.
@@ -204,7 +204,7 @@ class Chart:
         top = drawing(WIDTH, HEIGHT, self.title, described(self.series, self.percent) if every else "No figures.")
         if not every:
             return markup(top)
-        xs = [point.x for point in every]
+        xs = [value for p in every for value in (p.x, p.x_low, p.x_high) if value is not None]
         low, high = self.y_range or value_range(every, self.log)
         x = Scale(min(xs), max(xs), LEFT + 6, WIDTH - RIGHT - self.room - 6)
         y = Scale(low, high, HEIGHT - BOTTOM, TOP, self.log)
@@ -293,10 +293,11 @@ def _draw(group: Element, each: Series, x: Scale, y: Scale) -> None:
     points = finite(each.points)
     band = [point for point in points if point.low is not None and point.high is not None]
     if each.whiskers:
+        css_class = "thin" if each.thin else "whisker"
         for point in band:
-            line(group, [(x(point.x), y(point.low or 0.0)), (x(point.x), y(point.high or 0.0))], class_="whisker")
+            line(group, [(x(point.x), y(point.low or 0.0)), (x(point.x), y(point.high or 0.0))], class_=css_class)
             if point.x_low is not None and point.x_high is not None:
-                line(group, [(x(point.x_low), y(point.y)), (x(point.x_high), y(point.y))], class_="whisker")
+                line(group, [(x(point.x_low), y(point.y)), (x(point.x_high), y(point.y))], class_=css_class)
     elif len(band) > 1:
         upper = [(x(p.x), y(p.high)) for p in band if p.high is not None]
         lower = [(x(p.x), y(p.low)) for p in reversed(band) if p.low is not None]

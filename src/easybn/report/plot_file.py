@@ -159,7 +159,8 @@ def _panel(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> None:
         shown = style | ({} if each.marks else {"marker": ""}) | ({} if each.joined else {"linestyle": ""})
         x, y = [point.x for point in points], [scale * point.y for point in points]
         axes.plot(x, y, label=each.label, transform=place, clip_on=False, **shown)
-        thin = {"colors": style["color"], "linewidth": 0.8, "transform": place, "label": each.label}
+        fine = {"linewidth": 0.6, "alpha": 0.65} if each.thin else {"linewidth": 0.8}
+        thin = {"colors": style["color"], "transform": place, "label": each.label, **fine}
         if up := [(p.x, scale * p.low, scale * p.high) for p in points if p.low is not None and p.high is not None]:
             axes.vlines(*zip(*up, strict=True), **thin)
         if wide := [(scale * p.y, p.x_low, p.x_high) for p in points if p.x_low is not None and p.x_high is not None]:
@@ -183,16 +184,19 @@ def _name_points(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> Non
     """Write the names of points beside them, of those on a curve first; one for which there is no room is left out."""
     pixels, inside, scale = axes.figure.dpi / 72, axes.get_window_extent(), _scale(chart)
 
-    def at(points: Sequence[Point]) -> list[tuple[float, float]]:
-        places = axes.transData.transform([(point.x, scale * point.y) for point in points])
-        return [(float(x), float(y)) for x, y in places]
+    def at(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(float(x), float(y)) for x, y in axes.transData.transform([(x, scale * y) for x, y in points])]
 
-    curves = [finite(each.points) for each in chart.series if each.joined and finite(each.points)]
-    lines = [spot for points in curves for spot in _along(at(points), 2 * pixels)]
-    corners = {(point.x, point.y) for points in curves for point in points}
+    curves = [[(p.x, p.y) for p in finite(each.points)] for each in chart.series if each.joined]
+    paths = [
+        *filter(None, curves),
+        *(path for each in chart.series for point in finite(each.points) for path in _ends(point)),
+    ]
+    lines = [spot for path in paths for spot in _along(at(path), 2 * pixels)]
+    corners = {place for curve in curves for place in curve}
     marks = [(each, point) for each in chart.series if each.marks for point in finite(each.points)]
     taken = [(x - MARK * pixels, y - MARK * pixels, x + MARK * pixels, y + MARK * pixels)
-             for x, y in at([point for _, point in marks])]  # fmt: skip
+             for x, y in (at([(point.x, point.y) for _, point in marks]) if marks else ())]  # fmt: skip
     named = [(each, point) for each, point in marks if point.label]
     for series, point in sorted(named, key=lambda each: (each[1].x, each[1].y) not in corners):
         about = {"xy": (point.x, scale * point.y), "textcoords": "offset points", "fontsize": 6,
@@ -201,7 +205,7 @@ def _name_points(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> Non
         text = axes.annotate(words, xytext=(0, 0), **about)
         extent = text.get_window_extent()
         text.remove()
-        [(x, y)] = at([point])
+        [(x, y)] = at([(point.x, point.y)])
         edges = inside.x0, inside.y0, inside.x1, inside.y1
         boxes = [(box, _cost(box, taken, lines, edges)) for box in _boxes(x, y, extent.width, extent.height, pixels)]
         box, cost = min(boxes, key=lambda each: each[1])  # of equal ones the first
@@ -209,6 +213,14 @@ def _name_points(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> Non
             taken.append(box)
             offset = (box[0] - x) / pixels, (box[1] - y) / pixels
             axes.annotate(words, xytext=offset, va="bottom", **about)
+
+
+def _ends(point: Point) -> Iterator[list[tuple[float, float]]]:
+    """The lines of its intervals."""
+    if point.low is not None and point.high is not None:
+        yield [(point.x, point.low), (point.x, point.high)]
+    if point.x_low is not None and point.x_high is not None:
+        yield [(point.x_low, point.y), (point.x_high, point.y)]
 
 
 def _boxes(x: float, y: float, width: float, height: float, pixels: float) -> Iterator[Box]:

@@ -76,7 +76,7 @@ def _series(group: Strengths, column: Column, colours: Colours, dash: str) -> li
         Point(clean.mean, robust.mean, *_ends(robust), *_ends(clean), names[recipe.label] if len(names) > 1 else "")
         for recipe, clean, robust in measured
     ]
-    series = [Series(group.label, dots, css_class, whiskers=True, joined=False)] if dots else []
+    series = [Series(group.label, dots, css_class, thin=True, whiskers=True, joined=False)] if dots else []
     if len(dots) > 1:
         found = Frontier(np.array([dot.x for dot in dots]), np.array([dot.y for dot in dots]))
         places = [found.low, *(dots[i].x for i in found.best if dots[i].x > found.low)]
@@ -93,6 +93,7 @@ def _ends(accuracy: Aggregate) -> tuple[float | None, float | None]:
 
 
 def _chart(title: str, series: Sequence[Series]) -> Chart:
-    places = [point.x for each in series for point in each.points]
+    every = [point for each in series for point in each.points]
+    places = [value for p in every for value in (p.x, p.x_low, p.x_high) if value is not None]
     ticks = [(place, f"{100 * place:.4g}") for place in nice(min(places), max(places))]
     return Chart(title, "clean accuracy, %", "robust accuracy, %", series, x_ticks=ticks, percent=True)
