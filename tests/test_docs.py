@@ -127,7 +127,7 @@ BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.*?) -->\n)?^```(?P<language>\w+)\
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCKS = {path: [found.groupdict() for found in BLOCK.finditer(path.read_text())] for path in PAGES}
 REASONS = ("several processes", "a trainer of its own", "minutes", "an environment of its own")
-EXAMPLES = {path: path.read_text() for path in sorted((ROOT / "examples").glob("*.py"))}
+EXAMPLES = {path: path.read_text() for path in sorted((ROOT / "examples").rglob("*.py"))}
 
 
 def pages_with(language: str) -> list[Any]:
