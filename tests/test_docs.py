@@ -13,6 +13,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import easybn
+from easybn import recipes
 from easybn.user_code import forbid_all
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +87,18 @@ def test_the_table_of_public_names_says_what_their_docstrings_say():
         assert anchor in listed or anchor.rpartition(".")[0] in listed
         first = " ".join(value.__doc__.split("\n\n")[0].split())
         assert text == re.sub(r":\w+:(`[^`]+`)", r"\1", first)
+
+
+def test_the_page_on_training_lists_every_recipe_with_its_cost():
+    rows = re.findall(r"^\| `(\w+)`.* \| ([\d.]+) \|$", (DOCS / "training.md").read_text(), re.M)
+    rows = dict(rows) | {"FastEBN": dict(rows)["FastAdvProp"]}
+    classes = [getattr(recipes, name) for name in recipes.__all__]
+    packaged = {
+        cls.__name__: cls.__doc__ for cls in classes if isinstance(cls, type) and cls.__base__ is recipes.Recipe
+    }
+    assert set(rows) == set(packaged)
+    for name, passes in rows.items():
+        assert re.search(rf"\b{re.escape(passes)}\b", packaged[name]), name
 
 
 class _Loader(yaml.SafeLoader):

@@ -106,7 +106,7 @@ def cell(found: re.Match[str]) -> str:
 def with_contents(content: str, page: Page) -> str:
     """The contents behind the title, folded: for narrow windows, where no list stands beside the page."""
     links = [link for top in page.toc for link in (top.children if top.level == 1 else [top])]
-    if len(links) + sum(len(link.children) for link in links) < 3:
+    if len(links) + sum(len(link.children) for link in links) < 2:
         return content
     items = "".join(f'<li><a href="{link.url}">{link.title}</a></li>' for top in links for link in (top, *top.children))
     folded = f'<details class="contents"><summary>On this page</summary><ul>{items}</ul></details>'
