@@ -132,7 +132,7 @@ def test_names_of_strengths_cover_nothing():
         assert len(boxes) >= 10
         assert not [1 for one, other in combinations(boxes, 2) if one.overlaps(other)]
         assert not [1 for box in boxes for x, y in marks if box.contains(x, y)]
-        edges = axes.get_window_extent().padded(1)
+        edges = axes.get_window_extent().padded(5)  # a mark reaches as far beyond
         assert all(edges.containsx(x) and edges.containsy(y) for box in boxes for x, y in box.get_points())
         assert {"8/255", "4/255"} < {text.get_text() for text in axes.texts}
         assert max(map(len, (text.get_text() for text in figure.legends[0].get_texts()))) < 40

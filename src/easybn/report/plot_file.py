@@ -144,7 +144,8 @@ def _panel(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> None:
     scale = _scale(chart)
     every = [point for each in chart.series for point in finite(each.points)]
     xs = [value for p in every for value in (p.x, p.x_low, p.x_high) if value is not None]
-    margin = 0.04 * (max(xs) - min(xs)) or 0.01
+    share = 0.16 if any(point.label for each in chart.series if each.joined for point in each.points) else 0.04
+    margin = share * (max(xs) - min(xs)) or 0.01  # with room for the values beside a curve
     low, high = chart.y_range or value_range(every)
     axes.set(xlim=(min(xs) - margin, max(xs) + margin), xlabel=chart.x)
     axes.set(ylim=(scale * low, scale * high), ylabel=chart.y)
@@ -206,7 +207,7 @@ def _name_points(axes: "Axes", chart: Chart, styles: Mapping[str, Style]) -> Non
         extent = text.get_window_extent()
         text.remove()
         [(x, y)] = at([(point.x, point.y)])
-        edges = inside.x0, inside.y0, inside.x1, inside.y1
+        edges = inside.x0, inside.y0 - MARK * pixels, inside.x1, inside.y1 + MARK * pixels
         boxes = [(box, _cost(box, taken, lines, edges)) for box in _boxes(x, y, extent.width, extent.height, pixels)]
         box, cost = min(boxes, key=lambda each: each[1])  # of equal ones the first
         if cost[0] == 0:
