@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import easybn as easybn_package
 from easybn.cli import doctor_report
 from easybn.cli.doctor import Finding
 from easybn.cli.doctor_report import report, without_private_paths
@@ -26,7 +27,7 @@ def test_it_says_what_an_issue_needs(easybn, monkeypatch):
     found = easybn("doctor", "--report")
     assert found.status == 0
     said = lines(found.out)
-    assert said["easybn"].startswith(version("easybn"))
+    assert said["easybn"].startswith(easybn_package.__version__)
     for package in ("torch", "torchvision", "numpy", "timm"):
         assert f"{package} {version(package)}" in said["packages"]
     assert f"torch uses {torch.backends.cpu.get_cpu_capability()}" in said["processor"]

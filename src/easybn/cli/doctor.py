@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from jsonargparse import Namespace
 
+from .. import __version__
 from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
@@ -77,7 +78,7 @@ def findings() -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     """Whether the required packages are installed in recent enough versions."""
-    yield Finding("ok", "easybn", version("easybn"))
+    yield Finding("ok", "easybn", __version__)
     for line in requires("easybn") or []:
         name, bound = _requirement(line)
         if "extra ==" in line or not name:

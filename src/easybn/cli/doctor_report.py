@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from ..json_files import read_json
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _here() -> Iterator[tuple[str, str]]:
         commit = here["commit"]
     except Exception as error:  # a half-installed torch raises anything
         here, problem = {}, str(error)
-    yield "easybn", version("easybn") + (f" (commit {commit})" if commit else "")
+    yield "easybn", __version__ + (f" (commit {commit})" if commit else "")
     yield "python", f"{platform.python_version()}, {platform.platform()}"
     yield "packages", ", ".join(_packages())
     if problem:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import __version__
 from ..files import explained, sweep, write_text
 from ..json_files import Damaged, read_json, read_rows, write_json, write_rows
 from ..locks import Held, held
@@ -207,7 +208,8 @@ def environment() -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("easybn", "torch", "torchvision", "timm", "numpy")},
+        "packages": {"easybn": __version__}
+        | {name: _version(name) for name in ("torch", "torchvision", "timm", "numpy")},
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": _processor(),
