@@ -10,13 +10,17 @@ from pathlib import Path
 from marked import Parts, write
 
 from easybn.json_files import read_rows
+from easybn.metrics.instrument import with_half_width
 from easybn.paper.tables import paper_table
 from easybn.tables.aggregate import Setting, settings
+from easybn.tables.analysis import over_seeds
+from easybn.tables.comparison import compare
 from easybn.tables.formats import markdown
-from easybn.tables.frontier import frontier_table
-from easybn.tables.rows import read
+from easybn.tables.frontier import frontier_table, robust_columns
+from easybn.tables.rows import CLEAN, read
 from easybn.tables.table import Table
 
+NONE = "Not run yet."
 AT_8 = "AdvProp 8/255, clean_weight 0.5, adv_weight 0.5"
 TREND = {  # of the screening: p, and the row's label
     "0": AT_8,
@@ -25,10 +29,21 @@ TREND = {  # of the screening: p, and the row's label
         for p in ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.8", "1")
     },
 }
-INSIDE = {  # of the screening: a network, and what it is called on the page
-    "vanilla-0": "Vanilla", "advprop-8-0": "AdvProp", "mixed-0.1-8-share-affine-0": "p 0.1, shared affine",
-    "mixed-1.0-8-0": "EBN (p 1)", "adversarial-0": "AdversarialTraining",
+INSIDE = {  # of shared-affine: networks of three seeds, and what they are called on the page
+    "vanilla": "Vanilla", "ebn-8": "EBN 8/255", "advprop-8": "AdvProp 8/255", "affine-0.1-6": "shared affine, p 0.1",
+    "light-0.1": "LightAdversarial 0.1",
 }  # fmt: skip
+SEEDS = (2, 3, 4)
+PAIRS = [  # of shared-affine: labels of two recipes
+    ("MixedProp 6/255, p 0.1", "AdvProp 8/255"),
+    ("MixedProp 6/255, p 0", "AdvProp 8/255"),
+    ("MixedProp 6/255, p 0.1", "MixedProp 6/255, p 0"),
+    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "AdvProp 12/255"),
+    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "MixedProp 6/255, p 0.1"),
+    ("AdvProp 12/255", "AdvProp 8/255"),
+    ("EBN 8/255", "AdvProp 8/255"),
+    ("AdvProp 8/255", "Vanilla"),
+]
 FOUND = {  # instrument, measure, series and place of a row, and what it is called
     ("linearity", "nonlinearity", "cross-entropy", "linf 8/255"):
         "how far the loss departs from its tangent, linf 8/255 (median)",
@@ -41,8 +56,9 @@ FOUND = {  # instrument, measure, series and place of a row, and what it is call
 
 
 def settings_of(study: str, results: Path) -> list[Setting]:
-    """The settings (data, network, epochs) of a study's rows."""
-    return settings(read(results / "easy" / study).runs)
+    """The settings (data, network, epochs) of a study's rows; none if it has not been run."""
+    folder = results / "easy" / study
+    return settings(read(folder).runs) if folder.exists() else []
 
 
 def recipes(setting: Setting) -> str:
@@ -58,14 +74,35 @@ def lines(table: Table) -> str:
 
 def all_recipes(study: str, results: Path) -> str:
     """Of every setting of a study the table of its recipes; with several, each under its title."""
-    found = settings_of(study, results)
+    if not (found := settings_of(study, results)):
+        return NONE
     return "\n\n".join(recipes(each) if len(found) == 1 else f"**{each.title}**\n\n{recipes(each)}" for each in found)
 
 
 def frontiers(study: str, apart: tuple[str, ...], results: Path) -> str:
     """The frontier of every recipe against AdvProp's."""
-    (setting,) = settings_of(study, results)
-    return lines(frontier_table(setting, apart))
+    return "\n\n".join(lines(frontier_table(each, apart)) for each in settings_of(study, results)) or NONE
+
+
+def pairs(results: Path) -> str:
+    """Differences of two recipes, paired by seed, in points."""
+    (setting,) = settings_of("shared-affine", results)
+    of = {recipe.label: recipe for recipe in setting.recipes}
+    columns = [CLEAN, *(column for column in robust_columns(setting) if column.attack == "pgd")]
+    heads = ["clean", *(f"l2 {column.eps:g}" for column in columns[1:])]
+    body = []
+    for first, second in PAIRS:
+        tests = [compare(of[first], of[second], column).seed_test for column in columns]
+        cells = [
+            f"{100 * test.mean:+.2f} ±{100 * (test.half_width or 0):.2f}".replace("-", "\N{MINUS SIGN}")
+            for test in tests
+            if test
+        ]
+        seeds = min(test.seeds for test in tests if test)
+        body.append(f"| {first} \N{MINUS SIGN} {second} | {' | '.join(cells)} | {seeds} |")
+    return "\n".join(
+        [f"| First \N{MINUS SIGN} second | {' | '.join(heads)} | seeds |", "| --- |" + " ---: |" * 4, *body]
+    )
 
 
 def trend(results: Path) -> str:
@@ -79,15 +116,17 @@ def trend(results: Path) -> str:
 
 
 def inside(results: Path) -> str:
-    """What the instruments of ``easybn analyse`` say of five networks of the screening."""
-    rows = [read_rows(results / "easy/screening" / run / "analysis.jsonl") for run in INSIDE]
+    """What the instruments of ``easybn analyse`` say of the networks of five recipes, over three seeds."""
+    folder = results / "easy/shared-affine"
     body = []
     for (instrument, *what), title in FOUND.items():
         cells = []
-        for of_run in rows:
-            (row,) = (row for row in of_run if row["instrument"] == instrument
-                      and [row["measure"], row["series"], row["place"]] == what)  # fmt: skip
-            cells.append(f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
+        for recipe in INSIDE:
+            runs = [read_rows(folder / f"{recipe}-{seed}" / "analysis.jsonl") for seed in SEEDS]
+            of_instrument = [[row for row in rows if row["instrument"] == instrument] for rows in runs]
+            (each,) = (each for each in over_seeds(of_instrument) if [each.measure, each.series, each.place] == what)
+            half = 0.0 if each.high is None else each.high - each.value
+            cells.append(with_half_width(each.value, half))
         body.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join([f"| | {' | '.join(INSIDE.values())} |", "| --- |" + " ---: |" * len(INSIDE), *body])
 
@@ -101,10 +140,15 @@ PARTS: Parts = {
     ("easy.md", name): part(make)
     for name, make in {
         "shared-affine recipes": partial(all_recipes, "shared-affine"),
+        "shared-affine pairs": pairs,
         "shared-affine frontiers": partial(frontiers, "shared-affine", ("p",)),
         "screening recipes": partial(all_recipes, "screening"),
         "screening frontiers": partial(frontiers, "screening", ()),
         "trend": trend,
+        "cifar10 recipes": partial(all_recipes, "cifar10"),
+        "cifar10 frontiers": partial(frontiers, "cifar10", ("p",)),
+        "length": partial(all_recipes, "length"),
+        "clean tier": partial(all_recipes, "clean-tier"),
         "inside": inside,
     }.items()
 }

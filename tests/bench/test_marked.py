@@ -1,13 +1,17 @@
 """Documents' parts between marks, the page on easy examples among them, and the rows that they are made from."""
 
 import json
+import xml.etree.ElementTree as ET
 
 import pytest
 
 from easybn.json_files import read_rows, write_rows
+from easybn.report.plots import frontier_plot
 from easybn.runs.measured import WantedRows
 from easybn.study.plan_file import StudyPlan, write_plan
 from easybn.study.state import Expected
+from easybn.tables.aggregate import settings
+from easybn.tables.rows import read
 
 from ..report.made_up import run
 from .stages import ROOT
@@ -39,6 +43,15 @@ def test_the_page_on_easy_examples_has_what_the_rows_say():
     for (name, mark), render in PARTS.items():
         assert name == "easy.md"
         assert replaced(page, mark, render(ROOT / "results")) == page
+
+
+@pytest.mark.parametrize("file", ["easy-frontier.svg", "easy-frontier-dark.svg"])
+def test_its_picture_shows_the_rows(file):
+    """As easybn table results/easy/shared-affine --frontier --apart p --panels strong --plot docs/FILE draws it."""
+    found = settings(read(ROOT / "results" / "easy" / "shared-affine").runs)
+    [told] = ET.parse(ROOT / "docs" / file).iter("{http://purl.org/dc/elements/1.1/}description")
+    assert json.loads(told.text) == frontier_plot(found, ("p",)).only(["strong"]).numbers
+    assert f'"{file}"' in (ROOT / "docs" / "easy.md").read_text()
 
 
 def test_rows_that_a_study_asked_for_are_kept_without_folders_and_weights(tmp_path, capsys):
