@@ -150,7 +150,10 @@ def timed(monkeypatch):
     return calls, seconds
 
 
-LINE = "standard takes up to 25.0 minutes here; --attacks fast takes up to 2.7 minutes, and says how many points"
+LINE = (
+    "standard takes up to 25.0 minutes here, if no image falls early; --attacks fast takes up to 2.7 minutes, and says "
+    "how many points"
+)
 
 
 def test_fast_is_suggested_with_its_cost(mine, timed, easybn, monkeypatch):

@@ -23,7 +23,7 @@ def test_what_is_missing_comes_with_the_command(easybn, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     found = easybn("doctor")
     assert found.status == 0
-    for command in ("pip install 'easybn[onnx]'", "easybn data cifar10 --download"):
+    for command in ("pip install 'easybn[onnx]'", "pip install 'easybn[plot]'", "easybn data cifar10 --download"):
         assert f"-> {command}\n" in found.out
 
 

@@ -19,7 +19,11 @@ from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
 
-EXTRAS: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "slurm": ("submitit",)}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "plot": ("matplotlib",),
+    "slurm": ("submitit",),
+}
 GIB = 2**30
 
 

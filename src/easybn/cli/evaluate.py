@@ -91,8 +91,9 @@ def suggestion(target: "EvaluationTarget", config: EvaluateConfig, estimate: "Es
         return None
     fast = estimate_run(target, replace(config, attacks=(FAST,)))
     return (
-        f"standard takes up to {duration(standard.most)} here; --attacks fast takes up to {duration(fast.most)}, and "
-        f"says how many points it may have missed (standard on {fast.audited:,} of those that it leaves)"
+        f"standard takes up to {duration(standard.most)} here, if no image falls early; --attacks fast takes up to "
+        f"{duration(fast.most)}, and says how many points it may have missed (standard on {fast.audited:,} of those "
+        "that it leaves)"
     )
 
 
