@@ -129,10 +129,17 @@ def one_round(number: int, root: Path, kinds: list[str], kills: int) -> dict[str
     }
 
 
+def warm_up(session: list[dict[str, Any]]) -> int:
+    """Rounds until a recipe comes again, of which there may have been fewer then."""
+    recipes = [row.get("recipe") for row in session]
+    return next((i for i, recipe in enumerate(recipes) if recipe and recipe in recipes[:i]), WARM_UP)
+
+
 def slope(rows: list[dict[str, Any]], name: str) -> Slope | None:
     """Of the longest session; None where it is too short."""
     longest = Counter(row["session"] for row in rows).most_common(1)[0][0]
-    values = np.array([row[name] for row in rows if row["session"] == longest][WARM_UP:], float)
+    of = [row for row in rows if row["session"] == longest]
+    values = np.array([row[name] for row in of[warm_up(of) :]], float)
     if (n := len(values)) < 3:
         return None
     x = np.arange(n) - (n - 1) / 2

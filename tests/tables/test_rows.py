@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from easybn.cli.table import find
 from easybn.evaluation.verdicts import pack_bits, points_digest, unpack_bits
 from easybn.paper.columns import STRONG
 from easybn.runs.verdicts import store_verdicts
@@ -141,3 +142,18 @@ def test_damaged_verdicts_are_told(tmp_path):
 
 def test_a_run_without_stores_has_none(tmp_path):
     assert list(store_verdicts(tmp_path)) == []
+
+
+def test_a_config_of_another_program_below_is_no_run_and_named_itself_it_is_refused(tmp_path):
+    """As a network of transformers has one, saved beside the runs."""
+    run(tmp_path / "runs" / "vanilla-0", "vanilla", 0)
+    other = tmp_path / "runs" / "hf_trainer"
+    other.mkdir()
+    (other / "config.json").write_text('{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}')
+    assert [each.name for each in read(tmp_path / "runs").runs] == ["vanilla-0"]
+    assert [each.folder.name for each in find([str(tmp_path / "runs")])] == ["vanilla-0"]
+    with pytest.raises(ValueError, match="does not describe an experiment"):
+        read(other)
+    (other / "config.json").write_text('{"architectures": [')  # cut off: perhaps of a run
+    with pytest.raises(ValueError, match="hf_trainer"):
+        read(tmp_path / "runs")

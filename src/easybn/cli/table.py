@@ -86,15 +86,18 @@ def find(folders: Sequence[str]) -> list["Run"]:
     Raises:
         FileNotFoundError: one of them has none.
     """
+    from ..runs.description import is_of_another_program
     from ..runs.run import Run
 
     runs = []
     for folder in map(Path, folders):
         names = ("config.json", "evaluation.json")
-        files = sorted(path for name in names for place in (name, f"*/{name}") for path in folder.glob(place))
+        files = [folder / name for name in names if (folder / name).exists()]
+        below = [path for name in names for path in folder.glob(f"*/{name}")]
+        files += [path for path in below if path.name != "config.json" or not is_of_another_program(path)]
         if not files:
             raise FileNotFoundError(f"no run in {folder}: a run's folder has a config.json")
-        runs += [Run(path.parent) for path in files]
+        runs += [Run(path.parent) for path in sorted(files)]
     return runs
 
 

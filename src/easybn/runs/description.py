@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..json_files import Field, check, read_json
+from ..json_files import Field, check, read_any_json, read_json
 from ..rows import TEXT, TEXTS, needed, optional
 
 
@@ -37,6 +37,15 @@ def describe(value: Any) -> Any:
     if isinstance(value, Fraction):
         return float(value)
     return value
+
+
+def is_of_another_program(path: Path) -> bool:
+    """Whether a config.json is whole and has nothing of a run in it, such as that of a network of transformers."""
+    try:
+        found = read_any_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and not {"experiment", "digest"} & found.keys()
 
 
 def read_description(path: Path, verify: bool = True) -> dict[str, Any]:

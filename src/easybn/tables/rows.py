@@ -26,7 +26,7 @@ from ..rows import (
     optional,
 )
 from ..rows import STACKED as STACKED_FIELDS
-from ..runs.description import read_description
+from ..runs.description import is_of_another_program, read_description
 from ..runs.verdicts import findings_in
 
 DEPTH = 3  # levels of folders that are searched for runs: FOLDER/STUDY/RUN and one deeper
@@ -197,7 +197,8 @@ def read(folder: Path | str, across: Sequence[str] = ()) -> Rows:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    if any((folder / name).exists() for name in (RUN, STACKED, COMPARED, CENSUS)):
+    there = [folder / name for name in (RUN, STACKED, COMPARED, CENSUS) if (folder / name).exists()]
+    if any(path.name != RUN or depth == DEPTH or not is_of_another_program(path) for path in there):
         yield folder
     elif depth and folder.is_dir():
         for inner in folder.iterdir():
