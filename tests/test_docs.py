@@ -172,7 +172,7 @@ def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
 
 
 LAUNCHERS = re.compile(r"(?:torchrun|accelerate launch|srun) (?:-.*? )?(?:-m )?(?=easybn )")
-OTHERS = re.compile(r"python3 -m venv .venv|\. .venv/bin/activate|pip install (?:\.|'easybn\[\w+\]')")
+OTHERS = re.compile(r"python3 -m venv .venv|\. .venv/bin/activate|pip install (?:-e \.|'easybn\[\w+\]')")
 
 
 def commands(path: Path) -> list[str]:
