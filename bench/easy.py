@@ -38,9 +38,11 @@ PAIRS = [  # of shared-affine: labels of two recipes
     ("MixedProp 6/255, p 0.1", "AdvProp 8/255"),
     ("MixedProp 6/255, p 0", "AdvProp 8/255"),
     ("MixedProp 6/255, p 0.1", "MixedProp 6/255, p 0"),
-    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "AdvProp 12/255"),
+    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "AdvProp 16/255"),
+    ("GapEBN 8/255, clean_weight 0.95, adv_weight 0.05", "MixedProp 6/255, p 0.1"),
     ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "MixedProp 6/255, p 0.1"),
     ("AdvProp 12/255", "AdvProp 8/255"),
+    ("AdvProp 16/255", "AdvProp 12/255"),
     ("EBN 8/255", "AdvProp 8/255"),
     ("AdvProp 8/255", "Vanilla"),
 ]
