@@ -17,7 +17,8 @@ from jsonargparse import Namespace
 
 from ..escapes import say
 from ..terminal import Terminal
-from .arguments import Parser, add_model_options, check_one_target, short_names, show_notes, targets_of
+from .arguments import Parser
+from .targets import add_model_options, check_one_target, short_names, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..json_files import Row

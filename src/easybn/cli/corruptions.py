@@ -8,8 +8,9 @@ from jsonargparse import Namespace
 from ..evaluation.corruptions import FROST, SOURCES, CorruptionConfig
 from ..tables.formats import show
 from ..terminal import Terminal
-from .arguments import Parser, show_notes, targets_of
+from .arguments import Parser
 from .show_evaluation import show_tracked
+from .targets import show_notes, targets_of
 from .train import duration
 
 OPTIONS = ("corruptions", "corruptions_source", "corruptions_folder")

@@ -42,22 +42,10 @@ from ..interrupt import CHILD, stop_with_the_parent
 from ..terminal import Terminal
 from ..user_code import is_user_code, load_object
 from . import corruptions
-from .arguments import (
-    MODEL_OPTIONS,
-    Parser,
-    add_executor_options,
-    add_model_options,
-    check_one_target,
-    easybn,
-    number,
-    share,
-    show_notes,
-    slurm_options_of,
-    targets_of,
-    time_span,
-)
+from .arguments import Parser, add_executor_options, easybn, number, share, slurm_options_of, time_span
 from .plotting import add_plot_options, check_plot_options, write
 from .show_evaluation import show_estimate, show_notes_of_rows, show_result, show_tracked
+from .targets import MODEL_OPTIONS, add_model_options, check_one_target, show_notes, targets_of
 from .train import duration
 
 if TYPE_CHECKING:

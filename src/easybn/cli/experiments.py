@@ -10,16 +10,8 @@ from jsonargparse import ArgumentError, Namespace
 from ..escapes import say
 from ..terminal import Terminal
 from . import train
-from .arguments import (
-    Parser,
-    add_model_options,
-    check_one_target,
-    number,
-    packaged,
-    short_names,
-    show_notes,
-    targets_of,
-)
+from .arguments import Parser, number, packaged
+from .targets import add_model_options, check_one_target, short_names, show_notes, targets_of
 from .user_code import CLASSES, resolved
 
 if TYPE_CHECKING:

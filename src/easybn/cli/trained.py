@@ -12,7 +12,8 @@ from ..files import MOST_IMAGE, read_bytes
 from ..tables.formats import show as shown
 from ..tables.table import Cell, Table, TableRow
 from ..terminal import Terminal
-from .arguments import Parser, add_model_options, number, repeats_model, user_model_of
+from .arguments import Parser, number
+from .targets import add_model_options, repeats_model, user_model_of
 
 if TYPE_CHECKING:
     from torch import Tensor
