@@ -193,6 +193,40 @@ def test_branch_parameters_are_those_that_only_the_branch_uses():
     assert all(p.grad is None for p in main)
 
 
+def test_branches_that_share_their_affine_parameters_differ_in_their_statistics_alone():
+    plain = resnet_tiny()
+    shared = convert(plain, ("main", "easy", "adv"), share="affine")
+    assert sum(p.numel() for p in shared.parameters()) == sum(p.numel() for p in plain.parameters())
+    assert all(not list(branch_parameters(shared, branch)) for branch in ("main", "easy", "adv"))
+    x = torch.rand(4, 3, 16, 16)
+    with route(shared, "easy"):
+        shared(x).sum().backward()
+    apart = convert(plain, ("main", "easy", "adv"))
+    with route(apart, "easy"):
+        apart(x).sum().backward()
+    theirs = dict(apart.named_parameters())
+    for name, parameter in shared.named_parameters():  # the gradient of the branch in use reaches what all have
+        assert torch.equal(parameter.grad, theirs[name.replace(".norms.main.", ".norms.easy.")].grad)
+    assert states_equal(shared, apart)
+    assert states_equal(strip(shared), plain)
+
+    copied = copy.deepcopy(shared).to(torch.float64)
+    with torch.no_grad():
+        copied.bn1.norms["main"].weight.fill_(3.0)
+    assert torch.equal(copied.bn1.norms["adv"].weight, torch.full_like(copied.bn1.norms["adv"].weight, 3.0))
+    apart.load_state_dict(copied.state_dict())
+    with route(copied, "adv"), route(apart, "adv"):
+        assert torch.equal(copied.float()(x), apart(x))
+
+
+def test_norm_layers_that_are_one_stay_one_where_branches_share():
+    norm = nn.BatchNorm1d(2)
+    shared = convert(nn.ModuleList([norm, nn.Linear(2, 2), norm]), share="affine")
+    assert shared[0] is shared[2]
+    assert shared[0].norms["easy"].weight is shared[0].norms["main"].weight
+    assert shared[0].norms["easy"].running_mean is not shared[0].norms["main"].running_mean
+
+
 def test_copies_and_state_dicts_go_round():
     converted = convert(resnet_tiny())
     with route(converted, "easy"):
@@ -222,6 +256,9 @@ def test_copies_and_state_dicts_go_round():
         (lambda: convert(nn.BatchNorm1d(2), ("keys",)), "identifier"),
         (lambda: convert(nn.BatchNorm1d(2), kinds="batchnorm"), "unknown kind of norm layer 'batchnorm'"),
         (lambda: convert(nn.Sequential(nn.LazyBatchNorm1d())), "run one batch"),
+        (lambda: convert(nn.BatchNorm1d(2), share="statistics"), "share must be"),
+        (lambda: convert(nn.LayerNorm(2), kinds="layer", share="affine"), "a LayerNorm here has no running statistics"),
+        (lambda: convert(nn.BatchNorm1d(2, track_running_stats=False), share="affine"), "no running statistics"),
         (lambda: strip(nn.BatchNorm1d(2)), "has no branches"),
         (lambda: strip(convert(nn.BatchNorm1d(2)), "hard"), "no branch 'hard'.*'main', 'easy'"),
         (lambda: list(branch_parameters(convert(nn.BatchNorm1d(2)), "hard")), "no branch 'hard'"),

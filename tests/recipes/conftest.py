@@ -21,11 +21,11 @@ def every_recipe() -> list[type[Recipe]]:
     return sorted(found, key=lambda c: c.__name__)
 
 
-def ready(recipe: Recipe, **options) -> nn.Module:
+def ready(recipe: Recipe, share=None, **options) -> nn.Module:
     """A small model with the recipe's branches, in train mode."""
     torch.manual_seed(0)
     model = build("resnet_tiny", num_classes=4, **options)
-    return convert(model, recipe.branches) if len(recipe.branches) > 1 else model
+    return convert(model, recipe.branches, share=share) if len(recipe.branches) > 1 else model
 
 
 def batch(n: int = 8, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

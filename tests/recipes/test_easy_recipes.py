@@ -166,6 +166,17 @@ def test_with_all_shared_the_auxiliary_branch_is_the_main_one():
             torch.testing.assert_close(buffer, buffers[name.replace(".norms.main", "")])
 
 
+@pytest.mark.parametrize(("p", "recipe"), [(0, AdvProp(STEP)), (1, EBN(STEP))])
+def test_a_converted_model_that_shares_trains_as_the_recipe_that_does(p, recipe):
+    same = SameDraws(torch.arange(8), step=3, seed=1)
+    shared = ready(recipe, share="affine")
+    gradients, buffers = after(recipe, same, shared)
+    theirs, their_buffers = after(MixedProp(STEP, p=p, share="affine"), same)
+    assert gradients == {name: grad for name, grad in gradients.items() if torch.equal(grad, theirs[name])}
+    assert len(gradients) == sum(grad is not None for grad in theirs.values())
+    assert_equal(({}, buffers), ({}, their_buffers))
+
+
 @dataclass(frozen=True)
 class EBNOneNorm:
     attack: PGD

@@ -279,6 +279,24 @@ def test_what_fast_advprop_cannot_do_without():
         FastAdvProp(noisy_weight=0.0)
 
 
+def test_where_branches_share_their_affine_parameters_every_image_counts_once():
+    """Weights that no branch has alone get the sum over all images, divided by their number."""
+    recipe = FastEBN(ball=Linf(EPS))
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4)).double()
+    model = convert(plain, recipe.branches, share="affine")
+    x, y = torch.rand(8, 3, dtype=torch.float64), torch.arange(8) % 4
+    with rebalanced(model, {"main": 2, "easy": 6}):
+        for branch, part in (("main", slice(0, 2)), ("easy", slice(2, 8))):
+            with route(model, branch):
+                (nn.functional.cross_entropy(model(x[part]), y[part], reduction="sum") / 8).backward()
+    normal = torch.cat([(part - part.mean(0)) / (part.var(0, unbiased=False) + 1e-5).sqrt() for part in (x[:2], x[2:])])
+    loss = nn.functional.cross_entropy(plain[1](normal * plain[0].weight + plain[0].bias), y)
+    expected = torch.autograd.grad(loss, [plain[0].weight, plain[0].bias])
+    shared = model[0].norms["easy"]
+    torch.testing.assert_close([shared.weight.grad, shared.bias.grad], list(expected))
+
+
 @pytest.mark.parametrize("closed_early", [False, True])
 def test_rebalanced_adds_to_earlier_gradients(closed_early):
     model = net(FastEBN())

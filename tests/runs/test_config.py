@@ -17,6 +17,7 @@ OTHER = {
     "model": "resnet18",
     "model_options": {"pretrained": True},
     "norms": ("layer",),
+    "share": "affine",
     "validation": 0.2,
     "train_images": 100,
     "resize": 32,
@@ -36,14 +37,15 @@ def test_the_cases_below_are_all_there_is():
 
 
 def test_every_field_that_changes_results_changes_the_digest():
-    others = [Experiment(**{name: value}) for name, value in OTHER.items()]
+    base = Experiment(recipe=AdvProp())
+    others = [replace(base, **{name: value}) for name, value in OTHER.items()]
     others += [Experiment(training=Training(**{name: value})) for name, value in OTHER_TRAINING.items()]
     others += [Experiment(recipe=recipe) for recipe in (
-        AdvProp(), Vanilla(weight=0.5), EBN(attack=PGD(Linf(2 / 255))), EBN(attack=PGD(L2(1 / 255))),
+        Vanilla(), Vanilla(weight=0.5), EBN(attack=PGD(Linf(2 / 255))), EBN(attack=PGD(L2(1 / 255))),
         EBN(attack=PGD(Linf(1 / 255), steps=2)), EBN(through="main"), EBN(mode="train"),
     )]  # fmt: skip
     others.append(Experiment(training=Training(schedule=Cosine(warmup=1))))
-    digests = [each.digest for each in (Experiment(), *others)]
+    digests = [each.digest for each in (base, *others)]
     assert len(set(digests)) == len(digests)
     assert all(len(digest) == 12 for digest in digests)
 

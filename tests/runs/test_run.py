@@ -15,9 +15,12 @@ from easybn import data, models
 from easybn.files import Removed
 from easybn.json_files import Damaged, write_json
 from easybn.models import convolutions, resnet
+from easybn.norm.branched import BranchedNorm
+from easybn.norm.convert import strip
 from easybn.recipes import EBN, Vanilla
 from easybn.runs import run as run_module
 from easybn.runs.run import BusyError, Run, train
+from easybn.runs.target import branched_model
 from easybn.train.fit import fit
 from easybn.train.observers import Observer
 from easybn.train.schedule import Training
@@ -51,6 +54,21 @@ def test_a_finished_run_is_what_fit_makes(finished_run):
     sessions = json.loads((finished_run.folder / "environment.json").read_text())
     assert len(sessions) == 1
     assert torch.__version__.startswith(sessions[0]["packages"]["torch"])
+
+
+def test_a_run_whose_branches_share_their_affine_parameters(tmp_path):
+    shared = replace(TINY, share="affine", training=replace(TINY.training, epochs=1, ema=0.9))
+    run = train(shared, tmp_path / "run", device="cpu")
+    branched, _ = branched_model(run)
+    norms = [module.norms for module in branched.modules() if isinstance(module, BranchedNorm)]
+    assert norms
+    for norm in norms:
+        assert norm["easy"].weight is norm["main"].weight
+        assert not torch.equal(norm["easy"].running_var, norm["main"].running_var)
+    deployed = models.load(run.folder).state_dict()
+    assert all(torch.equal(value, deployed[name]) for name, value in strip(branched).state_dict().items())
+    with pytest.raises(ValueError, match="share: Vanilla has one branch, which shares nothing"):
+        replace(shared, recipe=Vanilla())
 
 
 def test_training_leaves_torchs_generator_alone(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from easybn.paper.tables import paper_table
 from easybn.tables.aggregate import settings
 from easybn.tables.rows import read
@@ -42,6 +44,21 @@ def test_labels_say_what_differs_and_other_epochs_are_another_setting(tmp_path):
         "Vanilla, epochs 6, lr 0.1",
         "EBN 8/255, epochs 9",
     ]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_field_that_older_runs_lack_is_none_in_newer_ones(tmp_path, order):
+    run(tmp_path / "a", "ebn", 0)
+    for seed, name, share in ((1, "b", None), (0, "c", "affine"), (2, "d", None)):
+        run(tmp_path / name, "ebn", seed)
+        path = tmp_path / name / "config.json"
+        config = json.loads(path.read_text())
+        config["experiment"]["share"] = share
+        path.write_text(json.dumps(config))
+    (found,) = settings(read(tmp_path).runs[::order])
+    assert {each.label: list(each.runs) for each in found.recipes} == {
+        "EBN 8/255": [0, 1, 2], "EBN 8/255, share affine": [0],
+    }  # fmt: skip
 
 
 def test_many_runs_that_repeat_others_are_counted(tmp_path):

@@ -26,6 +26,7 @@ from easybn.train.checkpoint import load
 from easybn.train.fit import Diverged, fit
 from easybn.train.observers import MetricsFile, Observer
 from easybn.train.schedule import Constant, Training
+from easybn.train.step import Average
 
 SHORT = Training(epochs=2, batch_size=20, lr=0.05)  # 96 images: 4 steps an epoch, 16 images left out
 TIMING = ("images_per_second", "seconds")
@@ -135,6 +136,24 @@ def test_the_average_is_that_of_the_weights(net, images):
         average = 0.7 * average + 0.3 * weight
     torch.testing.assert_close(fitted.model.linear.weight, average, rtol=1e-5, atol=1e-7)
     assert_same(fitted.branched, fit(net, Vanilla(), images, SHORT).branched)
+
+
+def test_weights_that_two_layers_share_are_averaged_once_a_step():
+    """A state dict names them twice; timm's average would then forget twice as fast."""
+    shared = nn.Linear(3, 3)
+    model = nn.Sequential(shared, shared, nn.BatchNorm1d(3))
+    average = Average(model, 0.9)
+    with torch.no_grad():
+        shared.weight.fill_(1.0)
+        average.model[0].weight.fill_(0.0)
+        model[2].running_var.fill_(3.0)
+        model[2].num_batches_tracked.fill_(7)
+    for _ in range(3):
+        average.update(model)
+    torch.testing.assert_close(average.model[1].weight, torch.full((3, 3), 1 - 0.9**3))
+    torch.testing.assert_close(average.model[2].running_var, torch.full((3,), 3 - 2 * 0.9**3))
+    assert int(average.model[2].num_batches_tracked) == 7
+    assert average.model[0] is average.model[1]
 
 
 class StopAt(Observer):

@@ -1,9 +1,9 @@
 """Convert a plain model to one with a norm layer per branch, and strip it back."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -21,6 +21,7 @@ def convert(
     branches: Sequence[str] = ("main", "easy"),
     kinds: str | type[nn.Module] | Sequence[str | type[nn.Module]] = "batch",
     *,
+    share: Literal["affine"] | None = None,
     inplace: bool = False,
 ) -> M:
     """A copy of ``model`` in which every norm layer of the given kinds has one copy per branch.
@@ -35,13 +36,18 @@ def convert(
             shared.
         branches: names of the branches, at least one; the first is the default, used outside ``route``.
         kinds: "batch" (1d, 2d, 3d, synchronised and subclasses), "layer", "group", a class, or several.
+        share: what a layer's branches have in common: "affine", its weight and bias, so that only the running
+            statistics are apart (arXiv 2403.19150 has every combination); by default nothing.
         inplace: change ``model`` itself, for a model that cannot be copied.
 
     Raises:
         ValueError: no layer of these kinds, a model that is converted already, branch names that repeat or
-            are no identifiers, a lazy layer that has not seen a batch yet.
+            are no identifiers, a lazy layer that has not seen a batch yet, a layer without running statistics whose
+            affine parameters are to be shared.
     """
     _check_names(branches)
+    if share not in (None, "affine"):
+        raise ValueError(f'share must be "affine" or None, got {share!r}')
     if any(isinstance(module, BranchedNorm) for module in model.modules()):
         raise ValueError("the model has branches already: convert the plain model, or strip() this one first")
     if any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for module in model.modules()):
@@ -53,6 +59,12 @@ def convert(
     def branch(module: nn.Module) -> nn.Module | None:
         if not isinstance(module, wanted):
             return None
+        if share == "affine":
+            if not isinstance(getattr(module, "running_mean", None), Tensor):
+                kind = type(module).__name__
+                raise ValueError(f'share="affine": a {kind} here has no running statistics to tell its branches apart')
+            for memo in memos:  # what is in there is not copied
+                memo.update({id(parameter): parameter for parameter in module.parameters(recurse=False)})
         return BranchedNorm(module, branches, [copied(module, memo) for memo in memos])
 
     converted, count = _replaced(model if inplace else copied(model), branch)
@@ -94,13 +106,17 @@ def branches_of(model: nn.Module) -> tuple[str, ...]:
 def branch_parameters(model: nn.Module, branch: str) -> Iterator[nn.Parameter]:
     """The parameters that only ``branch`` uses, for an optimiser group or for counting.
 
+    None of a model that was converted with ``share="affine"``.
+
     Raises:
         ValueError: the model has no branches, or none of that name.
     """
     if branch not in branches_of(model):
         raise ValueError(f"no branch {branch!r} in the model; it has {', '.join(map(repr, branches_of(model)))}")
-    norms = nn.ModuleList(m.norms[branch] for m in model.modules() if isinstance(m, BranchedNorm))
-    yield from norms.parameters()
+    norms = [m.norms for m in model.modules() if isinstance(m, BranchedNorm)]
+    others = {id(p) for layer in norms for name in layer if name != branch for p in layer[name].parameters()}
+    own = nn.ModuleList(layer[branch] for layer in norms)
+    yield from (parameter for parameter in own.parameters() if id(parameter) not in others)
 
 
 def _replaced(model: Any, replacement: Callable[[nn.Module], nn.Module | None]) -> tuple[Any, int]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -97,7 +97,12 @@ def without(train: Split, source: Source, left_out: SampleIds) -> Split:
 
 VERSION = 1
 DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
-_LATER = ("left_out", "sync_batchnorm", *DATA_OPTIONS)  # fields that older runs lack; None means the behaviour then
+_LATER = (
+    "left_out",
+    "share",
+    "sync_batchnorm",
+    *DATA_OPTIONS,
+)  # fields that older runs lack; None means the behaviour then
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Experiment:
         model: resnet_tiny, resnet_small, resnet18, resnet50, timm:NAME, torchvision:NAME, or my.py:make.
         model_options: keyword arguments of the model, such as {pretrained: true}.
         norms: kinds of norm layers that get branches: batch, layer, group; [layer] for a vision transformer.
+        share: what the branches of a norm layer have in common: affine, its weight and bias, so that only the running
+            statistics are apart; by default nothing.
         validation: share of the training images held out to validate on.
         train_images: number of training images to use, every class in proportion, the same ones for every seed; by
             default all.
@@ -130,6 +137,7 @@ class Experiment:
     model: str = "resnet_tiny"
     model_options: dict[str, Any] = field(default_factory=dict)
     norms: tuple[str, ...] = ("batch",)
+    share: Literal["affine"] | None = None
     validation: float = 0.1
     train_images: int | None = None
     data_folder: str | None = None
@@ -143,6 +151,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is a share of the training images in [0, 1), got {self.validation}")
+        if self.share is not None and len(self.recipe.branches) == 1:
+            raise ValueError(f"share: {type(self.recipe).__name__} has one branch, which shares nothing: leave it out")
         if self.leave_out is not None:
             object.__setattr__(self, "left_out", SampleIds.read(self.leave_out).digest)
 

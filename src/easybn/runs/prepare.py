@@ -67,7 +67,7 @@ def prepare(experiment: Experiment) -> Prepared:
         model = _built(description | experiment.model_options)
         _check_outputs(model, source)
     if len(experiment.recipe.branches) > 1:
-        model = convert(model, experiment.recipe.branches, experiment.norms)
+        model = convert(model, experiment.recipe.branches, experiment.norms, share=experiment.share)
     trained_on = weights.TrainedOn(source.name, source.train.shape, source.classes)
     return Prepared(model, description, trained_on, train_split, val_split, source.notes)
 

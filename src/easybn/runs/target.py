@@ -88,7 +88,8 @@ def _converted(run: Run, names: tuple[str, ...]) -> nn.Module:
 
 def with_branches(run: Run, names: tuple[str, ...], state: Mapping[str, Tensor]) -> nn.Module:
     """The model of a finished run, converted to these branches, with weights of all of them."""
-    model = convert(models.build(**weights.described(run.folder)), names, run.config["norms"])
+    plain = models.build(**weights.described(run.folder))
+    model = convert(plain, names, run.config["norms"], share=run.config.get("share"))
     model.load_state_dict(state)
     return model
 

@@ -114,7 +114,8 @@ def _setting(title: str, runs: Sequence[RunRows], across: Sequence[str]) -> Sett
     by_recipe: dict[str, dict[int, RunRows]] = {}
     repeated = []
     for run in runs:
-        fields = {name: value for name, value in flat(run.experiment).items() if name not in _SAME_RECIPE}
+        # None is how runs trained before there was the field behave
+        fields = {k: v for k, v in flat(run.experiment).items() if k not in _SAME_RECIPE and v is not None}
         by_seed = by_recipe.setdefault(json.dumps(fields, sort_keys=True, default=str), {})
         if run.seed in by_seed:
             repeated.append(f"{run.name} repeats {by_seed[run.seed].name} and is left out.")
@@ -178,7 +179,9 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
     for label, fields in zip(plain, all_fields, strict=True):
         alike = [other for name, other in zip(plain, all_fields, strict=True) if name == label]
         differing = [
-            key for key in fields if key not in _SAME_RECIPE and any(other.get(key) != fields[key] for other in alike)
+            key
+            for key, value in fields.items()
+            if key not in _SAME_RECIPE and value is not None and any(other.get(key) != value for other in alike)
         ]
         distinct.append(", ".join([label, *(field_text(key, fields[key]) for key in differing[:MOST_FIELDS])]))
     return [

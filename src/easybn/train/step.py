@@ -107,7 +107,7 @@ class SGD(torch.optim.SGD):
 class Average:
     """An exponential moving average of a model's floating point parameters and buffers (timm's ModelEmaV3).
 
-    Other entries of the state dict, such as counters, are copied.
+    Other buffers, such as counters, are copied.
 
     Args:
         model: what is averaged; the average starts from its present state.
@@ -117,18 +117,29 @@ class Average:
     def __init__(self, model: nn.Module, decay: float):
         from timm.utils.model_ema import ModelEmaV3  # here, because importing timm takes a second
 
-        self._ema = ModelEmaV3(copied(model), decay=decay)  # copied by us first: it copies with plain copy.deepcopy
-
-    @property
-    def model(self) -> nn.Module:
-        """The averaged model."""
-        return self._ema.module
+        self.model: nn.Module = copied(model).eval()
+        self._ema = ModelEmaV3(_each_once(self.model), decay=decay)
+        self._ema.module = _each_once(self.model)  # which it has copied
 
     def update(self, model: nn.Module) -> None:
-        self._ema.update(model)
+        """Move the average towards ``model`` as it is now."""
+        self._ema.update(_each_once(model))
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.model.load_state_dict(state)
+
+
+def _each_once(model: nn.Module) -> nn.Module:
+    """The parameters and buffers of ``model`` in a module of their own, each once.
+
+    timm moves every entry of a state dict: one that two modules share, as tied weights, would be moved twice.
+    """
+    tensors = nn.Module()
+    for number, parameter in enumerate(model.parameters()):
+        tensors.register_parameter(f"parameter{number}", parameter)
+    for number, buffer in enumerate(model.buffers()):
+        tensors.register_buffer(f"buffer{number}", buffer)
+    return tensors
