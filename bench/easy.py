@@ -17,7 +17,7 @@ from easybn.tables.analysis import over_seeds
 from easybn.tables.comparison import compare
 from easybn.tables.formats import markdown
 from easybn.tables.frontier import frontier_table, robust_columns
-from easybn.tables.rows import CLEAN, read
+from easybn.tables.rows import CLEAN, Column, read
 from easybn.tables.table import Table
 
 NONE = "Not run yet."
@@ -34,18 +34,45 @@ INSIDE = {  # of shared-affine: networks of three seeds, and what they are calle
     "light-0.1": "LightAdversarial 0.1",
 }  # fmt: skip
 SEEDS = (2, 3, 4)
-PAIRS = [  # of shared-affine: labels of two recipes
-    ("MixedProp 6/255, p 0.1", "AdvProp 8/255"),
-    ("MixedProp 6/255, p 0", "AdvProp 8/255"),
-    ("MixedProp 6/255, p 0.1", "MixedProp 6/255, p 0"),
-    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "AdvProp 16/255"),
-    ("GapEBN 8/255, clean_weight 0.95, adv_weight 0.05", "MixedProp 6/255, p 0.1"),
-    ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "MixedProp 6/255, p 0.1"),
-    ("AdvProp 12/255", "AdvProp 8/255"),
-    ("AdvProp 16/255", "AdvProp 12/255"),
-    ("EBN 8/255", "AdvProp 8/255"),
-    ("AdvProp 8/255", "Vanilla"),
-]
+LIGHT = "LightAdversarialTraining 8/255"
+PAIRS = {  # of a study: labels of two recipes
+    "shared-affine": [
+        ("MixedProp 6/255, p 0.1", "AdvProp 8/255"),
+        ("MixedProp 6/255, p 0", "AdvProp 8/255"),
+        ("MixedProp 6/255, p 0.1", "MixedProp 6/255, p 0"),
+        ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "AdvProp 16/255"),
+        ("GapEBN 8/255, clean_weight 0.95, adv_weight 0.05", "MixedProp 6/255, p 0.1"),
+        ("GapEBN 8/255, clean_weight 0.9, adv_weight 0.1", "MixedProp 6/255, p 0.1"),
+        ("AdvProp 12/255", "AdvProp 8/255"),
+        ("AdvProp 16/255", "AdvProp 12/255"),
+        ("EBN 8/255", "AdvProp 8/255"),
+        ("AdvProp 8/255", "Vanilla"),
+    ],
+    "cifar10": [
+        ("MixedProp 2/255", "AdvProp 2/255"),
+        ("MixedProp 4/255", "AdvProp 8/255"),
+        ("MixedProp 4/255", "AdvProp 2/255"),
+        (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "AdvProp 2/255"),
+        (f"{LIGHT}, clean_weight 0.9, adv_weight 0.1", "AdvProp 8/255"),
+        (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "Vanilla"),
+        ("AdvProp 2/255", "Vanilla"),
+        ("AdvProp 8/255", "Vanilla"),
+    ],
+    "clean-tier": [
+        ("MixedProp 6/255", "Vanilla"),
+        ("MixedProp 6/255", "AdvProp 6/255"),
+        (LIGHT, "Vanilla"),
+        (LIGHT, "AdvProp 6/255"),
+        ("AdvProp 6/255", "Vanilla"),
+    ],
+}
+LENGTH = {  # runs of length (at 1 and 9 epochs) and of shared-affine (at 3), of one seed
+    "vanilla": ("Vanilla", "vanilla"),
+    "advprop-8": ("AdvProp 8/255", "advprop-8"),
+    "mixed-1.0-8": ("EBN 8/255", "ebn-8"),
+    "affine-0.1-6": ("shared affine, p 0.1, 6/255", "affine-0.1-6"),
+    "light-0.1": ("LightAdversarial 0.1", "light-0.1"),
+}
 FOUND = {  # instrument, measure, series and place of a row, and what it is called
     ("linearity", "nonlinearity", "cross-entropy", "linf 8/255"):
         "how far the loss departs from its tangent, linf 8/255 (median)",
@@ -86,14 +113,16 @@ def frontiers(study: str, apart: tuple[str, ...], results: Path) -> str:
     return "\n\n".join(lines(frontier_table(each, apart)) for each in settings_of(study, results)) or NONE
 
 
-def pairs(results: Path) -> str:
+def pairs(study: str, results: Path) -> str:
     """Differences of two recipes, paired by seed, in points."""
-    (setting,) = settings_of("shared-affine", results)
+    if not (found := settings_of(study, results)):
+        return NONE
+    (setting,) = found
     of = {recipe.label: recipe for recipe in setting.recipes}
     columns = [CLEAN, *(column for column in robust_columns(setting) if column.attack == "pgd")]
     heads = ["clean", *(f"l2 {column.eps:g}" for column in columns[1:])]
     body = []
-    for first, second in PAIRS:
+    for first, second in PAIRS[study]:
         tests = [compare(of[first], of[second], column).seed_test for column in columns]
         cells = [
             f"{100 * test.mean:+.2f} ±{100 * (test.half_width or 0):.2f}".replace("-", "\N{MINUS SIGN}")
@@ -103,8 +132,47 @@ def pairs(results: Path) -> str:
         seeds = min(test.seeds for test in tests if test)
         body.append(f"| {first} \N{MINUS SIGN} {second} | {' | '.join(cells)} | {seeds} |")
     return "\n".join(
-        [f"| First \N{MINUS SIGN} second | {' | '.join(heads)} | seeds |", "| --- |" + " ---: |" * 4, *body]
+        [
+            f"| First \N{MINUS SIGN} second | {' | '.join(heads)} | seeds |",
+            "| --- |" + " ---: |" * (len(heads) + 1),
+            *body,
+        ]
     )
+
+
+def length(results: Path) -> str:
+    """Accuracies of one seed after trainings of 1, 3 and 9 epochs."""
+    if not (results / "easy/length").exists():
+        return NONE
+    runs = {run.name: run for study in ("length", "shared-affine") for run in read(results / "easy" / study).runs}
+    columns = [CLEAN, *(Column("", "pgd", "strong", "l2", eps) for eps in (0.5, 1.0))]
+    body = []
+    for name, (title, at_3) in LENGTH.items():
+        trained = [runs[f"{name}-epochs-1-2"], runs[f"{at_3}-2"], runs[f"{name}-epochs-9-2"]]
+        rows = [[row for row in run.scores if column.shows(row)][-1] for column in columns for run in trained]
+        cells = [f"{100 * row['correct'] / row['n']:.2f}" for row in rows]
+        body.append(f"| {title} | {' | '.join(cells)} |")
+    heads = [f"{what}, {epochs} epochs" for what in ("clean", "l2 0.5", "l2 1") for epochs in (1, 3, 9)]
+    return "\n".join([f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads), *body])
+
+
+def ranks(results: Path) -> str:
+    """The effective rank of the last block's channels after epochs of a training of 9."""
+    folder, epochs = results / "easy/length", (1, 3, 5, 7, 9)
+    if not folder.exists():
+        return NONE
+    body = []
+    for name, (title, _) in LENGTH.items():
+        rows = read_rows(folder / f"{name}-epochs-9-2" / "analysis.jsonl")
+        (last,) = (what for what in FOUND if what[0] == "rank")
+        of = {
+            row.get("epoch"): row
+            for row in rows
+            if (row["instrument"], row["measure"], row["series"], row["place"]) == last
+        }
+        cells = [with_half_width(of[epoch]["value"], of[epoch]["high"] - of[epoch]["value"]) for epoch in epochs]
+        body.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join([f"| after epoch | {' | '.join(map(str, epochs))} |", "| --- |" + " ---: |" * len(epochs), *body])
 
 
 def trend(results: Path) -> str:
@@ -142,15 +210,18 @@ PARTS: Parts = {
     ("easy.md", name): part(make)
     for name, make in {
         "shared-affine recipes": partial(all_recipes, "shared-affine"),
-        "shared-affine pairs": pairs,
+        "shared-affine pairs": partial(pairs, "shared-affine"),
         "shared-affine frontiers": partial(frontiers, "shared-affine", ("p",)),
         "screening recipes": partial(all_recipes, "screening"),
         "screening frontiers": partial(frontiers, "screening", ()),
         "trend": trend,
         "cifar10 recipes": partial(all_recipes, "cifar10"),
         "cifar10 frontiers": partial(frontiers, "cifar10", ("p",)),
-        "length": partial(all_recipes, "length"),
+        "cifar10 pairs": partial(pairs, "cifar10"),
+        "length": length,
+        "ranks": ranks,
         "clean tier": partial(all_recipes, "clean-tier"),
+        "clean tier pairs": partial(pairs, "clean-tier"),
         "inside": inside,
     }.items()
 }
