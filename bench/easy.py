@@ -15,6 +15,7 @@ from easybn.paper.tables import paper_table
 from easybn.tables.aggregate import Setting, settings
 from easybn.tables.analysis import over_seeds
 from easybn.tables.comparison import compare
+from easybn.tables.deciles import decile_tables, latest
 from easybn.tables.formats import markdown
 from easybn.tables.frontier import frontier_table, robust_columns
 from easybn.tables.rows import CLEAN, Column, read
@@ -34,6 +35,11 @@ INSIDE = {  # of shared-affine: networks of three seeds, and what they are calle
     "light-0.1": "LightAdversarial 0.1",
 }  # fmt: skip
 SEEDS = (2, 3, 4)
+TENTHS = {  # of shared-affine: labels of recipes, and what they are called on the page
+    "Vanilla": "Vanilla", "EBN 8/255": "EBN 8/255", "AdvProp 8/255": "AdvProp 8/255",
+    "MixedProp 6/255, p 0.1": "shared affine, p 0.1",
+    "GapEBN 8/255, clean_weight 0.9, adv_weight 0.1": "LightAdversarial 0.1",
+}  # fmt: skip
 LIGHT = "LightAdversarialTraining 8/255"
 PAIRS = {  # of a study: labels of two recipes
     "shared-affine": [
@@ -201,6 +207,16 @@ def inside(results: Path) -> str:
     return "\n".join([f"| | {' | '.join(INSIDE.values())} |", "| --- |" + " ---: |" * len(INSIDE), *body])
 
 
+def tenths(column: str, results: Path) -> str:
+    """What four recipes change beside vanilla on the hardest tenth of the test images, the next tenth, and so on."""
+    (setting,) = settings_of("shared-affine", results)
+    chosen = [replace(each, label=TENTHS[each.label]) for each in setting.recipes if each.label in TENTHS]
+    deciles = latest(read(results / "cpu/test-census").deciles, setting.data)
+    tables = decile_tables(replace(setting, recipes=chosen), deciles)
+    (table,) = (each for each in tables if f": {column}," in each.title)
+    return lines(table)
+
+
 def part(make: Callable[[Path], str]) -> Callable[[Path], str]:
     """Of a table: the text for between the marks, apart from them by an empty line, as Markdown wants it."""
     return lambda results: f"\n{make(results)}\n"
@@ -223,6 +239,8 @@ PARTS: Parts = {
         "clean tier": partial(all_recipes, "clean-tier"),
         "clean tier pairs": partial(pairs, "clean-tier"),
         "inside": inside,
+        "tenths clean": partial(tenths, "clean accuracy"),
+        "tenths l2 0.5": partial(tenths, "pgd strong l2 0.5"),
     }.items()
 }
 
