@@ -17,6 +17,7 @@ from jsonargparse.typing import register_type
 from ..escapes import escaped
 from ..files import MOST_TEXT, check_regular
 from ..perturb.eps import parse_eps
+from .messages import in_plain_words
 from .renamed import refuse_old_names
 from .user_code import CLASSES, load_named, parse_yaml, resolved, with_names
 
@@ -105,12 +106,15 @@ class Parser(ArgumentParser):
         message += "" if "did you mean" in message else self._hint(message)
         if not self.exit_on_error:  # a parser of a nested class: the outer one reports the error
             raise ArgumentError(None, message) from ex
+        message = in_plain_words(message, "" if self._file else "--")
         self.exit(2, escaped(f"{self.prog}: error: {message} (see {self.prog} --help)\n"))
         raise AssertionError  # exit does not return
 
     def _hint(self, message: str) -> str:
         """The nearest known name, if the message is about an unknown one."""
-        if unknown := re.search(r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$", message):
+        own = "Problem with given class_path" not in message  # else it is of another parser, which knows its options
+        pattern = r"unrecognized arguments: --([\w.-]+)|Option '([\w.-]+)' is not accepted$"
+        if own and (unknown := re.search(pattern, message)):
             word = unknown[1] or unknown[2]
             known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
             known += ["class_path", "init_args"] * (not self.exit_on_error)

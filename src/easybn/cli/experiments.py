@@ -11,6 +11,7 @@ from ..escapes import say
 from ..terminal import Terminal
 from . import train
 from .arguments import Parser, number, packaged
+from .messages import in_plain_words
 from .targets import add_model_options, check_one_target, short_names, show_notes, targets_of
 from .user_code import CLASSES, resolved
 
@@ -167,7 +168,7 @@ def experiment_of(training: str) -> "Experiment":
     try:
         return train.experiment_of(parser.read(words, run_code=not stored))
     except (ArgumentError, ValueError) as error:
-        raise ValueError(f"{training}: {error}") from error
+        raise ValueError(f"{training}: {in_plain_words(str(error))}") from error
 
 
 def _stored_words(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from ..train.schedule import Training
 from ..user_code import is_user_code
 from . import evaluate, train
 from .arguments import Parser, packaged
+from .messages import in_plain_words
 from .renamed import refuse_old_names
 from .user_code import CodeNotRun, read_yaml, resolved
 
@@ -46,7 +47,7 @@ def evaluations(content: Any, path: Path, run_code: bool) -> tuple[tuple[AnyConf
                 continue
             config = _evaluation(entry)
         except (ValueError, ArgumentError, ArithmeticError) as error:
-            raise ValueError(f"evaluate, entry {number}: {' '.join(str(error).split())}") from error
+            raise ValueError(f"evaluate, entry {number}: {in_plain_words(str(error))}") from error
         if config not in configs:
             configs.append(config)
         elif config != CLEAN:
@@ -152,7 +153,7 @@ def _runs(content: dict[str, Any], path: Path, configs: tuple[AnyConfig, ...], r
                     experiment = replace(experiment, training=replace(experiment.training, seed=seed))
                 yield Planned(_name(entry, given, grid, experiment), experiment, configs, code)
             except (ValueError, ArgumentError, ArithmeticError) as error:
-                raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+                raise ValueError(f"{where}: {in_plain_words(str(error))}") from error
 
 
 def _experiment(parser: Parser, given: dict[str, Any], path: Path, run_code: bool) -> Experiment:
