@@ -56,6 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted(docs.glob("*.svg")):  # dark where the reader's system is, on the white ground of the site
         text = path.read_text()
         if AFTER_THE_SYSTEM.search(text):
+            if original := files.get_file_from_path(path.name):
+                files.remove(original)
             files.append(File.generated(config, path.name, content=AFTER_THE_SYSTEM.sub("", text)))
     config.extra["origins"] = origins
     return files
