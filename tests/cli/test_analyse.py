@@ -1,5 +1,6 @@
 """``easybn analyse`` from the command line."""
 
+import csv
 import json
 import re
 import shutil
@@ -41,11 +42,17 @@ def test_runs_side_by_side_in_80_columns_and_measured_once(runs, easybn, monkeyp
     rows = [json.loads(line) for line in (runs / "a/analysis.jsonl").read_text().splitlines()]
     assert {row["instrument"] for row in rows} == {"rank", "latent"}
     before = (runs / "a/analysis.jsonl").read_bytes()
-    everything = easybn("analyse", "runs", *QUICK, "--all", "--markdown")
+    everything = easybn("analyse", "runs", *QUICK, "--all", "--format", "markdown")
     assert (runs / "a/analysis.jsonl").read_bytes() == before
     assert "### Rank of representations (24 test images)" in everything.out
     assert "effective rank of weights" in everything.out
     assert "effective rank of weights" not in found.out
+    comma = list(csv.reader(easybn("analyse", "runs", *QUICK, "--format", "csv").out.splitlines()))
+    assert {len(line) for line in comma} == {10}
+    assert comma[0][:4] == ["table", "row", "column", "text"]
+    assert "table" not in [line[0] for line in comma[1:]]
+    last = next(row for row in rows if row["place"] == "network.stages.2.0" and row["measure"].endswith("of_channels"))
+    assert f"{last['value']:.6g}" in [line[4] for line in comma]
 
 
 def test_the_list_needs_no_run(easybn):

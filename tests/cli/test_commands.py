@@ -129,7 +129,7 @@ def test_train_evaluate_table(easybn):
     assert f"branch easy: accuracy {accuracy:.2%}" in again.out
     scored = easybn("evaluate", "runs", "--points", "20", "--steps", "5", "--eps", "0.5")
     assert scored.status == 0, scored.err
-    shown = easybn("table", "runs", "--markdown")
+    shown = easybn("table", "runs", "--format", "markdown")
     assert shown.status == 0
     for run in (Run(path) for path in Path("runs").iterdir()):
         for row in run.scores:

@@ -33,7 +33,7 @@ def test_mca_and_every_kind_are_shown_and_kept(run, easybn):
     table = easybn("table", "r").out
     assert "Under corruptions made here" in table
     assert f"{100 * score['accuracy']:.1f} ±" in table
-    markdown = easybn("table", "r", "--markdown").out
+    markdown = easybn("table", "r", "--format", "markdown").out
     assert "| mCA | noise | blur | weather | digital |" in markdown
     assert easybn("table", "r", "--paper").status == 0
     again = easybn("evaluate", "r", "--corruptions", "--points", "9", "--seed", "1")

@@ -160,7 +160,7 @@ def test_a_budget_says_of_how_many_points_it_speaks(run, easybn):
     assert found.status == 0, found.err
     assert "4 of 1,000 points, pgd-ce, drawn at random in a budget of " in found.out
     assert [(row["n"], row["budget"]) for row in run.scores] == [(4, 0.001), (4, 0.001)]
-    assert "Within a time budget" in easybn("table", "r", "--markdown").out
+    assert "Within a time budget" in easybn("table", "r", "--format", "markdown").out
     assert easybn(*words, "soon").status == 2
 
 

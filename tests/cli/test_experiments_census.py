@@ -30,7 +30,7 @@ def test_counted_once_and_left_out(easybn, monkeypatch):
     file = folder / "easy-above-0.3-epoch-1-seeds-2.json"
     assert f"easy in every seed: {file}" in found.out
     monkeypatch.setattr(census_module, "fit", lambda *_, **__: pytest.fail("trained again"))
-    again = easybn(*WORDS, "--threshold", "0.3", "--markdown")
+    again = easybn(*WORDS, "--threshold", "0.3", "--format", "markdown")
     assert again.status == 0, again.err
     shares = [100 * sum(row[name] for row in rows) / 400 for name in ("easy", "copies_easy")]
     line = next(line for line in again.out.splitlines() if line.startswith("| all |"))

@@ -29,7 +29,7 @@ def test_runs_side_by_side_and_measured_once(easybn, monkeypatch):
     assert Path("runs/a/branches.jsonl").exists()
     assert not Path("runs/b/branches.jsonl").exists()
     monkeypatch.setattr(hidden_module, "relative_distances", lambda *_: pytest.fail("measured again"))
-    again = easybn(*words, "--eps", "8/255", "--markdown")
+    again = easybn(*words, "--eps", "8/255", "--format", "markdown")
     assert again.status == 0, again.err
     assert "| Layer | a | b |" in again.out
     for row in rows:

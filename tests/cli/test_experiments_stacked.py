@@ -23,7 +23,7 @@ def test_on_the_bundled_sample_and_not_twice(easybn, monkeypatch):
     assert "The original randomised (the paper: 99.0 to 99.0)" in found.out
     assert "rows: runs/stacked-sample/rows.jsonl" in found.out
     monkeypatch.setattr(second_net, "fit", lambda *_, **__: pytest.fail("trained again"))
-    again = easybn(*words, "--markdown")
+    again = easybn(*words, "--format", "markdown")
     assert again.status == 0, again.err
     for row in rows:
         if row["how"] in (None, "noise"):

@@ -59,9 +59,9 @@ def test_what_a_table_compares_is_drawn(easybn):
 
 def test_frontiers_are_drawn(easybn, tmp_path):
     strengths.study(tmp_path / "runs")
-    found = easybn("table", "runs", "--frontier", "--plot", "f.svg", "--markdown")
+    found = easybn("table", "runs", "--frontier", "--plot", "f.svg", "--format", "markdown")
     assert found.status == 0, found.err
-    assert found.out == easybn("table", "runs", "--frontier", "--markdown").out + "written: f.svg\n"
+    assert found.out == easybn("table", "runs", "--frontier", "--format", "markdown").out + "written: f.svg\n"
     [panel] = told("f.svg")
     marks = {curve["label"]: curve["points"] for curve in panel["curves"] if not curve["joined"]}
     assert [(point["x"], point["y"], point["label"]) for point in marks["AdvProp"]] == [

@@ -18,7 +18,7 @@ def test_every_entry_of_the_table(command, old, new, words, easybn):
     parser = Parser(prog=f"easybn {command}")
     _command(command)[0](parser)
     options = {option for action in parser._actions for option in action.option_strings}
-    assert f"--{new}" in options
+    assert f"--{new}".partition(" ")[0] in options
     assert f"--{old}" not in options
     found = easybn(command, *words.format(old).split())
     line = f"easybn: error: --{old} is called --{new} now (easybn {command} --help)\n"

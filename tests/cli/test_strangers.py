@@ -369,7 +369,7 @@ def test_names_that_control_are_shown_by_every_command(easybn, monkeypatch):
         ("evaluate", f"runs/{name}", "--branch", name),
         ("evaluate", "--model", name),
         ("table", "runs"),
-        ("table", "runs", "--markdown"),
+        ("table", "runs", "--format", "markdown"),
         ("hidden", f"runs/{name}", "--images", "4"),
         ("report", "runs", "-o", f"{name}.html"),
         ("summarise", "runs"),

@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 def test_runs_beside_the_paper(easybn):
     study = str(RESULTS / "fashion-mnist-cpu")
-    found = easybn("table", study, "--paper", "--markdown")
+    found = easybn("table", study, "--paper", "--format", "markdown")
     assert found.status == 0, found.err
     assert "**ebn, resnet_tiny (EBN) beside the paper's RN-18 (EBN), table 1 (other network: " in found.out
     assert "| l2 0.5 | 83.27 ±0.7 | 2.00 ±2.1 | 2.00 ±2.1 | 2.00 ±2.1 |" in found.out
@@ -18,6 +18,9 @@ def test_runs_beside_the_paper(easybn):
     last = found.out.rstrip().splitlines()[-1]
     assert last.startswith("The paper has no row for: ")
     assert "vanilla: Vanilla on fashion-mnist" in last
+    latex = easybn("table", study, "--paper", "--format", "latex").out
+    assert latex.count(r"\begin{table}") == found.out.count("\n| ---")
+    assert "The paper has no row" not in latex
     shown = easybn("table", study, "--paper").out
     for text in ("the paper", "83.27 ±0.7", "worst case", "90.89 and 83.27, 0.92 allowed for", "The paper has no row"):
         assert text in shown
@@ -32,7 +35,7 @@ def test_without_a_run_of_the_papers_there_are_its_contradictions(easybn):
 
 def test_frontiers_of_recipes_at_several_strengths(easybn, tmp_path):
     strengths.study(tmp_path / "runs")
-    found = easybn("table", "runs", "--frontier", "--markdown")
+    found = easybn("table", "runs", "--frontier", "--format", "markdown")
     assert found.status == 0, found.err
     assert "**fashion-mnist, resnet_tiny: frontiers**" in found.out
     # see tests/tables/test_frontier.py
@@ -58,7 +61,7 @@ def test_frontiers_that_cannot_be_drawn(easybn, tmp_path):
 
 def test_which_tenth_of_the_images_a_recipe_helps(easybn, tmp_path):
     census(study(tmp_path / "runs", ("vanilla", "ebn")) / "census" / "x")
-    found = easybn("table", "runs", "--deciles", "runs/census/x", "--markdown")
+    found = easybn("table", "runs", "--deciles", "runs/census/x", "--format", "markdown")
     assert found.status == 0, found.err
     assert "**fashion-mnist, resnet_tiny: clean accuracy, by tenths of the images**" in found.out
     assert "| 1 (hardest) | 20.5 | -6.8 ±0.5 |" in found.out  # see tests/tables/test_deciles.py

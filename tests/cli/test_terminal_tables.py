@@ -207,8 +207,8 @@ def markdown_tables(text: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("words", "markdown"),
     [
-        (("table", "s"), "--markdown"),
-        (("table", "s", "--paper"), "--markdown"),
+        (("table", "s", "--format"), "markdown"),
+        (("table", "s", "--paper", "--format"), "markdown"),
         (("report", "s", "--tables"), "markdown"),
         (("claims", "s", "--all", "--format"), "markdown"),
     ],

@@ -11,6 +11,7 @@ easybn analyse runs/ebn --instruments my.py:Margin
 easybn analyse --model fashion-mnist-vanilla --instruments latent --options '{latent: {eps: 4/255}}'
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -18,12 +19,14 @@ from jsonargparse import Namespace
 from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
+from .table_format import add_format_option, print_in_format
 from .targets import add_model_options, check_one_target, short_names, show_notes, targets_of
 
 if TYPE_CHECKING:
     from ..json_files import Row
     from ..metrics.instrument import Instrument
     from ..tables.analysis import Shown
+    from ..tables.table import Table
 
 
 def configure(parser: Parser) -> None:
@@ -43,7 +46,7 @@ def configure(parser: Parser) -> None:
     add("--batch_size", type=int, default=100, help="images per pass; does not change results but for rounding")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--all", action="store_true", help="print all tables, also those that the report folds away")
-    add("--markdown", action="store_true", help="print Markdown")
+    add_format_option(parser)
     add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of the results; by default runs/evaluations/NAME")
 
@@ -65,27 +68,33 @@ def run(arguments: Namespace) -> None:
     analysis = Analysis(chosen, arguments.images, arguments.seed, arguments.batch_size, arguments.epochs)
     targets = targets_of(arguments)
     notes: list[str] = []
-    with progress_display() as display:
+    with progress_display(stderr=arguments.format != "terminal") as display:
         for target in targets:
             bars = ProgressBars(display, target.run.folder.name)
             notes += analyse_run(target, analysis, bars, arguments.device)
     console = Terminal(soft_wrap=True)
     rows = dict(zip(short_names(targets), (rows_of(target, analysis) for target in targets), strict=True))
+    alone: list[Table] = []  # of LaTeX and CSV, which are one document
     for each in chosen:
         of_runs = {name: found[each.name] for name, found in rows.items() if found[each.name]}
         shown = Shown.of_kind(type(each))
-        _show(console, shown, {n: [row for row in r if not row.get("epoch")] for n, r in of_runs.items()}, arguments)
+        at_the_end = {n: [row for row in r if not row.get("epoch")] for n, r in of_runs.items()}
+        alone += _show(console, shown, at_the_end, arguments)
         over, _ = over_training(shown, [row for found in of_runs.values() for row in found])
         if over.plots:
-            _show(console, over, {name: over_training(shown, found)[1] for name, found in of_runs.items()}, arguments)
-    if not arguments.markdown:
+            along = {name: over_training(shown, found)[1] for name, found in of_runs.items()}
+            alone += _show(console, over, along, arguments)
+    print_in_format(alone, arguments.format)
+    if arguments.format == "terminal":
         show_notes(console, targets)
         for note in notes:
             console.print(note, soft_wrap=False)
 
 
-def _show(console: Terminal, shown: "Shown", of_runs: "dict[str, list[Row]]", arguments: Namespace) -> None:
-    """Print the tables of one instrument, of runs by name."""
+def _show(
+    console: Terminal, shown: "Shown", of_runs: "dict[str, list[Row]]", arguments: Namespace
+) -> "Sequence[Table]":
+    """Print the tables of one instrument, of runs by name, with what they say; or return them, for LaTeX and CSV."""
     from ..tables import formats
     from ..tables.analysis import instrument_tables, settings_text, values
 
@@ -93,14 +102,17 @@ def _show(console: Terminal, shown: "Shown", of_runs: "dict[str, list[Row]]", ar
     asked = dict.fromkeys(settings_text(row) for found in of_runs.values() for row in found)
     heading = f"{shown.title} ({'; '.join(asked)})"
     tables = instrument_tables(shown, curves) + (instrument_tables(shown, curves, True) if arguments.all else [])
-    if arguments.markdown:
+    if arguments.format == "markdown":
         say("\n\n".join([f"### {heading}", *map(formats.markdown, tables), shown.reads, shown.sentence(curves)]))
-        return
+        return []
+    if arguments.format != "terminal":
+        return tables
     console.print(f"\n{heading}", soft_wrap=False)
     for table in tables:
         formats.show(table, Terminal())
     console.print(shown.reads, soft_wrap=False)
     console.print(shown.sentence(curves), soft_wrap=False, style="bold")
+    return []
 
 
 def _describe(instrument: "Instrument") -> None:

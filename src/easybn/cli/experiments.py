@@ -12,6 +12,7 @@ from ..terminal import Terminal
 from . import train
 from .arguments import Parser, number, packaged
 from .messages import in_plain_words
+from .table_format import add_format_option, print_in_format
 from .targets import add_model_options, check_one_target, short_names, show_notes, targets_of
 from .user_code import CLASSES, resolved
 
@@ -45,7 +46,7 @@ def configure_stacked(parser: Parser) -> None:
     add("--train_images", type=int, default=None, help="number of training images to use; by default all")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--out", type=str, default=None, help="folder of the rows and pictures; by default runs/stacked-DATA")
-    add("--markdown", action="store_true", help="print Markdown")
+    add_format_option(parser)
 
 
 def run_stacked(arguments: Namespace) -> None:
@@ -72,10 +73,12 @@ def run_stacked(arguments: Namespace) -> None:
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     folder = Path(arguments.out or f"runs/stacked-{Path(arguments.data).stem}")
     console = Terminal(soft_wrap=True)
-    with progress_display() as display:
+    with progress_display(stderr=arguments.format != "terminal") as display:
         rows = stacked(settings, folder, display, arguments.device)
-    if arguments.markdown:
-        say("\n".join([*map(formats.markdown, stacked_tables(rows)), stacked_caption(rows)]))
+    if arguments.format != "terminal":
+        print_in_format(stacked_tables(rows), arguments.format)
+        if arguments.format == "markdown":
+            say(stacked_caption(rows))
         return
     for table in stacked_tables(rows):
         formats.show(table, Terminal())
@@ -95,7 +98,7 @@ def configure_census(parser: Parser) -> None:
     add("--split", choices=["train", "test"], default="train", help=split)
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
     add("--out", type=str, default="runs/census", help="folder for a folder per training, NAME")
-    add("--markdown", action="store_true", help="print Markdown")
+    add_format_option(parser)
 
 
 def run_census(arguments: Namespace) -> None:
@@ -129,18 +132,20 @@ def run_census(arguments: Namespace) -> None:
     if twice := [folder.name for i, folder in enumerate(folders) if folder in folders[:i]]:
         raise ValueError(f"two trainings are called {twice[0]}: count one of them with another --out")
     console = Terminal(soft_wrap=True)
+    tables = []
     for folder, experiment in trainings:
-        with progress_display() as display:
+        with progress_display(stderr=arguments.format != "terminal") as display:
             rows = census(experiment, folder, settings, display, arguments.device)
         pairs = [row for row in read_rows(folder / "overlap.jsonl") if settings.has(row)]
         table = census_table(rows, pairs)
-        if arguments.markdown:
-            say(formats.markdown(table))
+        if arguments.format != "terminal":
+            tables.append(table)
         else:
             formats.show(table, Terminal())
             made = DECILES_FILE if settings.split == "test" else subset_path(folder, settings).name
             told = "how easy each test image is" if settings.split == "test" else "easy in every seed"
             console.print(f"rows: {folder}/census.jsonl; {told}: {folder / made}")
+    print_in_format(tables, arguments.format)
 
 
 def _census_name(training: str) -> str:
@@ -226,7 +231,7 @@ def configure_hidden(parser: Parser) -> None:
     add("--branch", type=str, default=None, help=branch)
     add("--batch_size", type=int, default=100, help="images per pass; does not change results")
     add("--device", type=str, default=None, help="cpu, cuda, cuda:1; by default cuda if there is one")
-    add("--markdown", action="store_true", help="print Markdown")
+    add_format_option(parser)
     add = add_model_options(parser)
     add("--out", type=str, default=None, help="folder of the results; by default runs/evaluations/NAME")
 
@@ -260,18 +265,23 @@ def run_hidden(arguments: Namespace) -> None:
         batch_size=arguments.batch_size,
     )
     targets = targets_of(arguments)
-    with progress_display() as display:
+    with progress_display(stderr=arguments.format != "terminal") as display:
         for target in targets:
             bars = ProgressBars(display, target.run.folder.name, "hidden states")
             measure(target, settings, bars, arguments.device)
     console = Terminal(soft_wrap=True)
     rows = (rows_of(target, settings) for target in targets)
-    for table in hidden_tables(dict(zip(short_names(targets), rows, strict=True))):
-        say(formats.markdown(table)) if arguments.markdown else formats.show(table, Terminal())
-    if not arguments.markdown:
+    tables = hidden_tables(dict(zip(short_names(targets), rows, strict=True)))
+    if arguments.format == "terminal":
+        for table in tables:
+            formats.show(table, Terminal())
         show_notes(console, targets)
-    say(HIDDEN_CAPTION) if arguments.markdown else console.print(HIDDEN_CAPTION)
+        console.print(HIDDEN_CAPTION)
+    else:
+        print_in_format(tables, arguments.format)
+        if arguments.format == "markdown":
+            say(HIDDEN_CAPTION)
     for target in targets if arguments.runs else []:
         done = write_branch_distances(target.run)
-        if not arguments.markdown:
+        if arguments.format == "terminal":
             console.print(done)

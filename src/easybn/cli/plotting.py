@@ -37,4 +37,5 @@ def write(plot: "Plot", arguments: Namespace) -> None:
     from ..report.plot_file import write_plot
 
     write_plot(plot.only(arguments.panels), arguments.plot, arguments.dark)
-    say(f"written: {arguments.plot}")
+    if getattr(arguments, "format", "terminal") in ("terminal", "markdown"):  # nothing else among LaTeX and CSV
+        say(f"written: {arguments.plot}")

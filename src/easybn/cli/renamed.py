@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 RENAMED: Mapping[tuple[str, str], str] = {
     ("data", "folder"): "data_folder",  # 0.2.0: as every other command calls it
+    **{(command, "markdown"): "format markdown" for command in ("table", "analyse", "stacked", "census", "hidden")},
+    # 0.2.0: as of easybn claims; latex and csv too
 }
 """The new name of an option by its command and its old name, without dashes."""
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
+from .table_format import FORMATS, add_format_option, print_in_format
 
 if TYPE_CHECKING:
     from ..tables.table import Table
 
-FORMATS = ["terminal", "markdown", "latex", "csv"]
 ACROSS = ["epochs", "batch_size", "train_images", "validation"]
 
 
@@ -81,21 +80,11 @@ def paper_tables(folder: str | Path, across: Sequence[str] = ()) -> "list[Table]
     return [table for table in tables if table.rows]
 
 
-def print_in_format(tables: "Sequence[Table]", form: str) -> None:
-    """Print tables in one of ``FORMATS``."""
-    from ..tables import formats
-
-    texts = [formats.FORMATS[form](table) for table in tables]
-    if form == "csv":  # one file with one header
-        texts = [texts[0], *(text.partition("\n")[2] for text in texts[1:])]
-    say(("" if form == "csv" else "\n").join(texts), end="", drawn=form == "terminal")
-
-
 def configure_claims(parser: Parser) -> None:
     parser.add_argument("folder", type=str, help="folder of run folders and of stacked experiments")
     _add_across(parser)
     parser.add_argument("--all", action="store_true", help="print every comparison too")
-    parser.add_argument("--format", choices=FORMATS, default="terminal", help="format of the tables")
+    add_format_option(parser)
 
 
 def run_claims(arguments: Namespace) -> None:

@@ -28,15 +28,17 @@ from ..escapes import say
 from ..terminal import Terminal
 from .arguments import Parser
 from .plotting import add_plot_options, check_plot_options, write
+from .table_format import add_format_option, print_in_format
 
 if TYPE_CHECKING:
     from ..runs.run import Run
     from ..tables.aggregate import Setting
+    from ..tables.table import Table
 
 
 def configure(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="folders of runs, or of folders of runs")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    add_format_option(parser)
     beside = "each run beside the paper's row of its data set and recipe, with contradictions"
     parser.add_argument("--paper", action="store_true", help=beside)
     frontiers = "differences of the frontiers of clean against robust accuracy, of recipes with several strengths"
@@ -60,14 +62,14 @@ def run(arguments: Namespace) -> None:
         show_frontiers(arguments)
         return
     if arguments.deciles:
-        show_deciles(arguments.runs, arguments.deciles, "markdown" if arguments.markdown else "terminal")
+        show_deciles(arguments.runs, arguments.deciles, arguments.format)
         return
     if arguments.plot:
         from ..report.plots import table_plot
 
         plot = table_plot(_settings(arguments.runs)).only(arguments.panels)
     show_ = show_paper if arguments.paper else show
-    show_(Terminal(), find(arguments.runs), arguments.markdown)
+    show_(Terminal(), find(arguments.runs), arguments.format)
     if arguments.plot:
         write(plot, arguments)
 
@@ -101,23 +103,28 @@ def find(folders: Sequence[str]) -> list["Run"]:
     return runs
 
 
-def show(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
+def show(console: Console, runs: Sequence["Run"], form: str = "terminal") -> None:
     """Print the tables of ``runs``."""
-    from ..tables import formats
     from ..tables.single_runs import score_tables
 
-    for table in score_tables(runs):
-        if markdown:
-            say(formats.markdown(table))
-        else:
-            formats.show(table, console)
-            console.print()
+    _print(console, score_tables(runs), form)
 
 
-def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) -> None:
+def _print(console: Console, tables: "Sequence[Table]", form: str) -> None:
+    """Print tables, on ``console`` if they are for the terminal."""
+    from ..tables import formats
+
+    if form != "terminal":
+        print_in_format(tables, form)
+        return
+    for table in tables:
+        formats.show(table, console)
+        console.print()
+
+
+def show_paper(console: Console, runs: Sequence["Run"], form: str = "terminal") -> None:
     """Print each of ``runs`` beside the paper's row, and the contradictions inside the paper's tables."""
     from ..paper.columns import beside_the_paper, in_the_paper
-    from ..tables import formats
 
     found, others = [], []
     for run in runs:
@@ -125,22 +132,16 @@ def show_paper(console: Console, runs: Sequence["Run"], markdown: bool = False) 
             found.append(beside_the_paper(run))
         except KeyError as error:
             others.append(str(error.args[0]))
-    for table in [*found, in_the_paper()]:
-        if markdown:
-            say(formats.markdown(table))
-        else:
-            formats.show(table, console)
-            console.print()
-    if others:
+    _print(console, [*found, in_the_paper()], form)
+    if others and form in ("terminal", "markdown"):
         line = f"The paper has no row for: {'; '.join(others)}."
-        say(line) if markdown else console.print(line)
+        console.print(line) if form == "terminal" else say(line)
 
 
 def show_frontiers(arguments: Namespace) -> None:
     """Print the differences of recipes' frontiers in each setting of the runs, and draw them if that is asked for."""
     from ..report.plots import frontier_plot
     from ..tables.frontier import field_names, frontier_table
-    from .report import print_in_format
 
     folders, apart = arguments.runs, arguments.apart
     found = _settings(folders)
@@ -153,7 +154,7 @@ def show_frontiers(arguments: Namespace) -> None:
             "8/255), clean accuracy and one attack"
         )
     plot = frontier_plot(found, apart).only(arguments.panels)
-    print_in_format(tables, "markdown" if arguments.markdown else "terminal")
+    print_in_format(tables, arguments.format)
     if arguments.plot:
         write(plot, arguments)
 
@@ -162,7 +163,6 @@ def show_deciles(folders: Sequence[str], census: str, form: str) -> None:
     """Print what each recipe changes on each tenth of the test images, for the runs in ``folders``."""
     from ..tables.deciles import decile_tables, latest
     from ..tables.rows import read
-    from .report import print_in_format
 
     rows = read(census).deciles
     if not rows:
