@@ -42,6 +42,7 @@ def test_frontiers_of_recipes_at_several_strengths(easybn, tmp_path):
     assert "| EBN \N{MINUS SIGN} AdvProp | pgd strong l2 0.5 | 90.50 to 92.00 | 33.50 | 40.83 |" in found.out
     assert "| 3 | \N{MINUS SIGN}7.33 ±2.48 |" in found.out
     assert "EBN \N{MINUS SIGN} AdvProp" in easybn("table", "runs", "--frontier").out
+    assert "batch size unknown" in easybn("table", "runs", "--format", "latex").out  # rows that do not say it
 
 
 def test_frontiers_that_cannot_be_drawn(easybn, tmp_path):

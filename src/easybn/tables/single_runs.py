@@ -29,7 +29,7 @@ def score_tables(runs: Sequence[Run]) -> list[Table]:
     labelled = [each for label, run in zip(labels, runs, strict=True) for each in _by_branch(label, run.scores)]
     every = [score for _, scores in labelled for score in scores]
     no_attack = ("clean", "corruptions")
-    attacks = {(score["attack"], score["protocol"]) for score in every if score["attack"] not in no_attack}
+    attacks = {(score["attack"], score.get("protocol")) for score in every if score["attack"] not in no_attack}
     order = sorted(attacks, key=lambda each: (each[0] != "pgd", each[0], str(each[1]))) or [("clean", None)]
     corrupted = {
         label: evaluations(rows, run.folder)
@@ -64,8 +64,8 @@ def _by_branch(label: str, scores: Sequence[Row]) -> list[tuple[str, list[Row]]]
 def _table(attack: str, protocol: str | None, labelled: Sequence[tuple[str, list[Row]]]) -> Table:
     def attacked(scores: Sequence[Row]) -> dict[tuple[str, float], Row]:
         """The latest score at each radius."""
-        rows = [row for row in scores if row["attack"] == attack != "clean" and row["protocol"] == protocol]
-        return {(row["norm"], row["eps"]): row for row in rows}
+        rows = [row for row in scores if row["attack"] == attack != "clean" and row.get("protocol") == protocol]
+        return {(row["norm"], row["eps"]): row for row in rows if row.get("norm") and row.get("eps") is not None}
 
     at_radius = [attacked(scores) for _, scores in labelled]
     clean = [next((row for row in reversed(scores) if row["attack"] == "clean"), None) for _, scores in labelled]
@@ -122,7 +122,7 @@ def fast_cell(score: Row) -> Cell:
 
 
 def _values(scores: Sequence[Row], key: str) -> str:
-    return " / ".join(f"{value:,}" for value in sorted({score[key] for score in scores}))
+    return " / ".join(f"{value:,}" for value in sorted({score[key] for score in scores if score.get(key)})) or "unknown"
 
 
 # Relative distances of hidden states: a table for each perturbation, a row for each layer, a column for each run.
