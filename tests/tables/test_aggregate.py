@@ -55,9 +55,10 @@ def test_a_field_that_older_runs_lack_is_none_in_newer_ones(tmp_path, order):
         config = json.loads(path.read_text())
         config["experiment"]["share"] = share
         path.write_text(json.dumps(config))
+    run(tmp_path / "e", "vanilla", 0)
     (found,) = settings(read(tmp_path).runs[::order])
     assert {each.label: list(each.runs) for each in found.recipes} == {
-        "EBN 8/255": [0, 1, 2], "EBN 8/255, share affine": [0],
+        "Vanilla": [0], "EBN 8/255": [0, 1, 2], "EBN 8/255, share affine": [0],
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Frontiers of known area, the monotone envelope by its definition, and intervals against slow versions."""
 
+import json
 import math
 
 import numpy as np
@@ -161,6 +162,22 @@ def test_another_rate_text_or_number_set_apart_makes_another_recipe(tmp_path):
     ]  # fmt: skip
     assert len(strengths(setting, ["p"])) == 4
     assert {"p", "target", "eps"} <= {*field_names([setting])}
+
+
+def test_branches_that_share_make_another_recipe_and_older_runs_are_those_that_do_not(tmp_path):
+    for eps, share in ((8, None), (4, "older"), (8, "affine"), (2, "affine")):
+        folder = tmp_path / f"{eps}-{share}"
+        run(folder, perturbing("AdvProp", eps), 0, 900, {"strong": 100})
+        if share != "older":
+            config = json.loads((folder / "config.json").read_text())
+            config["experiment"]["share"] = share
+            (folder / "config.json").write_text(json.dumps(config))
+    (setting,) = settings(read(tmp_path).runs)
+    found = {each.label: sorted(recipe.label for recipe in each.recipes) for each in strengths(setting)}
+    assert found == {
+        "AdvProp": ["AdvProp 4/255", "AdvProp 8/255"],
+        "AdvProp, share affine": ["AdvProp 2/255, share affine", "AdvProp 8/255, share affine"],
+    }
 
 
 def test_the_table_compares_recipes_with_advprop(measured):

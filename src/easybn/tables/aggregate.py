@@ -191,8 +191,10 @@ def labels(runs: Sequence[RunRows], always: Sequence[str] = ()) -> list[str]:
 
 
 def plain_label(run: RunRows) -> str:
-    """The class, the radii of its perturbations where it has any, and the file of images it was trained without."""
+    """The class, the radii of its perturbations, what its branches share, and the images it was trained without."""
     label = f"{run.appearance['label']} {'+'.join(radius_texts(run.experiment['recipe']))}".strip()
+    if share := run.experiment.get("share"):
+        label += f", share {share}"
     without = run.experiment.get("leave_out")
     return f"{label}, without {PurePath(str(without)).stem}" if without else label
 

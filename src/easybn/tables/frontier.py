@@ -193,7 +193,8 @@ def strengths(setting: Setting, apart: Sequence[str] = ()) -> list[Strengths]:
     groups: dict[str, tuple[dict[str, Any], list[RecipeRuns]]] = {}
     fields = [_fields(recipe) for recipe in setting.recipes]
     for recipe, all_fields in zip(setting.recipes, fields, strict=True):
-        kept = {key: value for key, value in all_fields.items() if not _is_strength(key, value, apart)}
+        # None is how runs trained before there was the field behave
+        kept = {k: v for k, v in all_fields.items() if v is not None and not _is_strength(k, v, apart)}
         groups.setdefault(json.dumps(kept, sort_keys=True, default=str), (kept, []))[1].append(recipe)
     return [Strengths(_label(kept, recipes, list(groups.values())), recipes) for kept, recipes in groups.values()]
 
