@@ -60,6 +60,7 @@ PAIRS = {  # of a study: labels of two recipes
         ("MixedProp 4/255", "AdvProp 2/255"),
         ("AdvProp 4/255, share affine", "AdvProp 8/255"),
         ("AdvProp 4/255, share affine", "AdvProp 2/255"),
+        ("MixedProp 2/255", "AdvProp 2/255, share affine"),
         ("MixedProp 4/255", "AdvProp 4/255, share affine"),
         (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "AdvProp 2/255"),
         (f"{LIGHT}, clean_weight 0.9, adv_weight 0.1", "AdvProp 8/255"),
