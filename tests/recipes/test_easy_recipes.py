@@ -25,11 +25,12 @@ sys.modules["easy_recipes"] = easy_recipes  # dataclasses look for their module
 spec.loader.exec_module(easy_recipes)
 del sys.modules["easy_recipes"]
 MixedProp, EaseWrong, EBNOwnAnswer = easy_recipes.MixedProp, easy_recipes.EaseWrong, easy_recipes.EBNOwnAnswer
+PartlyClean = easy_recipes.PartlyClean
 BothWays, SignedProp, GapEBN, EntProp = (
     easy_recipes.BothWays, easy_recipes.SignedProp, easy_recipes.GapEBN, easy_recipes.EntProp
 )  # fmt: skip
 
-EVERY = (MixedProp(), EaseWrong(), EBNOwnAnswer(), BothWays(), SignedProp(), GapEBN(), EntProp())
+EVERY = (MixedProp(), PartlyClean(), EaseWrong(), EBNOwnAnswer(), BothWays(), SignedProp(), GapEBN(), EntProp())
 EACH = pytest.mark.parametrize("recipe", EVERY, ids=lambda recipe: type(recipe).__name__)
 STEP = PGD(Linf(0.05))
 CTX = Context(torch.arange(8), step=3, seed=1)
@@ -145,6 +146,25 @@ def test_mixed_prop_attacks_each_image_toward_its_own_draw():
     assert torch.equal(target, torch.cat([part[0] for part in parts]))
     assert torch.equal(keys, torch.cat([part[2] for part in parts]))
     assert 0.25 * 200 - 30 < int((target == y).sum()) < 0.25 * 200 + 30
+
+
+def test_partly_clean_leaves_those_images_alone_that_mixed_prop_would_ease():
+    x, y = batch()
+    ids = torch.arange(8)
+    seen = {}
+    for recipe in (MixedProp(STEP, p=0.5), PartlyClean(STEP, p=0.5)):
+        model = ready(recipe)
+        handle = model.register_forward_pre_hook(
+            lambda _, args, of=type(recipe): seen.setdefault(of, []).append(args[0])
+        )
+        contract.drain(recipe, model, x, y, Context(ids, step=3, seed=1))
+        handle.remove()
+    mixed, partly = (seen[of][-1] for of in (MixedProp, PartlyClean))
+    eased = Noise.of(1, "target", ids, 3).uniform() < 0.5
+    assert 0 < int(eased.sum()) < 8
+    assert torch.equal(partly[eased], x[eased])
+    assert torch.equal(partly[~eased], mixed[~eased])
+    assert all(not torch.equal(image, clean) for image, clean in zip(mixed, x, strict=True))
 
 
 def test_with_all_shared_the_auxiliary_branch_is_the_main_one():
