@@ -11,7 +11,7 @@ test: .venv/installed-dev  ## the tests that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/installed-dev .venv-robustbench/installed  ## the long ones and those of the extras too
-	$(BIN)/pip install --quiet --editable ".[medmnist,mlflow,onnx,plot,tensorboard,transformers,wandb]" --group fuzz --group notebooks
+	$(BIN)/pip install --quiet --editable ".[medmnist,mlflow,onnx,plot,tensorboard,transformers,wandb]" --group dist --group fuzz --group notebooks
 	$(BIN)/pip install --quiet --no-deps trackio brotli gradio_client orjson python-multipart websockets  # it pins an old pillow
 	$(BIN)/pip install --quiet --no-deps foolbox eagerpy torchattacks  # docs/coming-from.md; they pin old versions too
 	$(BIN)/pytest -n 2 --dist worksteal

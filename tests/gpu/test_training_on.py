@@ -76,7 +76,7 @@ def test_a_step_has_the_losses_of_the_cpu(device, recipe, precision):
 @pytest.mark.parametrize("recipe", every_recipe(), ids=lambda recipe: recipe.__name__)
 def test_a_compiled_step_has_the_losses_of_the_cpu(device, recipe):
     if device == "cpu" and recipe is not EBN:
-        pytest.skip("tests/train/test_compile.py has the others; here it is CUDA's compiler that is tried")
+        pytest.skip("tests/train/test_prepare_compile.py has the others; here it is CUDA's compiler that is tried")
     training = Training(epochs=1, batch_size=16, lr=0.01)
     expected = first_losses(recipe(), training, "cpu")
     with warnings.catch_warnings():

@@ -69,7 +69,8 @@ class Wide(nn.Module):
 
 
 class Ways(Observer):
-    """The ways through an uncompiled model: branch, mode, size of the batch, gradient of the images or not."""
+    """The ways through an uncompiled model: branch, mode, frozen statistics or not, size of the batch, gradient of the
+    images or not."""
 
     def __init__(self):
         self.all = []
@@ -80,7 +81,9 @@ class Ways(Observer):
         def way(module, arguments):
             (x,) = arguments
             if torch.is_grad_enabled():
-                self.all.append((getattr(norm, "active", "main"), module.training, len(x), x.requires_grad))
+                branch = getattr(norm, "active", "main")
+                frozen = not norm.track_running_stats
+                self.all.append((branch, module.training, frozen, len(x), x.requires_grad))
 
         self.hook = state.model.register_forward_pre_hook(way)
 
