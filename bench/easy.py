@@ -17,7 +17,7 @@ from easybn.tables.analysis import over_seeds
 from easybn.tables.comparison import compare
 from easybn.tables.deciles import decile_tables, latest
 from easybn.tables.formats import markdown
-from easybn.tables.frontier import frontier_table, robust_columns
+from easybn.tables.frontier import compare_strengths, frontier_table, robust_columns, strengths
 from easybn.tables.rows import CLEAN, Column, read
 from easybn.tables.table import Table
 
@@ -55,18 +55,18 @@ PAIRS = {  # of a study: labels of two recipes
         ("AdvProp 8/255", "Vanilla"),
     ],
     "cifar10": [
+        ("AdvProp 2/255, share affine", "AdvProp 2/255"),
+        ("AdvProp 4/255, share affine", "AdvProp 8/255"),
         ("MixedProp 2/255", "AdvProp 2/255"),
         ("MixedProp 4/255", "AdvProp 8/255"),
-        ("MixedProp 4/255", "AdvProp 2/255"),
-        ("AdvProp 4/255, share affine", "AdvProp 8/255"),
-        ("AdvProp 4/255, share affine", "AdvProp 2/255"),
         ("MixedProp 2/255", "AdvProp 2/255, share affine"),
         ("MixedProp 4/255", "AdvProp 4/255, share affine"),
         ("MixedProp 4/255", "PartlyClean 4/255"),
         ("PartlyClean 4/255", "AdvProp 4/255, share affine"),
-        (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "AdvProp 2/255"),
+        (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "AdvProp 2/255, share affine"),
+        (f"{LIGHT}, clean_weight 0.9, adv_weight 0.1", "AdvProp 4/255, share affine"),
         (f"{LIGHT}, clean_weight 0.9, adv_weight 0.1", "AdvProp 8/255"),
-        (f"{LIGHT}, clean_weight 0.97, adv_weight 0.03", "Vanilla"),
+        ("AdvProp 2/255, share affine", "Vanilla"),
         ("MixedProp 2/255", "Vanilla"),
         ("AdvProp 2/255", "Vanilla"),
         ("AdvProp 8/255", "Vanilla"),
@@ -124,6 +124,26 @@ def all_recipes(study: str, results: Path) -> str:
 def frontiers(study: str, apart: tuple[str, ...], results: Path) -> str:
     """The frontier of every recipe against AdvProp's."""
     return "\n\n".join(lines(frontier_table(each, apart)) for each in settings_of(study, results)) or NONE
+
+
+def apart_from_sharing(results: Path) -> str:
+    """CIFAR-10: two frontiers beside that of AdvProp with shared affine parameters, in points."""
+    if not (found := settings_of("cifar10", results)):
+        return NONE
+    of = {each.label: each for each in strengths(found[0], ("p",))}
+    columns = robust_columns(found[0])
+    body = []
+    for first in ("MixedProp", "LightAdversarialTraining"):
+        cells = []
+        for column in columns:
+            compared = compare_strengths(of[first], of["AdvProp, share affine"], column)
+            assert compared is not None
+            assert compared.mean.half_width is not None
+            mean, half = compared.mean.mean, compared.mean.half_width
+            cells.append(f"{100 * mean:+.2f} ±{100 * half:.2f}".replace("-", "\N{MINUS SIGN}"))
+        body.append(f"| {first} | {' | '.join(cells)} |")
+    heads = " | ".join(f"l2 {column.eps:g}" for column in columns)
+    return "\n".join([f"| frontier, minus that of AdvProp, share affine | {heads} |", "| --- | ---: | ---: |", *body])
 
 
 def pairs(study: str, results: Path) -> str:
@@ -241,6 +261,7 @@ PARTS: Parts = {
         "cifar10 recipes": partial(all_recipes, "cifar10"),
         "cifar10 frontiers": partial(frontiers, "cifar10", ("p",)),
         "cifar10 pairs": partial(pairs, "cifar10"),
+        "cifar10 sharing": apart_from_sharing,
         "length": length,
         "ranks": ranks,
         "clean tier": partial(all_recipes, "clean-tier"),

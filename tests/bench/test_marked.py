@@ -45,10 +45,12 @@ def test_the_page_on_easy_examples_has_what_the_rows_say():
         assert replaced(page, mark, render(ROOT / "results")) == page
 
 
-@pytest.mark.parametrize("file", ["easy-frontier.svg", "easy-frontier-dark.svg"])
-def test_its_picture_shows_the_rows(file):
-    """As easybn table results/easy/shared-affine --frontier --apart p --panels strong --plot docs/FILE draws it."""
-    found = settings(read(ROOT / "results" / "easy" / "shared-affine").runs)
+@pytest.mark.parametrize("dark", ["", "-dark"])
+@pytest.mark.parametrize(("name", "study"), [("easy-frontier", "shared-affine"), ("easy-cifar10", "cifar10")])
+def test_its_pictures_show_the_rows(name, study, dark):
+    """As easybn table results/easy/STUDY --frontier --apart p --panels strong --plot docs/FILE draws it."""
+    file = f"{name}{dark}.svg"
+    found = settings(read(ROOT / "results" / "easy" / study).runs)
     [told] = ET.parse(ROOT / "docs" / file).iter("{http://purl.org/dc/elements/1.1/}description")
     assert json.loads(told.text) == frontier_plot(found, ("p",)).only(["strong"]).numbers
     assert f'"{file}"' in (ROOT / "docs" / "easy.md").read_text()
