@@ -86,6 +86,7 @@ LENGTH = {  # runs of length (at 1 and 9 epochs) and of shared-affine (at 3), of
     "affine-0.1-6": ("shared affine, p 0.1, 6/255", "affine-0.1-6"),
     "light-0.1": ("LightAdversarial 0.1", "light-0.1"),
 }
+KEYS = ("instrument", "measure", "series", "place")
 FOUND = {  # instrument, measure, series and place of a row, and what it is called
     ("linearity", "nonlinearity", "cross-entropy", "linf 8/255"):
         "how far the loss departs from its tangent, linf 8/255 (median)",
@@ -185,24 +186,22 @@ def length(results: Path) -> str:
         rows = [[row for row in run.scores if column.shows(row)][-1] for column in columns for run in trained]
         cells = [f"{100 * row['correct'] / row['n']:.2f}" for row in rows]
         body.append(f"| {title} | {' | '.join(cells)} |")
-    heads = [f"{what}, {epochs} epochs" for what in ("clean", "l2 0.5", "l2 1") for epochs in (1, 3, 9)]
+    heads = [
+        f"{what}, {epochs} epoch{'s' * (epochs > 1)}" for what in ("clean", "l2 0.5", "l2 1") for epochs in (1, 3, 9)
+    ]
     return "\n".join([f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads), *body])
 
 
-def ranks(results: Path) -> str:
-    """The effective rank of the last block's channels after epochs of a training of 9."""
+def along(instrument: str, results: Path) -> str:
+    """What an instrument says of the networks after some epochs of a training of 9."""
     folder, epochs = results / "easy/length", (1, 3, 5, 7, 9)
     if not folder.exists():
         return NONE
+    (measured,) = (what for what in FOUND if what[0] == instrument)
     body = []
     for name, (title, _) in LENGTH.items():
         rows = read_rows(folder / f"{name}-epochs-9-2" / "analysis.jsonl")
-        (last,) = (what for what in FOUND if what[0] == "rank")
-        of = {
-            row.get("epoch"): row
-            for row in rows
-            if (row["instrument"], row["measure"], row["series"], row["place"]) == last
-        }
+        of = {row.get("epoch"): row for row in rows if measured == tuple(row[key] for key in KEYS)}
         cells = [with_half_width(of[epoch]["value"], of[epoch]["high"] - of[epoch]["value"]) for epoch in epochs]
         body.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join([f"| after epoch | {' | '.join(map(str, epochs))} |", "| --- |" + " ---: |" * len(epochs), *body])
@@ -263,7 +262,8 @@ PARTS: Parts = {
         "cifar10 pairs": partial(pairs, "cifar10"),
         "cifar10 sharing": apart_from_sharing,
         "length": length,
-        "ranks": ranks,
+        "ranks": partial(along, "rank"),
+        "linearity": partial(along, "linearity"),
         "clean tier": partial(all_recipes, "clean-tier"),
         "clean tier pairs": partial(pairs, "clean-tier"),
         "inside": inside,
