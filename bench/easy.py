@@ -12,6 +12,7 @@ from marked import Parts, write
 from easybn.json_files import read_rows
 from easybn.metrics.instrument import with_half_width
 from easybn.paper.tables import paper_table
+from easybn.stats import PairedT
 from easybn.tables.aggregate import Setting, settings
 from easybn.tables.analysis import over_seeds
 from easybn.tables.comparison import compare
@@ -71,6 +72,12 @@ PAIRS = {  # of a study: labels of two recipes
         ("AdvProp 2/255", "Vanilla"),
         ("AdvProp 8/255", "Vanilla"),
     ],
+    "length": [  # at 9 epochs
+        ("MixedProp 6/255", "AdvProp 8/255"),
+        (LIGHT, "AdvProp 8/255"),
+        ("MixedProp 8/255", "Vanilla"),
+        ("AdvProp 8/255", "Vanilla"),
+    ],
     "clean-tier": [
         ("MixedProp 6/255", "Vanilla"),
         ("MixedProp 6/255", "AdvProp 6/255"),
@@ -127,6 +134,12 @@ def frontiers(study: str, apart: tuple[str, ...], results: Path) -> str:
     return "\n\n".join(lines(frontier_table(each, apart)) for each in settings_of(study, results)) or NONE
 
 
+def _points(test: PairedT) -> str:
+    """A difference in points, with the half-width of its interval if there is one."""
+    half = "" if test.half_width is None else f" ±{100 * test.half_width:.2f}"
+    return f"{100 * test.mean:+.2f}{half}".replace("-", "\N{MINUS SIGN}")
+
+
 def apart_from_sharing(results: Path) -> str:
     """CIFAR-10: two frontiers beside that of AdvProp with shared affine parameters, in points."""
     if not (found := settings_of("cifar10", results)):
@@ -135,13 +148,8 @@ def apart_from_sharing(results: Path) -> str:
     columns = robust_columns(found[0])
     body = []
     for first in ("MixedProp", "LightAdversarialTraining"):
-        cells = []
-        for column in columns:
-            compared = compare_strengths(of[first], of["AdvProp, share affine"], column)
-            assert compared is not None
-            assert compared.mean.half_width is not None
-            mean, half = compared.mean.mean, compared.mean.half_width
-            cells.append(f"{100 * mean:+.2f} ±{100 * half:.2f}".replace("-", "\N{MINUS SIGN}"))
+        compared = [compare_strengths(of[first], of["AdvProp, share affine"], column) for column in columns]
+        cells = [_points(each.mean) for each in compared if each]
         body.append(f"| {first} | {' | '.join(cells)} |")
     heads = " | ".join(f"l2 {column.eps:g}" for column in columns)
     return "\n".join([f"| frontier, minus that of AdvProp, share affine | {heads} |", "| --- | ---: | ---: |", *body])
@@ -151,18 +159,14 @@ def pairs(study: str, results: Path) -> str:
     """Differences of two recipes, paired by seed, in points."""
     if not (found := settings_of(study, results)):
         return NONE
-    (setting,) = found
+    setting = found[-1]  # the longest training, where there are several
     of = {recipe.label: recipe for recipe in setting.recipes}
     columns = [CLEAN, *(column for column in robust_columns(setting) if column.attack == "pgd")]
     heads = ["clean", *(f"l2 {column.eps:g}" for column in columns[1:])]
     body = []
     for first, second in PAIRS[study]:
         tests = [compare(of[first], of[second], column).seed_test for column in columns]
-        cells = [
-            f"{100 * test.mean:+.2f} ±{100 * (test.half_width or 0):.2f}".replace("-", "\N{MINUS SIGN}")
-            for test in tests
-            if test
-        ]
+        cells = [_points(test) for test in tests if test]
         seeds = min(test.seeds for test in tests if test)
         body.append(f"| {first} \N{MINUS SIGN} {second} | {' | '.join(cells)} | {seeds} |")
     return "\n".join(
@@ -262,6 +266,7 @@ PARTS: Parts = {
         "cifar10 pairs": partial(pairs, "cifar10"),
         "cifar10 sharing": apart_from_sharing,
         "length": length,
+        "length pairs": partial(pairs, "length"),
         "ranks": partial(along, "rank"),
         "linearity": partial(along, "linearity"),
         "clean tier": partial(all_recipes, "clean-tier"),

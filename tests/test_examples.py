@@ -156,8 +156,8 @@ def test_my_attack_runs_from_the_command_line(tmp_path, capsys):
 def test_the_studies_of_easy_recipes_are_read_and_compare_like_with_like():
     studies = {path.stem: study_file.read(path) for path in EXAMPLES.glob("easy_*.yaml")}
     assert {name: len(study.runs) for name, study in studies.items()} == {
-        "easy_fashion_mnist": 39, "easy_shared_affine": 13 * 5, "easy_cifar10": 7 * 3, "easy_length": 5 * 2,
-        "easy_clean_tier": 3 * 30,
+        "easy_fashion_mnist": 39, "easy_shared_affine": 13 * 5, "easy_cifar10": 10 * 5, "easy_length": 5 * 2 * 3,
+        "easy_clean_tier": 4 * 30,
     }  # fmt: skip
     for name, study in studies.items():
         trained = {replace(run.experiment.training, seed=0, lr=0.1) for run in study.runs}

@@ -119,7 +119,7 @@ def test_two_models_compared(mine, easybn):
         ("--attacks fast --audit_width 0", "audit_width must be a share between 0 and 1, such as 0.01, got 0.0"),
         ("--attacks fast --audit_width 200%", "audit_width must be a share between 0 and 1"),
         ("--attacks fast --audit_width wide", "wide is not a share such as 1% or 0.01"),
-        ("--attacks fast --audit many", '"audit"'),
+        ("--attacks fast --audit many", "--audit: expected a whole number, got many"),
         ("--attacks fast square", "one preset, or names of attacks"),
     ],
 )

@@ -106,7 +106,8 @@ def _epochs_and_batch(runs: Sequence[RunRows]) -> str:
     for name, template in (("epochs", "{} epochs"), ("batch_size", "batch {}")):
         values = {run.experiment.get("training", {}).get(name) for run in runs}
         if len(values) == 1:
-            words.append(template.format(values.pop()))
+            value = values.pop()
+            words.append(template.format(value).removesuffix("s" if value == 1 else ""))
     return ", ".join(words)
 
 
