@@ -98,6 +98,10 @@ FOUND = {  # instrument, measure, series and place of a row, and what it is call
     ("linearity", "nonlinearity", "cross-entropy", "linf 8/255"):
         "how far the loss departs from its tangent, linf 8/255 (median)",
     ("boundary", "distance_linf", "", "adversarial"): "distance to the boundary along the gradient, linf (median)",
+    ("clever", "clever", "linf", "mean CLEVER score"): "mean CLEVER score, linf (20 images)",
+    ("clever", "clever", "linf", "mean distance of found adversarials"):
+        "mean distance of adversarial images that FAB found, linf (the same)",
+    ("clever", "too_high", "linf", "share of images"): "share of CLEVER scores above that distance",
     ("between", "position_between_classes", "adversarial copies", "logits"):
         "where adversarial copies lie in the logits: 0 own class, 1 the next",
     ("latent", "cka", "adversarial copies", "logits"): "CKA of clean images and adversarial copies, logits",
