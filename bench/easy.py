@@ -101,7 +101,6 @@ FOUND = {  # instrument, measure, series and place of a row, and what it is call
     ("clever", "clever", "linf", "mean CLEVER score"): "mean CLEVER score, linf (20 images)",
     ("clever", "clever", "linf", "mean distance of found adversarials"):
         "mean distance of adversarial images that FAB found, linf (the same)",
-    ("clever", "too_high", "linf", "share of images"): "share of CLEVER scores above that distance",
     ("between", "position_between_classes", "adversarial copies", "logits"):
         "where adversarial copies lie in the logits: 0 own class, 1 the next",
     ("latent", "cka", "adversarial copies", "logits"): "CKA of clean images and adversarial copies, logits",
@@ -138,8 +137,10 @@ def frontiers(study: str, apart: tuple[str, ...], results: Path) -> str:
     return "\n\n".join(lines(frontier_table(each, apart)) for each in settings_of(study, results)) or NONE
 
 
-def _points(test: PairedT) -> str:
-    """A difference in points, with the half-width of its interval if there is one."""
+def _points(test: PairedT | None) -> str:
+    """A difference in points, with the half-width of its interval if there is one; an empty cell for none."""
+    if test is None:
+        return ""
     half = "" if test.half_width is None else f" ±{100 * test.half_width:.2f}"
     return f"{100 * test.mean:+.2f}{half}".replace("-", "\N{MINUS SIGN}")
 
@@ -153,7 +154,7 @@ def apart_from_sharing(results: Path) -> str:
     body = []
     for first in ("MixedProp", "LightAdversarialTraining"):
         compared = [compare_strengths(of[first], of["AdvProp, share affine"], column) for column in columns]
-        cells = [_points(each.mean) for each in compared if each]
+        cells = [_points(each.mean if each else None) for each in compared]
         body.append(f"| {first} | {' | '.join(cells)} |")
     heads = " | ".join(f"l2 {column.eps:g}" for column in columns)
     return "\n".join([f"| frontier, minus that of AdvProp, share affine | {heads} |", "| --- | ---: | ---: |", *body])
@@ -170,7 +171,7 @@ def pairs(study: str, results: Path) -> str:
     body = []
     for first, second in PAIRS[study]:
         tests = [compare(of[first], of[second], column).seed_test for column in columns]
-        cells = [_points(test) for test in tests if test]
+        cells = [_points(test) for test in tests]
         seeds = min(test.seeds for test in tests if test)
         body.append(f"| {first} \N{MINUS SIGN} {second} | {' | '.join(cells)} | {seeds} |")
     return "\n".join(

@@ -97,12 +97,8 @@ def without(train: Split, source: Source, left_out: SampleIds) -> Split:
 
 VERSION = 1
 DATA_OPTIONS = ("resize", "channels", "test_fraction")  # of image folders
-_LATER = (
-    "left_out",
-    "share",
-    "sync_batchnorm",
-    *DATA_OPTIONS,
-)  # fields that older runs lack; None means the behaviour then
+# fields that older runs lack; None means the behaviour then
+_LATER = ("left_out", "share", "sync_batchnorm", *DATA_OPTIONS)
 
 
 @dataclass(frozen=True)
